@@ -1,0 +1,50 @@
+# Sets up .venv by itself; every target can be run again at any time.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/ready: requirements.txt requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "deepmerge needs Python 3.11 or newer; name one: make PYTHON=python3.11 ..." >&2; exit 2; }
+	@echo "Setting up .venv with the pinned packages (about half a minute) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.txt)"
+	@uv pip install --quiet --python $(BIN)/python -r requirements-dev.txt
+	@uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+setup: .venv/ready  ## Set up .venv with the pinned packages
+
+data: .venv/ready  ## Simulate the demo sample into data/, unless images are there already
+	@if [ -e data/pristine_2filt_X.npy ] && [ -e data/noisy_2filt_X.npy ]; then \
+		echo "data/ holds both variants already."; else deepmerge data simulate; fi
+
+demo: data  ## The main job on the demo sample: train, evaluate, explain
+	mlflow run . -P dataset=pristine
+
+ui: .venv/ready  ## Open the MLflow UI on this machine
+	@deepmerge ui
+
+lint: .venv/ready  ## Check style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+test: .venv/ready  ## Fast tests
+	pytest
+
+slow: .venv/ready  ## End-to-end tests: documented commands, environments, real data
+	pytest -m slow
+
+lock: .venv/ready  ## Pin the packages anew from pyproject.toml
+	uv pip compile --quiet --python-version 3.11 --no-header --no-annotate $(UPGRADE) pyproject.toml -o requirements.txt
+	uv pip compile --quiet --python-version 3.11 --no-header --no-annotate $(UPGRADE) pyproject.toml --extra dev \
+		-c requirements.txt -o requirements-dev.txt
+	sed -i "s/^# requirements.txt sha256: .*/# requirements.txt sha256: $$(sha256sum requirements.txt | cut -d' ' -f1)/" conda.yaml
+
+.PHONY: help setup data demo ui lint test slow lock

@@ -1,0 +1,222 @@
+"""The command line: parse, call one stage, print. Heavy imports wait until a command runs."""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+
+class SettingsCommand(TyperCommand):
+    """A command that takes every setting of `deepmerge.config` as an option, and lists them in its help.
+
+    The parser hands them on as they are, for `settings` to read: the configuration alone knows names, types,
+    ranges and defaults, also when they come from ``mlflow run -P``.
+    """
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """List the settings behind the command's own options."""
+        from deepmerge import config
+
+        fields = [item for section in config.SECTIONS.values() for item in section.model_fields.items()]
+        with formatter.section(
+            "Settings (they win over the experiment file; in brackets what holds when neither says)"
+        ):
+            formatter.write_dl(
+                [
+                    (f"--{name.replace('_', '-')} VALUE", f"{field.description} [{field.default}]")
+                    for name, field in fields
+                ]
+            )
+
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": True}
+
+
+def settings(ctx: typer.Context) -> dict[str, str]:
+    """Settings among the arguments: ``--batch-size 32``, ``--batch_size 32`` or ``--batch-size=32``."""
+    from deepmerge.errors import InputError
+
+    found: dict[str, str] = {}
+    words = iter(ctx.args)
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        given = value if equals else next(words, None)
+        if not word.startswith("--") or given is None:
+            raise InputError(f"settings should look like --epochs 3, got {word!r}")
+        found[name.replace("-", "_")] = given
+    return found
+
+
+app = typer.Typer(
+    help="Train, evaluate, explain and compare networks that tell merging galaxies from non-merging ones.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(help="Make, fetch, convert and check the images.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+Dataset = Annotated[str, typer.Argument(help="Name of experiments/<dataset>.yaml, or the path of such a file.")]
+ModelOf = Annotated[str, typer.Argument(help="Data set whose newest model is meant, unless --model says which.")]
+Model = Annotated[str, typer.Option(help="Run id, models:/ URI, or 'last': the newest of DATASET.")]
+Layer = Annotated[str | None, typer.Option(help="Convolution to explain, by name or number; default: the last.")]
+Pdf = Annotated[bool, typer.Option("--pdf", help="Write figures as PDF too.")]
+Folder = Annotated[Path, typer.Option(help="Where the files go.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace other data of the same name.")]
+
+
+@app.command("main", cls=SettingsCommand, context_settings=PASS_ON)
+def main_command(ctx: typer.Context, dataset: Dataset, layer: Layer = None, pdf: Pdf = False) -> None:
+    """Train, evaluate and explain one model, in one MLflow run."""
+    from deepmerge import config
+
+    experiment = config.load(dataset, settings(ctx))
+    show(stages().main(experiment, layer, pdf))
+
+
+@app.command(cls=SettingsCommand, context_settings=PASS_ON)
+def train(ctx: typer.Context, dataset: Dataset, pdf: Pdf = False) -> None:
+    """Train a model; validation decides when to stop, the test images stay unseen."""
+    from deepmerge import config
+
+    experiment = config.load(dataset, settings(ctx))
+    show(stages().train(experiment, pdf))
+
+
+@app.command()
+def evaluate(dataset: ModelOf, model: Model = "last", pdf: Pdf = False) -> None:
+    """Score a trained model on its test galaxies, with 95 % intervals over galaxies."""
+    show(stages().evaluate(dataset, model, pdf))
+
+
+@app.command()
+def gradcam(dataset: ModelOf, model: Model = "last", layer: Layer = None, pdf: Pdf = False) -> None:
+    """Map what speaks for a merger, and against it, in every test image."""
+    show(stages().gradcam(dataset, model, layer, pdf))
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+    datasets: Annotated[str, typer.Option(help="Data sets whose newest runs are compared.")] = "pristine,noisy",
+) -> None:
+    """Start the MLflow UI here and print the address of the page that compares the newest runs."""
+    from deepmerge.tracking import ui
+
+    ui.serve(port, tuple(datasets.split(",")))
+
+
+@data.command()
+def simulate(
+    folder: Folder = Path("data"),
+    galaxies: Annotated[int | None, typer.Option(help="Galaxies, four views each.")] = None,
+    merger_fraction: Annotated[float | None, typer.Option(help="Share of mergers among them.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same bytes.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
+) -> None:
+    """Make the demo sample: mock galaxies, pristine and noisy, with catalogue and feature masks."""
+    from deepmerge.data.simulate import simulate
+
+    given: dict[str, Any] = {
+        "galaxies": galaxies,
+        "merger_fraction": merger_fraction,
+        "seed": seed,
+        "workers": workers,
+    }
+    simulate(folder, **{name: value for name, value in given.items() if value is not None})
+
+
+@data.command()
+def fetch(
+    variant: Annotated[str, typer.Argument(help="pristine or noisy.")],
+    filters: Annotated[int, typer.Option(help="2: F814W, F160W; 3: and F356W.")] = 2,
+    folder: Folder = Path("data"),
+    base_url: Annotated[str | None, typer.Option(help="Another place that holds the FITS files.")] = None,
+    catalogue_url: Annotated[str | None, typer.Option(help="Another place that holds the catalogue arrays.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Download the released images and their catalogue; goes on where it was interrupted."""
+    from deepmerge.data import archive
+
+    places = {"base_url": base_url, "catalogue_url": catalogue_url}
+    given = {name: url for name, url in places.items() if url is not None}
+    archive.fetch(variant, folder, filters=filters, overwrite=overwrite, **given)
+
+
+@data.command("import")
+def import_(
+    fits: Annotated[Path, typer.Argument(help="FITS file: images in HDU 0, a table with the label in HDU 1.")],
+    folder: Folder = Path("data"),
+    stem: Annotated[str | None, typer.Option(help="Name of the arrays; default: after the file.")] = None,
+    catalogue_arrays: Annotated[Path | None, typer.Option(help="Folder with the authors' catalogue arrays.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Convert a FITS file on disk to the arrays that training reads."""
+    from deepmerge.data import archive
+
+    archive.import_fits(fits, folder, stem=stem, catalogue_arrays=catalogue_arrays, overwrite=overwrite)
+
+
+@data.command()
+def check(dataset: Dataset) -> None:
+    """Read all images of a data set once and say what is in them and what is wrong with them."""
+    from deepmerge import config
+    from deepmerge.data import check
+    from deepmerge.data import dataset as datasets
+    from deepmerge.errors import InputError
+
+    experiment = config.load(dataset)
+    report = check.check(datasets.read(experiment.data, experiment.name))
+    show(report.facts)
+    if report.problems:
+        raise InputError(f"{dataset} should be clean, but: {'; '.join(report.problems)}")
+
+
+def stages() -> ModuleType:
+    """Import the stages, with TensorFlow behind them; its greeting on stderr goes nowhere."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    stderr = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            return importlib.import_module("deepmerge.stages")
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def show(results: Mapping[str, Any]) -> None:
+    """Print one line a result: name, value and, where there is one, its 95 % interval."""
+    names = [name for name in results if not name.endswith(("_low", "_high"))]
+    width = max(map(len, names), default=0)
+    for name in names:
+        value = results[name]
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        if f"{name}_low" in results:
+            text += f"  [{results[f'{name}_low']:.4g}, {results[f'{name}_high']:.4g}]"
+        print(f"{name:{width}}  {text}")
+
+
+def main() -> None:
+    """Run the command line. Exit status: 0 done, 2 wrong input (one line, no traceback), 1 anything else."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    from deepmerge.errors import InputError
+
+    try:
+        app()
+    except InputError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

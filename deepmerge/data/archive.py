@@ -1,0 +1,482 @@
+"""Images from the MAST archive or any FITS file: download, check, and convert to npy.
+
+Accepted is plain FITS: images (N, F, H, W) of any numeric type in the first HDU (BSCALE, BZERO and BLANK are
+applied), and a table of one column, the 0/1 labels, in the second. Compressed files are to be unpacked first.
+"""
+
+import errno
+import json
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import DTypeLike, NDArray
+
+from deepmerge.data import dataset, release
+from deepmerge.errors import InputError
+from deepmerge.files import replacing
+from deepmerge.progress import progress_bar
+
+logger = logging.getLogger(__name__)
+
+CHUNK_BYTES = 1 << 24
+TRIES = 5
+FIRST_PAUSE_S = 1.0
+TIMEOUTS_S = (10, 60)  # to connect, between two pieces
+PIECE_BYTES = 1 << 16
+MB = 1_000_000
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+
+def fetch(
+    variant: str,
+    folder: Path,
+    *,
+    filters: int = 2,
+    base_url: str = release.ARCHIVE_URL,
+    catalogue_url: str = release.CATALOGUE_URL,
+    overwrite: bool = False,
+) -> None:
+    """Download one variant of the released sample and its catalogue into `folder`, and convert it.
+
+    Writes `<stem>_X.npy` (15426, filters, 75, 75) float32, `<stem>_y.npy` (15426,) uint8,
+    `release_catalogue.csv` and `<stem>_source.json`; stem as the authors: `pristine_2filt`, `pristine`, ….
+    Arrays that are there already are not downloaded again; what lacks beside them is added. An interrupted
+    download stays as `*.fits.part` and the next call goes on with it. A FITS file of the archive's name that
+    lies in `folder` is used and kept. Proxies are taken from the environment.
+
+    Raises:
+        InputError: no such variant, no network, no space, not what the archive should serve, or other
+            data of the same name in `folder` and not `overwrite`.
+    """
+    name, stem = release.fits_name(variant, filters), release.file_stem(variant, filters)
+    fits, part = folder / name, folder / f"{name}.part"
+    with _explained_disk_errors(folder):
+        if not overwrite:
+            if _is_finished(folder, stem, filters):
+                logger.info("%s is already in %s: no images downloaded.", stem, folder)
+                _add_records(folder, stem, catalogue_url)
+                return
+            _refuse_other_source(folder, stem, "released", name)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not fits.exists():
+            _download(_join(base_url, name), part, magic=b"SIMPLE  =")
+        fresh = overwrite or not (folder / release.CATALOGUE_NAME).exists()
+        catalogue = _download_catalogue(catalogue_url) if fresh else None
+    if fits.exists():
+        logger.info("Using %s, which is already there.", fits)
+        _convert(fits, folder, name, stem, catalogue, overwrite)
+        return
+    try:
+        _convert(part, folder, name, stem, catalogue, overwrite)
+    except InputError as error:
+        raise InputError(f"{error} The download is kept as {part}; delete it to start afresh.") from error
+    part.unlink()
+    _notes(part).unlink(missing_ok=True)
+
+
+def import_fits(
+    path: Path,
+    folder: Path,
+    *,
+    stem: str | None = None,
+    catalogue_arrays: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Convert a FITS file on disk to `<stem>_X.npy`, `<stem>_y.npy` and `<stem>_source.json` in `folder`.
+
+    Args:
+        path: plain FITS, images (N, F, H, W) in HDU 0 with H, W ≥ 32, 0/1 labels in the table of HDU 1.
+        folder: where the arrays go, (N, F, H, W) float32 and (N,) uint8, in the machine's byte order.
+        stem: name of the arrays; by default the authors' name for an archive file, else the file's own.
+        catalogue_arrays: folder with the authors' five catalogue arrays. The released sample gets a
+            `release_catalogue.csv` from them or, without them, from its row order.
+        overwrite: replace arrays of the same name that came from elsewhere.
+
+    Raises:
+        InputError: not such a file, truncated or compressed, no space, or other data of the same name.
+    """
+    stem = stem or release.stems_by_fits_name().get(path.name, path.name.removesuffix(".fits"))
+    if not stem or Path(stem).name != stem:
+        raise InputError(f"Expected a plain name for the arrays, got {stem!r}; give a stem like my_survey.")
+    catalogue = None if catalogue_arrays is None else _read_catalogue(catalogue_arrays)
+    _convert(path, folder, path.name, stem, catalogue, overwrite)
+
+
+# --- converting --------------------------------------------------------------------------------------------
+
+
+def _convert(path: Path, folder: Path, name: str, stem: str, catalogue: pd.DataFrame | None, overwrite: bool) -> None:
+    """Write all files of one sample, or none; `name` is the FITS file's own name, without `.part`."""
+    with _open_images(path) as (images, labels):
+        shape: tuple[int, ...] = images.shape
+        released = release.is_released(shape, labels, name, stem)
+        if not overwrite:
+            _refuse_other_source(folder, stem, "released" if released else "own", name)
+        if catalogue is not None and not released:
+            raise InputError(f"The catalogue arrays belong to the released sample, but {path} is not that.")
+        source = _source(name, shape[1], released, bitpix=images.header["BITPIX"])
+        with _explained_disk_errors(folder), ExitStack() as stack:
+            # Renamed in reverse order: the sidecar, which vouches for the others, comes last.
+            _write_records(stack, folder, stem, source, labels, catalogue)
+            y, x = (stack.enter_context(replacing(folder / f"{stem}_{end}.npy")) for end in "yX")
+            _write_npy(y, labels.shape, np.uint8, [labels])
+            _write_npy(x, shape, np.float32, _chunks(images))
+
+
+@contextmanager
+def _open_images(path: Path) -> Iterator[tuple[Any, NDArray[np.uint8]]]:
+    """Yield the image HDU and the (N,) labels of a FITS file, its layout and length checked."""
+    from astropy.io import fits
+    from astropy.utils.exceptions import AstropyWarning
+
+    _check_plain_fits(path)
+    with ExitStack() as stack:
+        # Of a truncated file astropy only warns; the checks below refuse it.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", AstropyWarning)
+        try:
+            # Sections of an unmapped file are read one by one: memory stays flat.
+            hdus = stack.enter_context(fits.open(path, memmap=False))
+            images = hdus[0]
+            _check_complete(path, images)
+            if len(hdus) < 2 or len(images.shape) != 4 or min(images.shape[2:]) < dataset.SMALLEST_SIDE:
+                found = "; ".join(f"{hdu[3]} {hdu[5]}" for hdu in hdus.info(output=False))
+                raise InputError(
+                    f"Expected in {path} images (N, filters, H, W) with H, W ≥ {dataset.SMALLEST_SIDE} "
+                    f"and a table of labels, got (axes reversed) {found}. Write it so, channels first and "
+                    "uncompressed."
+                )
+            _check_complete(path, hdus[1])
+            labels = _labels(path, hdus[1], images.shape[0])
+        except InputError:
+            raise
+        except (OSError, TypeError, ValueError, KeyError, fits.VerifyError) as error:
+            raise InputError(f"Expected a FITS file, but {path} cannot be read as one: {error}.") from error
+        yield images, labels
+
+
+def _check_plain_fits(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"Expected a FITS file, but there is none at {path}.")
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start.startswith((b"\x1f\x8b", b"\x1f\x9d", b"BZh", b"PK", b"\xfd7zXZ")):
+        raise InputError(f"Expected plain FITS, but {path} is compressed. Unpack it first (gunzip, unzip).")
+    if start != b"SIMPLE  =":
+        raise InputError(f"Expected a FITS file, but {path} is {_kind(start)}. Download it again.")
+
+
+def _kind(start: bytes) -> str:
+    return "a web page" if start.lstrip().startswith(b"<") else f"something that starts {start[:9]!r}"
+
+
+def _check_complete(path: Path, hdu: Any) -> None:
+    needed, size = hdu.fileinfo()["datLoc"] + hdu.size, path.stat().st_size
+    if size < needed:
+        raise InputError(
+            f"{path} is truncated: its headers announce at least {needed} bytes, it has {size}. Get it again."
+        )
+
+
+def _labels(path: Path, table: Any, n: int) -> NDArray[np.uint8]:
+    names = getattr(getattr(table, "columns", None), "names", [])
+    if len(names) != 1:
+        raise InputError(f"Expected in HDU 1 of {path} a table of one column, the label, got {names}.")
+    labels = np.asarray(table.data.field(0)).ravel()
+    if len(labels) != n or not np.isin(labels, (0, 1)).all():
+        raise InputError(
+            f"Expected in HDU 1 of {path} {n} labels, 1 (merger) or 0, one an image, "
+            f"got {len(labels)} of the values {np.unique(labels)[:5].tolist()}."
+        )
+    return labels.astype(np.uint8)
+
+
+def _chunks(images: Any) -> Iterator[NDArray[Any]]:
+    n = images.shape[0]
+    step = max(1, CHUNK_BYTES * n // images.size)
+    with progress_bar("converting", n) as advance:
+        for start in range(0, n, step):
+            chunk = images.section[start : start + step]
+            yield chunk
+            advance(len(chunk))
+
+
+def _write_npy(path: Path, shape: tuple[int, ...], dtype: DTypeLike, chunks: Iterable[NDArray[Any]]) -> None:
+    # Written, not mapped: on a full disk a mapped file kills the process where a write raises.
+    with path.open("wb") as out:
+        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(out, header)
+        for chunk in chunks:
+            out.write(np.ascontiguousarray(chunk, dtype=dtype).data)
+
+
+# --- which sample it is, and the files that say so ---------------------------------------------------------
+
+
+def _source(name: str | None, filters: int, released: bool, **settings: Any) -> dict[str, Any]:
+    own = f"Own images, imported from {name}"
+    names = release.FILTERS[filters] if released else [f"filter {i + 1}" for i in range(filters)]
+    return {
+        "data_source": "released" if released else "own",
+        "description": "DeepMerge, Illustris-1 at z = 2 (Ciprijanovic et al. 2020)" if released else own,
+        "filters": list(names),
+        "doi": release.DOI if released else None,
+        "catalogue": release.CATALOGUE_NAME if released else None,
+        "masks": None,
+        "settings": {"fits": name, **settings},
+    }
+
+
+def _write_records(
+    stack: ExitStack,
+    folder: Path,
+    stem: str,
+    source: dict[str, Any],
+    labels: NDArray[np.uint8],
+    catalogue: pd.DataFrame | None,
+) -> None:
+    """Write the sidecar and, for the released sample, a better catalogue than the one there, if any."""
+    sidecar = stack.enter_context(replacing(dataset.source_file(folder / f"{stem}_X.npy")))
+    sidecar.write_text(json.dumps(source, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path = folder / release.CATALOGUE_NAME
+    if not source["catalogue"] or (catalogue is None and path.exists()):
+        return
+    catalogue = release.layout_catalogue() if catalogue is None else catalogue
+    mergers = catalogue["stage"].to_numpy() != "non-merger"
+    if len(mergers) != len(labels) or (mergers != labels).any():
+        raise InputError("Expected mergers in the same rows of catalogue arrays and labels; they differ.")
+    catalogue.to_csv(stack.enter_context(replacing(path)), index=False)
+
+
+def _add_records(folder: Path, stem: str, catalogue_url: str) -> None:
+    """Give finished released arrays the sidecar or the catalogue that they lack."""
+    images = folder / f"{stem}_X.npy"
+    source, fresh = dataset.read_source(images), not (folder / release.CATALOGUE_NAME).exists()
+    if source and not fresh:
+        return
+    shape = np.load(images, mmap_mode="r").shape
+    labels = np.load(folder / f"{stem}_y.npy").astype(np.uint8)
+    release.is_released(shape, labels, stem, stem)
+    source = source or _source(None, shape[1], released=True)
+    catalogue = _download_catalogue(catalogue_url) if fresh else None
+    with ExitStack() as stack:
+        _write_records(stack, folder, stem, source, labels, catalogue)
+
+
+def _is_finished(folder: Path, stem: str, filters: int) -> bool:
+    """Whether both arrays are there in the released shapes and nothing says that they came from elsewhere."""
+    shapes = {"X": release.image_shape(filters), "y": (release.ROWS,)}
+    try:
+        arrays = {end: np.load(folder / f"{stem}_{end}.npy", mmap_mode="r") for end in shapes}
+    except (OSError, ValueError, EOFError):
+        return False
+    right = all(arrays[end].shape == shape for end, shape in shapes.items())
+    return right and dataset.read_source(folder / f"{stem}_X.npy").get("data_source", "released") == "released"
+
+
+def _refuse_other_source(folder: Path, stem: str, data_source: str, name: str) -> None:
+    """Raise if arrays of that stem are there and their sidecar does not say that they came from this file."""
+    arrays = [path for end in "Xy" if (path := folder / f"{stem}_{end}.npy").exists()]
+    recorded = dataset.read_source(folder / f"{stem}_X.npy")
+    found, file = recorded.get("data_source", "unknown"), (recorded.get("settings") or {}).get("fits")
+    if arrays and not (found == data_source and (found == "released" or file == name)):
+        raise InputError(
+            f"{arrays[0]} holds {found} data{f' from {file}' if file else ''}, not {name}. "
+            "Choose another folder, or replace them with --overwrite (overwrite=True)."
+        )
+
+
+def _read_catalogue(folder: Path) -> pd.DataFrame:
+    arrays = {}
+    for argument, file in release.CATALOGUE_FILES.items():
+        try:
+            arrays[argument] = np.load(folder / file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"Expected the catalogue array {folder / file}, got: {error}.") from error
+    return release.catalogue_from_arrays(**arrays)
+
+
+# --- downloading -------------------------------------------------------------------------------------------
+
+
+def _download_catalogue(url: str) -> pd.DataFrame | None:
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            for file in release.CATALOGUE_FILES.values():
+                _download(_join(url, file), Path(scratch) / file, magic=b"\x93NUMPY")
+            return _read_catalogue(Path(scratch))
+        except InputError as error:
+            logger.warning(
+                "No catalogue arrays: %s Galaxy ids follow from the row order instead; past and future, "
+                "mass, concentration and M20 are missing. Delete %s and fetch again to try once more.",
+                error,
+                release.CATALOGUE_NAME,
+            )
+            return None
+
+
+def _download(url: str, part: Path, *, magic: bytes) -> None:
+    """Download `url` to `part`, going on where an earlier try of the same remote file stopped.
+
+    Raises:
+        InputError: no answer after some tries, or an answer that is not a file starting with `magic`.
+    """
+    import requests
+
+    retried = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, _Again)
+    for attempt in range(TRIES):
+        try:
+            return _download_rest(url, part, magic)
+        except retried as error:
+            logger.info("%s (try %d of %d): %s", url, attempt + 1, TRIES, _root(error))
+            last = error
+        except requests.RequestException as error:
+            raise InputError(f"Cannot download {url}: {error}.") from error
+        if attempt + 1 < TRIES:
+            time.sleep(FIRST_PAUSE_S * 2**attempt)
+    raise InputError(
+        f"No complete answer from {url} after {TRIES} tries ({_root(last)}). Check the network and the proxy "
+        "settings; the same command goes on from where it stopped."
+    ) from last
+
+
+class _Again(Exception):
+    """A failure of the server's that may pass."""
+
+
+def _download_rest(url: str, part: Path, magic: bytes) -> None:
+    """Do one request for what `part` still lacks, and append it."""
+    import requests
+
+    known = _Remote.read(_notes(part))
+    start = part.stat().st_size if part.exists() and known and known.url == url else 0
+    # Compressed on the way, byte offsets would mean nothing.
+    headers = {"Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+        if known and known.validator:
+            headers["If-Range"] = known.validator
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS_S) as answer:
+        status = answer.status_code
+        served = _Remote.of(url, answer)
+        if start and status in (206, 416) and not served.continues(known, start):
+            part.unlink()
+            raise _Again("the remote file changed; starting over")
+        if start and status == 416:
+            return
+        if status in (408, 425, 429) or status >= 500:
+            raise _Again(f"the server answers {status} {answer.reason}")
+        if status not in (200, 206):
+            raise InputError(
+                f"Expected a file at {url}, the server answers {status} {answer.reason}. Check the address, "
+                "or download the file by hand and import it."
+            )
+        if status == 200:
+            start = 0
+        pieces = answer.iter_content(PIECE_BYTES)
+        first = next(pieces, b"")
+        if start == 0 and not first.startswith(magic):
+            raise InputError(
+                f"Expected {part.name.removesuffix('.part')} at {url}, got {_kind(first)}. "
+                "A proxy or login page may be in between: open the address in a browser."
+            )
+        total = -(-(served.size or 0) // MB)
+        with part.open("ab" if start else "wb") as out, progress_bar(f"{part.name} [MB]", total) as advance:
+            # After the old bytes are gone: notes must never vouch for bytes of another file.
+            served.write(_notes(part))
+            advance(start // MB)
+            while first:
+                out.write(first)
+                before, start = start, start + len(first)
+                advance(start // MB - before // MB)
+                first = next(pieces, b"")
+    size = part.stat().st_size
+    if served.size is not None and size != served.size:
+        if size > served.size:
+            part.unlink()
+        raise _Again(f"got {size} of {served.size} bytes")
+
+
+@dataclass(frozen=True)
+class _Remote:
+    """What is known of a remote file: enough to tell whether it is still the same."""
+
+    url: str
+    validator: str | None
+    size: int | None
+    start: int | None  # of the answer in the file
+
+    @classmethod
+    def of(cls, url: str, answer: Any) -> "_Remote":
+        etag, modified = answer.headers.get("ETag"), answer.headers.get("Last-Modified")
+        # If-Range takes strong validators only.
+        validator = etag if etag and not etag.startswith("W/") else modified
+        match answer.status_code:
+            case 206:  # bytes <start>-<end>/<size>
+                span, _, size = answer.headers.get("Content-Range", "").partition("/")
+                start = span.removeprefix("bytes ").partition("-")[0]
+            case 416:  # bytes */<size>: all there is, if that is where we are
+                start = size = answer.headers.get("Content-Range", "").removeprefix("bytes */")
+            case _:
+                start, size = "0", answer.headers.get("Content-Length", "")
+        return cls(url, validator, _whole(size), _whole(start))
+
+    @classmethod
+    def read(cls, path: Path) -> "_Remote | None":
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, path: Path) -> None:
+        with replacing(path) as aside:
+            aside.write_text(json.dumps(asdict(self)))
+
+    def continues(self, known: "_Remote | None", start: int) -> bool:
+        """Whether the answer goes on at `start` of the file `known`: same validator or, lacking one, size."""
+        if known is None or self.start != start:
+            return False
+        if self.validator and known.validator:
+            return self.validator == known.validator
+        return self.size is not None and self.size == known.size
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
+
+
+def _notes(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _join(base: str, name: str) -> str:
+    return f"{base.rstrip('/')}/{name}"
+
+
+def _root(error: BaseException) -> BaseException:
+    """The innermost cause, which says in few words what urllib3 and requests wrap in many."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return error
+
+
+@contextmanager
+def _explained_disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise InputError(
+            f"Cannot write to {folder}: {error.strerror}. Free some space or choose another folder, then run "
+            "the same command again."
+        ) from error

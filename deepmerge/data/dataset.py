@@ -1,0 +1,204 @@
+"""A data set: images, labels and catalogue, read memory-mapped and checked."""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deepmerge import config
+from deepmerge.data import release
+from deepmerge.errors import InputError
+
+log = logging.getLogger(__name__)
+
+SMALLEST_SIDE = 32  # pixels; below it three halvings leave the last convolution fewer than 4 x 4 pixels
+STAGES = ("past", "future", "merger", "non-merger")  # 'merger': a merger of unknown stage
+_CHUNK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with labels and one catalogue row each.
+
+    images (N, F, H, W), memory-mapped, any numeric type; labels (N,) uint8, 1 = merger;
+    catalogue N rows with at least galaxy_id, view, copy, stage; masks (N, H, W) or None;
+    data_source 'simulated', 'released' or 'own'; filters: the F names.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    catalogue: pd.DataFrame
+    masks: np.ndarray | None
+    data_source: str
+    filters: tuple[str, ...]
+
+    @cached_property
+    def galaxies(self) -> np.ndarray:
+        """Galaxy number of each image, (N,), 0 … number of galaxies − 1 in order of galaxy_id."""
+        return np.unique(self.catalogue["galaxy_id"].to_numpy(), return_inverse=True)[1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that change with any pixel, label, galaxy id, copy or stage."""
+        digest = hashlib.sha256(f"{self.images.shape}{self.images.dtype}".encode())
+        for chunk in chunks(self.images):
+            digest.update(np.ascontiguousarray(self.images[chunk]).data)
+        digest.update(self.labels.tobytes())
+        digest.update(self.catalogue[["galaxy_id", "view", "copy", "stage"]].to_csv(index=False).encode())
+        return digest.hexdigest()[:32]
+
+
+def chunks(images: np.ndarray) -> list[slice]:
+    """Slices that walk over the first axis of `images` in pieces of about 64 MiB."""
+    rows = max(1, _CHUNK_BYTES // max(1, images[0].nbytes)) if len(images) else 1
+    return [slice(start, start + rows) for start in range(0, len(images), rows)]
+
+
+def read(files: config.Data, name: str) -> Dataset:
+    """Open the arrays that an experiment names. Raises InputError where they do not fit one another."""
+    images = open_array(files.images, "images")
+    if images.ndim != 4 or min(images.shape[2:]) < SMALLEST_SIDE or 0 in images.shape:
+        raise InputError(
+            f"images in {files.images} should have shape (N, filters, H, W) with H and W at least {SMALLEST_SIDE}, "
+            f"got {images.shape}"
+        )
+    labels = _read_labels(files.labels, len(images))
+    source = read_source(files.images)
+    catalogue_file = files.catalogue or _beside(files.images, source.get("catalogue"))
+    masks_file = files.masks or _beside(files.images, source.get("masks"))
+    filters = tuple(source.get("filters") or (f"filter {i + 1}" for i in range(images.shape[1])))
+    return Dataset(
+        name=name,
+        images=images,
+        labels=labels,
+        catalogue=_catalogue(catalogue_file, labels),
+        masks=None if masks_file is None else _read_masks(masks_file, images),
+        data_source=source.get("data_source", "own"),
+        filters=filters,
+    )
+
+
+def require_finite(dataset: Dataset) -> None:
+    """Raise InputError where a pixel is NaN or infinite; a network can swallow these without a sign."""
+    for chunk in chunks(dataset.images):
+        bad = np.flatnonzero(~np.isfinite(dataset.images[chunk]).all(axis=(1, 2, 3)))
+        if len(bad):
+            raise InputError(
+                f"images of {dataset.name} should be finite, got NaN or infinite pixels in row {chunk.start + bad[0]}; "
+                "'deepmerge data check' counts them; mask them with 0 or leave those images out"
+            )
+
+
+def open_array(path: Path, what: str) -> np.ndarray:
+    """Memory-map a numeric npy file (pickles refused). Raises InputError if that cannot be done."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(
+            f"{what} expected at {path}, where there is no file; "
+            "'deepmerge data simulate' makes the demo sample, 'deepmerge data fetch' gets the released one"
+        ) from None
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{what} in {path} should be a plain numeric npy file, but: {error}") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
+        raise InputError(f"{what} in {path} should be a numeric npy array, got {getattr(array, 'dtype', 'an archive')}")
+    return array
+
+
+def source_file(images: Path) -> Path:
+    """Where the provenance of an image file is noted: ``pristine_2filt_X.npy`` → ``pristine_2filt_source.json``."""
+    return images.with_name(images.stem.removesuffix("_X") + "_source.json")
+
+
+def read_source(images: Path) -> dict[str, Any]:
+    """Provenance of an image file as its maker (simulate, fetch, import) noted it; empty where nobody did."""
+    path = source_file(images)
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        raise InputError(
+            f"{path} should be a JSON object as 'deepmerge data' writes it; delete it or make the data anew"
+        ) from None
+
+
+def _beside(images: Path, name: str | None) -> Path | None:
+    return None if name is None else images.parent / name
+
+
+def _read_labels(path: Path, count: int) -> np.ndarray:
+    labels = open_array(path, "labels")
+    if labels.shape != (count,):
+        raise InputError(f"labels in {path} should have shape ({count},), one for each image, got {labels.shape}")
+    values = set(np.unique(labels).tolist())
+    if values != {0, 1}:
+        raise InputError(
+            f"labels in {path} should hold both 0 (non-merger) and 1 (merger), nothing else, got {sorted(values)[:6]}"
+        )
+    return labels.astype(np.uint8)
+
+
+def _read_masks(path: Path, images: np.ndarray) -> np.ndarray:
+    masks = open_array(path, "masks")
+    expected = (len(images), *images.shape[2:])
+    if masks.shape != expected:
+        raise InputError(f"masks in {path} should have shape {expected} like the images, got {masks.shape}")
+    return masks
+
+
+def _catalogue(path: Path | None, labels: np.ndarray) -> pd.DataFrame:
+    if path is not None:
+        catalogue = _read_catalogue(path, len(labels))
+    elif len(labels) == release.ROWS:
+        catalogue = release.layout_catalogue()
+    else:
+        log.warning("no catalogue: each of the %d images counts as a galaxy of its own", len(labels))
+        catalogue = pd.DataFrame({"galaxy_id": np.arange(len(labels))})
+    if "copy" not in catalogue:
+        catalogue["copy"] = 0
+    if "view" not in catalogue:
+        catalogue["view"] = catalogue.groupby(["galaxy_id", "copy"]).cumcount()
+    if "stage" not in catalogue:
+        catalogue["stage"] = np.where(labels == 1, "merger", "non-merger")
+    _check_stages(catalogue["stage"], labels, path)
+    return catalogue
+
+
+def _read_catalogue(path: Path, count: int) -> pd.DataFrame:
+    try:
+        catalogue = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"catalogue {path} should be a readable CSV file, but: {error}") from None
+    if "galaxy_id" not in catalogue or len(catalogue) != count:
+        raise InputError(
+            f"catalogue {path} should have a column galaxy_id and {count} rows, one for each image, "
+            f"got {len(catalogue)} rows and columns {', '.join(map(str, catalogue.columns))}"
+        )
+    needed = catalogue[[name for name in ("galaxy_id", "view", "copy", "stage") if name in catalogue]]
+    if needed.isna().any(axis=None):
+        row, column = np.argwhere(needed.isna().to_numpy())[0]
+        raise InputError(
+            f"catalogue {path} should be complete in {needed.columns[column]}, got nothing in data row {row}"
+        )
+    return catalogue
+
+
+def _check_stages(stages: pd.Series, labels: np.ndarray, path: Path | None) -> None:
+    unknown = sorted(set(stages) - set(STAGES))
+    if unknown:
+        raise InputError(f"stage in {path} should be one of {', '.join(STAGES)}, got {unknown[0]!r}")
+    wrong = np.flatnonzero((stages != "non-merger").to_numpy() != (labels == 1))
+    if len(wrong):
+        row = wrong[0]
+        raise InputError(
+            f"stage and label should agree on which images are mergers, but row {row} of "
+            f"{path or 'the release layout'} has stage {stages.iloc[row]!r} and label {labels[row]} ({len(wrong)} such rows)"
+        )

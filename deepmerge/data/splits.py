@@ -1,0 +1,133 @@
+"""Which images train, validate and test: by galaxy (honest) or by rows (as published)."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from deepmerge import config
+from deepmerge.data.dataset import Dataset
+from deepmerge.errors import InputError
+
+PARTS = ("train", "validation", "test")
+
+# The release holds each merger image five times, in this order (codes as in batches.transform).
+RELEASE_COPIES = np.array([0, 4, 6, 1, 2], np.uint8)  # identity, flipud, fliplr, rot90, rot180
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images of one part: row (n,) in the arrays, and transform (n,), the flip or rotation applied to it."""
+
+    rows: np.ndarray
+    transforms: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The three parts, and how they were made: 'galaxy' or 'rows'."""
+
+    protocol: str
+    train: Part
+    validation: Part
+    test: Part
+
+    def table(self) -> pd.DataFrame:
+        """One line an image: split, row, transform. What is published with every run."""
+        parts = {name: getattr(self, name) for name in PARTS}
+        return pd.concat(
+            [pd.DataFrame({"split": name, "row": p.rows, "transform": p.transforms}) for name, p in parts.items()],
+            ignore_index=True,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that change with any image of any part."""
+        return hashlib.sha256(self.table().to_csv(index=False).encode()).hexdigest()[:32]
+
+
+def make(dataset: Dataset, settings: config.Split) -> Split:
+    """Split `dataset` as `settings` say."""
+    return split_galaxies(dataset, settings) if settings.split == "galaxy" else split_rows(dataset, settings)
+
+
+def from_table(table: pd.DataFrame, protocol: str) -> Split:
+    """Rebuild a split from `Split.table`."""
+    parts = {}
+    for name in PARTS:
+        lines = table[table["split"] == name]
+        parts[name] = Part(lines["row"].to_numpy(np.int64), lines["transform"].to_numpy(np.uint8))
+    return Split(protocol, **parts)
+
+
+def split_galaxies(dataset: Dataset, settings: config.Split) -> Split:
+    """Split by galaxy, each stage in the same proportions; copies are dropped first.
+
+    All views of a galaxy land in one part. Raises InputError when a stage has too few galaxies to be split.
+    """
+    from sklearn.model_selection import train_test_split
+
+    originals = np.flatnonzero(dataset.catalogue["copy"].to_numpy() == 0)
+    galaxies = dataset.galaxies[originals]
+    unique, first = np.unique(galaxies, return_index=True)
+    stages = dataset.catalogue["stage"].to_numpy()[originals][first]
+    held_out = settings.validation_fraction + settings.test_fraction
+    try:
+        train, rest = train_test_split(
+            np.arange(len(unique)), test_size=held_out, random_state=settings.split_seed, stratify=stages
+        )
+        validation, test = train_test_split(
+            rest,
+            test_size=settings.test_fraction / held_out,
+            random_state=settings.split_seed,
+            stratify=stages[rest],
+        )
+    except ValueError:
+        counts = pd.Series(stages).value_counts().to_dict()
+        raise InputError(
+            "a galaxy split needs enough galaxies of every stage for train, validation and test "
+            f"(about 10 of the rarest), got {counts}; merge rare stages in the catalogue or add galaxies"
+        ) from None
+
+    def part(members: np.ndarray) -> Part:
+        rows = originals[np.isin(galaxies, unique[members])]
+        return Part(rows.astype(np.int64), np.zeros(len(rows), np.uint8))
+
+    return Split("galaxy", part(train), part(validation), part(test))
+
+
+def split_rows(dataset: Dataset, settings: config.Split) -> Split:
+    """Split random rows of the augmented sample, as published: the same galaxy lands in several parts.
+
+    Where the data hold no copies, the five copies of each merger image are made first. The shuffle is the one of
+    the published notebook (legacy numpy generator), so that seed 5 on the released rows gives its very split.
+    """
+    rows, transforms = _augmented(dataset)
+    order = np.random.RandomState(settings.split_seed).choice(len(rows), size=len(rows), replace=False)
+    validation = int(settings.validation_fraction * len(rows))
+    test = int(settings.test_fraction * len(rows))
+    train = len(rows) - validation - test
+    parts = np.split(order, [train, train + validation])
+    return Split("rows", *(Part(rows[indices], transforms[indices]) for indices in parts))
+
+
+def shared_galaxies(dataset: Dataset, split: Split) -> float:
+    """Share of test images whose galaxy is in the training part as well: 0 for a galaxy split."""
+    galaxies = dataset.galaxies
+    return float(np.isin(galaxies[split.test.rows], galaxies[split.train.rows]).mean())
+
+
+def _augmented(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    count = len(dataset.labels)
+    if dataset.catalogue["copy"].any():
+        return np.arange(count), np.zeros(count, np.uint8)
+    mergers = np.flatnonzero(dataset.labels == 1)
+    others = np.flatnonzero(dataset.labels == 0)
+    rows = np.concatenate([np.tile(mergers, len(RELEASE_COPIES)), others])
+    transforms = np.zeros(len(rows), np.uint8)
+    transforms[: len(mergers) * len(RELEASE_COPIES)] = np.repeat(RELEASE_COPIES, len(mergers))
+    return rows, transforms

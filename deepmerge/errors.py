@@ -1,0 +1,5 @@
+"""The errors that are the user's to mend; the command line prints them in one line without a traceback."""
+
+
+class InputError(ValueError):
+    """Wrong input. The message says what was expected, what was received, and how to mend it (exit status 2)."""

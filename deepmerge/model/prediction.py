@@ -1,0 +1,46 @@
+"""Probabilities of a trained network for rows of images."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deepmerge.data.batches import gather
+from deepmerge.progress import Advance
+
+BATCH = 256  # images; larger gains nothing on a CPU
+
+
+def load(path: Path) -> keras.Model:
+    """Load a saved network; safe mode refuses files that bring code along."""
+    return keras.models.load_model(path, compile=False, safe_mode=True)
+
+
+def batches(images: np.ndarray, rows: np.ndarray, transforms: np.ndarray) -> Iterator[np.ndarray]:
+    """Batches (b, H, W, F) float32 of the given rows of images (N, F, H, W), each turned by its transform."""
+    for start in range(0, len(rows), BATCH):
+        chosen = slice(start, start + BATCH)
+        yield gather(images, rows[chosen], transforms[chosen])
+
+
+def predict(
+    model: keras.Model,
+    images: np.ndarray,
+    rows: np.ndarray,
+    transforms: np.ndarray,
+    advance: Advance = lambda steps: None,
+) -> np.ndarray:
+    """Merger probability of the given rows of images (N, F, H, W), (n,) float64 in [0, 1]; flat in memory.
+
+    `advance` is called with the number of images after each batch.
+    """
+    score = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
+    probabilities = np.empty(len(rows))
+    start = 0
+    for batch in batches(images, rows, transforms):
+        probabilities[start : start + len(batch)] = score(batch)[:, 0]
+        start += len(batch)
+        advance(len(batch))
+    return probabilities

@@ -1,0 +1,129 @@
+"""What MLflow loads from this package by itself: the default experiment, and a way to run without conda.
+
+MLflow imports this module with every ``import mlflow``, so it stays light.
+"""
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mlflow.tracking.context.abstract_context import RunContextProvider
+from mlflow.tracking.default_experiment.abstract_context import DefaultExperimentProvider
+
+EXPERIMENT = "deepmerge"
+OPT_OUT = "DEEPMERGE_CONDA_FALLBACK"  # set it to 'off' to let MLflow fail where there is no conda
+_LOADER = "mlflow.projects.backend.loader"
+
+
+def is_this_project(uri: str) -> bool:
+    """Whether `uri` is a local folder with the MLproject file of this project."""
+    try:
+        return Path(uri, "MLproject").read_text().startswith(f"name: {EXPERIMENT}\n")
+    except OSError:
+        return False
+
+
+class DeepmergeExperiment(DefaultExperimentProvider):
+    """Gives runs started in this project's folder the experiment `deepmerge`, as `mlflow run .` names none."""
+
+    def in_context(self) -> bool:
+        """Whether the working directory is this project."""
+        return is_this_project(".")
+
+    def get_experiment_id(self) -> str:
+        """Id of the experiment, made if need be."""
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient()
+        found = client.get_experiment_by_name(EXPERIMENT)
+        return found.experiment_id if found else client.create_experiment(EXPERIMENT)
+
+
+class CondaFallback(RunContextProvider):
+    """Adds no tags. MLflow loads this group of plugins at import, in time for the hook at the foot of this module."""
+
+    def in_context(self) -> bool:
+        """Never: there is nothing to tag."""
+        return False
+
+    def tags(self) -> dict[str, str]:
+        """No tags."""
+        return {}
+
+
+def conda_found() -> bool:
+    """Whether MLflow would find a conda to run (the places where MLflow itself looks)."""
+    home, executable = os.environ.get("MLFLOW_CONDA_HOME"), os.environ.get("CONDA_EXE")
+    if home:
+        return Path(home, "bin", "conda").exists()
+    return bool(executable and Path(executable).exists()) or shutil.which("conda") is not None
+
+
+def _use_own_environment_without_conda(loader: ModuleType) -> None:
+    """Put a local backend in place that runs this project in MLflow's own environment where there is no conda.
+
+    MLproject names conda.yaml, and without conda `mlflow run .` would fail and leave its run RUNNING for ever. Neither
+    an option in a file nor an environment variable chooses another environment manager, hence this replacement.
+    """
+    from mlflow.projects import utils
+    from mlflow.tracking import MlflowClient
+    from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENV
+
+    original = loader.MLFLOW_BACKENDS["local"]
+
+    class LocalBackend(original):  # type: ignore[misc,valid-type]  # its class is known at run time only
+        def run(self, project_uri: str, entry_point: str, params: Any, version: Any, backend_config: dict[str, Any],
+                tracking_uri: str, experiment_id: str) -> Any:  # fmt: skip
+            falls_back = (
+                backend_config.get(utils.PROJECT_ENV_MANAGER) is None
+                and os.environ.get(OPT_OUT) != "off"
+                and is_this_project(project_uri)
+                and not conda_found()
+            )
+            if falls_back:
+                print(
+                    f"deepmerge: no conda here, so this runs in MLflow's own environment, {sys.prefix} "
+                    f"(like --env-manager local; {OPT_OUT}=off forbids it)",
+                    file=sys.stderr,
+                )
+                backend_config[utils.PROJECT_ENV_MANAGER] = "local"
+            submitted = super().run(
+                project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id
+            )
+            if falls_back:
+                MlflowClient().set_tag(submitted.run_id, MLFLOW_PROJECT_ENV, "local")
+            return submitted
+
+    loader.MLFLOW_BACKENDS["local"] = LocalBackend
+
+
+class _LoaderHook(importlib.abc.MetaPathFinder):
+    """Acts once, when MLflow's backend loader is imported; importing it from here would be circular."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        if name != _LOADER:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_replace(module: ModuleType) -> None:
+            execute(module)
+            _use_own_environment_without_conda(module)
+
+        spec.loader.exec_module = execute_and_replace  # type: ignore[method-assign]  # the point of the hook
+        return spec
+
+
+if _LOADER in sys.modules:
+    _use_own_environment_without_conda(sys.modules[_LOADER])
+else:
+    sys.meta_path.insert(0, _LoaderHook())

@@ -1,0 +1,110 @@
+"""The MLflow UI on this machine, with a page that compares runs and shows their metrics."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from deepmerge.errors import InputError
+from deepmerge.tracking import runs
+
+HOST = "127.0.0.1"
+START_SECONDS = 90
+VIEW = "deepmerge-newest"
+# Columns that the page shows, most asked for first; without this the UI hides all metrics.
+COLUMNS = [
+    "attributes.`Dataset`",
+    "params.`dataset`",
+    "metrics.`test_auc`",
+    "metrics.`test_balanced_accuracy`",
+    "metrics.`test_purity_at_balance`",
+    "metrics.`test_completeness`",
+    "metrics.`test_brier_at_balance`",
+    "params.`dropout`",
+    "params.`l2`",
+    "params.`learning_rate`",
+    "params.`seed`",
+    "tags.`data_source`",
+    "tags.`split`",
+]
+
+
+def comparison_page(compared: Sequence[Run], origin: str) -> str:
+    """Address of the page of `origin` that compares runs of one experiment.
+
+    The state of the page (which runs, which columns) is kept as a shared view on the experiment, as the UI's own
+    Share button does; the address also asks for the model-training mode, since the UI opens in its GenAI mode.
+    """
+    ids = ", ".join(f"'{run.info.run_id}'" for run in compared)
+    state = {
+        "searchFilter": f"attributes.run_id IN ({ids})",
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "selectedColumns": COLUMNS,
+    }
+    experiment = compared[0].info.experiment_id
+    MlflowClient().set_experiment_tag(experiment, f"mlflow.sharedViewState.{VIEW}", json.dumps(state))
+    return f"{origin}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+
+
+def serve(port: int, datasets: Sequence[str]) -> None:
+    """Run the MLflow UI on loopback until Ctrl-C, and print the page that compares the newest run of each data set.
+
+    Raises InputError when the store holds no trained model yet, or the port is taken.
+    """
+    compared = runs.newest(datasets)
+    if not compared:
+        raise InputError(
+            f"expected a trained model of {' or '.join(datasets)} in {mlflow.get_tracking_uri()}, found none; "
+            "train one with 'mlflow run . -P dataset=pristine'"
+        )
+    origin = f"http://{HOST}:{port}"
+    if _answers(origin):
+        raise InputError(f"port should be free, but something answers at {origin}; choose another with --port")
+    page = comparison_page(compared, origin)
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
+            *("--backend-store-uri", mlflow.get_tracking_uri()),
+        ],
+        # Its job runners are seven processes that nothing here uses.
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(origin):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the MLflow server did not start; try: mlflow server --host {HOST} --port {port}")
+            time.sleep(0.2)
+        print(f"MLflow UI                       {origin}")
+        print(f"newest {' and '.join(run.data.tags['dataset'] for run in compared):24} {page}", flush=True)
+        print("Ctrl-C ends it.", flush=True)
+        server.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        # The server's own children belong to its session.
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def _answers(origin: str) -> bool:
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{origin}/health", timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False

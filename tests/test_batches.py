@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from deepmerge.data.batches import TRANSFORMS, TrainingBatches, class_weights, gather, transform
+from deepmerge.data.splits import Part
+from deepmerge.errors import InputError
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).normal(size=(40, 2, 6, 6)).astype(">f4")
+
+
+def batches(images, labels=None, transforms=None, **settings):
+    labels = np.repeat([1, 0], [10, 30]).astype(np.uint8) if labels is None else labels
+    rows = np.arange(len(labels))
+    part = Part(rows, np.zeros(len(rows), np.uint8) if transforms is None else transforms)
+    chosen = {"batch_size": 8, "balance": "none", "augment": False, "seed": 0, **settings}
+    return TrainingBatches(images, labels, part, **chosen)
+
+
+def contents(epoch):
+    return [np.concatenate(arrays) for arrays in zip(*(epoch.batch(i) for i in range(len(epoch))), strict=True)]
+
+
+def test_gather_agrees_with_plain_indexing_in_any_order(images):
+    rows = np.array([7, 3, 3, 39, 0])
+    found = gather(images, rows)
+    assert found.dtype == np.float32
+    assert found.dtype.isnative
+    assert (found == np.moveaxis(images[rows], 1, -1)).all()
+
+
+def test_the_eight_transforms_are_the_symmetries_of_the_square(images):
+    one = gather(images, np.array([0]))
+    turned = [transform(one, code).tobytes() for code in range(TRANSFORMS)]
+    assert len(set(turned)) == TRANSFORMS
+    assert {transform(transform(one, 3), code).tobytes() for code in range(TRANSFORMS)} == set(turned)
+
+
+def test_an_epoch_shows_every_image_once(images):
+    shown, labels, weights = contents(batches(images).epoch(0))
+    expected = gather(images, np.arange(40))
+    assert sorted(map(bytes, shown)) == sorted(map(bytes, expected))
+    assert labels.sum() == 10
+    assert (weights == 1).all()
+
+
+def test_epochs_differ_repeat_and_follow_the_seed(images):
+    def pixels(epoch, **settings):
+        return contents(batches(images, augment=True, **settings).epoch(epoch))[0].tobytes()
+
+    assert pixels(3) == pixels(3)
+    assert len({pixels(0), pixels(1), pixels(0, seed=1)}) == 3
+
+
+def test_augmentation_only_turns_and_flips(images):
+    shown, _, _ = contents(batches(images, augment=True).epoch(0))
+    allowed = {bytes(transform(gather(images, np.array([row])), code)[0]) for row in range(40) for code in range(8)}
+    assert set(map(bytes, shown)) <= allowed
+    assert len(set(map(bytes, shown)) & set(map(bytes, gather(images, np.arange(40))))) < 20
+
+
+def test_oblong_images_are_not_turned_on_their_side():
+    oblong = np.random.default_rng(0).normal(size=(40, 2, 6, 8))
+    shown, _, _ = contents(batches(oblong, augment=True).epoch(0))
+    assert shown.shape == (40, 6, 8, 2)
+
+
+def test_without_augmentation_the_copies_of_the_split_are_shown(images):
+    transforms = np.arange(40, dtype=np.uint8) % 8
+    shown, _, _ = contents(batches(images, transforms=transforms).epoch(0))
+    assert sorted(map(bytes, shown)) == sorted(map(bytes, gather(images, np.arange(40), transforms)))
+
+
+def test_sampling_shows_both_classes_equally_often_and_every_image(images):
+    epoch = batches(images, balance="sampling").epoch(0)
+    assert np.bincount(epoch.labels).tolist() == [30, 30]
+    assert set(epoch.rows) == set(range(40))
+
+
+def test_weights_make_both_classes_weigh_the_same(images):
+    epoch = batches(images, balance="weights").epoch(0)
+    assert epoch.weights[epoch.labels == 1].sum() == pytest.approx(epoch.weights[epoch.labels == 0].sum())
+    assert epoch.weights.mean() == pytest.approx(1)
+    assert class_weights(np.array([0, 1, 1, 1], np.uint8)).tolist() == pytest.approx([2, 2 / 3, 2 / 3, 2 / 3])
+
+
+def test_a_single_class_cannot_be_trained_on(images):
+    with pytest.raises(InputError, match="both classes"):
+        batches(images, labels=np.ones(40, np.uint8))

@@ -1,0 +1,390 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
+
+from deepmerge.analysis.metrics import (
+    AT_BALANCE,
+    BINS,
+    FALSE_POSITIVE_RATES,
+    SMALLEST_PROBABILITY,
+    Estimate,
+    _resampled_galaxies,
+    _Sample,
+    evaluate,
+    flat,
+    point_metrics,
+)
+from deepmerge.errors import InputError
+
+COUNTS = ("tp", "fp", "tn", "fn")
+
+
+def predictions(galaxies=120, views=4, *, scatter=1.0, shared=1.0, decimals=None, seed=0):
+    """One merger in three; `shared` is the scatter that all views of a galaxy have in common."""
+    rng = np.random.default_rng(seed)
+    galaxy = np.repeat(rng.permutation(galaxies) + 1000, views)
+    labels = (galaxy % 3 == 0).astype(int)
+    offset = rng.normal(size=galaxies)[galaxy - 1000]
+    logit = 2 * labels - 1 + shared * offset + scatter * rng.normal(size=len(galaxy))
+    probabilities = 1 / (1 + np.exp(-logit))
+    return labels, probabilities if decimals is None else probabilities.round(decimals), galaxy
+
+
+def by_scikit_learn(y, p, w, threshold=0.5):
+    """The slow, independent version of every metric."""
+    predicted = (p >= threshold).astype(int)
+    tn, fp, fn, tp = sk.confusion_matrix(y, predicted, labels=[0, 1], sample_weight=w).ravel()
+    clipped = np.clip(p, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+
+    def at(w):
+        error = 0.0
+        for k in range(BINS):
+            here = (p > k / BINS) & (p <= (k + 1) / BINS) | ((k == 0) & (p == 0))
+            if w[here].sum() > 0:
+                gap = np.average(p[here], weights=w[here]) - np.average(y[here], weights=w[here])
+                error += w[here].sum() / w.sum() * abs(gap)
+        return {
+            "purity": sk.precision_score(y, predicted, sample_weight=w, zero_division=np.nan),
+            "f1": sk.f1_score(y, predicted, sample_weight=w, zero_division=np.nan),
+            "average_precision": sk.average_precision_score(y, p, sample_weight=w),
+            "brier": sk.brier_score_loss(y, p, sample_weight=w),
+            "log_loss": sk.log_loss(y, clipped, sample_weight=w),
+            "calibration_error": error,
+        }
+
+    balance = w / np.where(y == 1, w[y == 1].sum(), w[y == 0].sum()) * w.sum() / 2
+    return {
+        **dict(zip(COUNTS, (tp, fp, tn, fn), strict=True)),
+        "accuracy": sk.accuracy_score(y, predicted, sample_weight=w),
+        "balanced_accuracy": sk.balanced_accuracy_score(y, predicted, sample_weight=w),
+        "completeness": sk.recall_score(y, predicted, sample_weight=w),
+        "auc": sk.roc_auc_score(y, p, sample_weight=w),
+        **at(w),
+        **{f"{name}_at_balance": value for name, value in at(balance).items()},
+    }
+
+
+def assert_same(ours, theirs):
+    assert set(ours) == set(theirs)
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, rtol=1e-10, atol=1e-12, err_msg=name)
+
+
+# --- point values ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decimals", [None, 2, 1, 0], ids=["no ties", "few ties", "many ties", "only 0 and 1"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("threshold", [0.5, 0.3])
+def test_every_metric_equals_scikit_learn(decimals, weighted, threshold):
+    y, p, _ = predictions(decimals=decimals)
+    w = np.random.default_rng(1).uniform(0, 3, len(y)) if weighted else np.ones(len(y))
+    ours = point_metrics(y, p, threshold=threshold, weights=w if weighted else None)
+    assert_same(ours, by_scikit_learn(y, p, w, threshold))
+
+
+def test_images_without_weight_might_as_well_be_absent():
+    y, p, _ = predictions(decimals=1)
+    w = np.random.default_rng(1).integers(0, 3, len(y))
+    repeated = np.repeat(np.arange(len(y)), w)
+    assert_same(point_metrics(y, p, weights=w), point_metrics(y[repeated], p[repeated]))
+
+
+def test_golden_values_worked_by_hand():
+    measured = point_metrics([1, 1, 1, 0, 0], [0.9, 0.6, 0.2, 0.6, 0.1])
+    expected = {
+        **{"tp": 2, "fp": 1, "tn": 1, "fn": 1, "accuracy": 0.6, "purity": 2 / 3, "completeness": 2 / 3},
+        "f1": 2 / 3,
+        "balanced_accuracy": (2 / 3 + 1 / 2) / 2,
+        "auc": (2 + 1.5 + 1) / 6,  # pairs won by .9, .6 (one tie) and .2
+        "average_precision": 1 / 3 + 2 / 3 / 3 + 3 / 4 / 3,
+        "brier": (0.01 + 0.16 + 0.64 + 0.36 + 0.01) / 5,
+        "log_loss": -np.log(0.9 * 0.6 * 0.2 * 0.4 * 0.9) / 5,
+        # (0, .1] |.1 − 0|, (.1, .2] |.2 − 1|, (.5, .6] two with |.6 − .5|, (.8, .9] |.9 − 1|
+        "calibration_error": (0.1 + 0.8 + 2 * 0.1 + 0.1) / 5,
+        "purity_at_balance": (2 / 3) / (2 / 3 + 1 / 2),
+        "brier_at_balance": (0.81 / 3 + 0.37 / 2) / 2,
+    }
+    assert {name: measured[name] for name in expected} == pytest.approx(expected)
+
+
+def test_at_balance_equals_a_sample_with_as_many_of_both_classes():
+    y, p, _ = predictions(decimals=2)
+    doubled = np.concatenate([np.arange(len(y)), np.flatnonzero(y)])  # one in three becomes one in two
+    ours, balanced = point_metrics(y, p), point_metrics(y[doubled], p[doubled])
+    for name in AT_BALANCE:
+        assert ours[f"{name}_at_balance"] == pytest.approx(balanced[name]), name
+        assert ours[name] != pytest.approx(balanced[name]), name
+    for name in ("auc", "completeness", "balanced_accuracy"):
+        assert ours[name] == pytest.approx(balanced[name]), name
+    assert balanced["accuracy"] == pytest.approx(ours["balanced_accuracy"])
+
+
+def test_only_the_order_of_probabilities_matters_for_the_ranking():
+    y, p, _ = predictions(decimals=2)
+    before, after = point_metrics(y, p), point_metrics(y, p**3 / 2)
+    for name in ("auc", "average_precision"):
+        assert after[name] == pytest.approx(before[name], rel=1e-12)
+
+
+def test_swapping_the_classes_swaps_what_it_should():
+    y, p, galaxy = predictions()
+    ours, swapped = (evaluate(*sample, galaxy, resamples=50).metrics for sample in ((y, p), (1 - y, 1 - p)))
+    for name in ("auc", "accuracy", "balanced_accuracy", "brier", "log_loss", "calibration_error"):
+        assert swapped[name].value == pytest.approx(ours[name].value), name
+    assert [swapped[name].value for name in COUNTS] == [ours[name].value for name in ("tn", "fn", "tp", "fp")]
+
+
+def test_an_image_at_the_threshold_is_predicted_merger():
+    assert point_metrics([1, 0], [0.5, 0.49])["tp"] == 1
+    assert point_metrics([1, 0], [0.3, 0.29], threshold=0.3)["accuracy"] == 1
+
+
+def test_a_saturated_error_costs_a_finite_log_loss():
+    assert point_metrics([1, 0], np.float32([0, 0]))["log_loss"] == pytest.approx(15.94 / 2, abs=0.01)
+
+
+# --- intervals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decimals", [None, 1])
+def test_intervals_equal_a_loop_of_scikit_learn_over_the_same_resamples(decimals):
+    y, p, galaxy = predictions(galaxies=30, decimals=decimals)
+    both = galaxy == galaxy[y == 0][0]
+    y[np.flatnonzero(both)[0]] = 1  # a galaxy whose views have both labels
+    ours = evaluate(y, p, galaxy, resamples=60, seed=3)
+    number = np.unique(galaxy, return_inverse=True)[1]
+    (weights,) = _resampled_galaxies(_Sample(y, p, galaxy, 0.5), 60, 3)
+    rows = [row[number] for row in weights]
+    loop = [by_scikit_learn(y, p, row) for row in rows]
+    for name, estimate in ours.metrics.items():
+        ends = np.quantile([measured[name] for measured in loop], [0.025, 0.975])
+        np.testing.assert_allclose(estimate[1:], ends, rtol=1e-10, atol=1e-12, err_msg=name)
+
+    curves = []
+    for row in rows:
+        fpr, tpr, _ = sk.roc_curve(y, p, sample_weight=row, drop_intermediate=False)
+        curves.append([tpr[fpr <= x].max() if x in fpr else np.interp(x, fpr, tpr) for x in FALSE_POSITIVE_RATES])
+    np.testing.assert_allclose(ours.true_positive_rate.low, np.quantile(curves, 0.025, axis=0), atol=1e-12)
+    np.testing.assert_allclose(ours.true_positive_rate.high, np.quantile(curves, 0.975, axis=0), atol=1e-12)
+    matrices = [sk.confusion_matrix(y, p >= 0.5, sample_weight=row, normalize="true") for row in rows]
+    np.testing.assert_allclose(ours.confusion_fraction.high, np.quantile(matrices, 0.975, axis=0))
+
+
+def test_a_resample_draws_as_many_galaxies_of_each_class():
+    y, p, galaxy = predictions()
+    (weights,) = _resampled_galaxies(_Sample(y, p, galaxy, 0.5), 200, 0)
+    merger = np.unique(galaxy) % 3 == 0
+    assert (weights[:, merger].sum(axis=1) == merger.sum()).all()
+    assert (weights[:, ~merger].sum(axis=1) == (~merger).sum()).all()
+    assert weights.mean() == 1
+    assert weights.var(axis=0).mean() == pytest.approx(1, abs=0.05)
+
+
+def test_the_classes_are_drawn_independently():
+    y, p, galaxy = predictions()
+    same_size = np.isin(galaxy % 3, (0, 1))
+    (weights,) = _resampled_galaxies(_Sample(y[same_size], p[same_size], galaxy[same_size], 0.5), 500, 0)
+    merger = np.unique(galaxy[same_size]) % 3 == 0
+    together = np.corrcoef(weights[:, merger].ravel(), weights[:, ~merger].ravel())[0, 1]
+    assert abs(together) < 0.03
+
+
+def test_identical_views_add_nothing_and_independent_images_do():
+    y, p, galaxy = predictions(views=1)
+    one = evaluate(y, p, galaxy).metrics
+    y, p, galaxy = np.repeat([y, p, galaxy], 4, axis=1)
+    four = evaluate(y, p, galaxy).metrics
+    wrong = evaluate(y, p, np.arange(len(y))).metrics  # every image taken for a galaxy
+    for name in one:
+        scale = 4 if name in COUNTS else 1
+        np.testing.assert_allclose(np.array(four[name]), scale * np.array(one[name]), rtol=1e-12, err_msg=name)
+    for name in ("accuracy", "auc", "purity", "brier"):
+        shrunk = (wrong[name].high - wrong[name].low) / (four[name].high - four[name].low)
+        assert shrunk == pytest.approx(0.5, abs=0.1), name  # √(1 / 4 views)
+
+
+def test_intervals_hold_the_value_and_the_bands_their_curves():
+    y, p, galaxy = predictions(galaxies=300)
+    p = np.sqrt(p)  # badly calibrated, so that noise does not dominate the calibration error
+    result = evaluate(y, p, galaxy)
+    for name, (value, low, high) in result.metrics.items():
+        assert low < value < high, name
+    for band in (result.true_positive_rate, result.fraction, result.confusion_fraction):
+        filled = ~np.isnan(band.value)
+        assert (band.low <= band.value + 1e-12)[filled].all()
+        assert (band.value <= band.high + 1e-12)[filled].all()
+
+
+def test_noise_lifts_the_interval_of_the_calibration_error():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(size=300)
+    y = (rng.uniform(size=300) < p).astype(int)  # calibrated by construction
+    error = evaluate(y, p, np.arange(300)).metrics["calibration_error"]
+    assert 0 < error.value < (error.low + error.high) / 2
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    truth = point_metrics(*predictions(galaxies=60_000, views=2, seed=99)[:2])
+    covered = dict.fromkeys(("accuracy", "auc", "completeness", "brier", "purity_at_balance"), 0)
+    samples = 100
+    for seed in range(samples):
+        result = evaluate(*predictions(seed=seed), resamples=200).metrics
+        for name in covered:
+            covered[name] += result[name].low <= truth[name] <= result[name].high
+    for name, times in covered.items():
+        assert 0.88 <= times / samples <= 0.99, (name, times / samples)
+
+
+def test_the_order_of_images_the_names_of_galaxies_and_the_chunks_do_not_matter(monkeypatch):
+    y, p, galaxy = predictions(decimals=2)
+    shuffled = np.random.default_rng(5).permutation(len(y))
+    result = evaluate(y, p, galaxy, resamples=90)
+    monkeypatch.setattr("deepmerge.analysis.metrics._CHUNK", 7 * len(y))
+    names = np.array([f"subhalo {number}" for number in galaxy], dtype=object)
+    other = evaluate(y[shuffled], p[shuffled], names[shuffled], resamples=90)
+    for name, estimate in result.metrics.items():
+        np.testing.assert_allclose(other.metrics[name], estimate, rtol=1e-12, err_msg=name)
+    np.testing.assert_allclose(other.true_positive_rate, result.true_positive_rate, rtol=1e-12)
+
+
+def test_the_seed_decides():
+    sample = predictions()
+    first, again, other = (evaluate(*sample, resamples=50, seed=seed).metrics for seed in (1, 1, 2))
+    assert first == again
+    assert first["auc"] != other["auc"]
+    assert first["auc"].value == other["auc"].value
+
+
+def test_memory_stays_small_for_large_samples():
+    sample = predictions(galaxies=5000)
+    tracemalloc.start()
+    evaluate(*sample, resamples=100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150e6
+
+
+# --- curves ------------------------------------------------------------------------------------------------
+
+
+def test_the_roc_curve_is_scikit_learns_and_ends_where_it_must():
+    y, p, galaxy = predictions(galaxies=300, decimals=2)
+    ours = evaluate(y, p, galaxy, resamples=20).true_positive_rate
+    fpr, tpr, _ = sk.roc_curve(y, p)
+    inside = ~np.isin(FALSE_POSITIVE_RATES, fpr)
+    np.testing.assert_allclose(ours.value[inside], np.interp(FALSE_POSITIVE_RATES, fpr, tpr)[inside])
+    assert ours.value[-1] == ours.low[-1] == 1
+    assert np.trapezoid(ours.value, FALSE_POSITIVE_RATES) == pytest.approx(sk.roc_auc_score(y, p), abs=2e-3)
+
+
+def test_a_perfect_ranking_reaches_the_corner():
+    result = evaluate([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [1, 2, 3, 4], resamples=20)
+    assert (result.true_positive_rate.low == 1).all()
+    assert result.metrics["auc"] == Estimate(1, 1, 1)
+    np.testing.assert_array_equal(result.confusion, [[2, 0], [0, 2]])
+    np.testing.assert_array_equal(result.confusion_fraction.low, [[1, 0], [0, 1]])
+
+
+def test_the_reliability_diagram_is_scikit_learns():
+    y, p, galaxy = predictions(decimals=1)
+    p = p * 0.7  # the last bins stay empty
+    result = evaluate(y, p, galaxy, resamples=50)
+    fraction, mean = calibration_curve(y, p, n_bins=BINS)
+    filled = result.count > 0
+    assert result.count.sum() == len(y)
+    np.testing.assert_allclose(result.fraction.value[filled], fraction)
+    np.testing.assert_allclose(result.probability[filled], mean)
+    for column in (result.probability, *result.fraction):
+        assert np.isnan(column[~filled]).all()
+
+
+# --- what is not defined -----------------------------------------------------------------------------------
+
+
+def test_purity_is_nan_when_nothing_is_predicted_merger():
+    result = evaluate([1, 1, 0, 0], [0.4, 0.3, 0.2, 0.1], [1, 2, 3, 4], resamples=50).metrics
+    assert np.isnan(result["purity"]).all()
+    assert result["completeness"] == Estimate(0, 0, 0)
+    assert result["f1"].value == 0
+    assert result["auc"].value == 1
+
+
+def test_resamples_without_a_predicted_merger_are_left_out_of_the_purity():
+    # One image of many is predicted merger, so a third of all resamples have no purity.
+    result = evaluate([1] * 9 + [0] * 9, [0.9] + [0.1] * 17, np.arange(18), resamples=200).metrics
+    assert result["purity"] == Estimate(1, 1, 1)
+    assert result["completeness"].low == 0
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_sample_of_one_class_keeps_what_is_defined(label):
+    p = np.array([0.9, 0.6, 0.2, 0.1])
+    result = evaluate(np.full(4, label), p, [1, 2, 3, 4], resamples=50)
+    for name in ("auc", "balanced_accuracy", *(f"{name}_at_balance" for name in AT_BALANCE)):
+        assert np.isnan(result.metrics[name]).all(), name
+    accuracy = result.metrics["accuracy"]
+    assert accuracy.low < accuracy.value == 0.5 < accuracy.high
+    assert np.isnan(result.metrics["completeness"].value) == (label == 0)
+    assert np.isnan(result.true_positive_rate.value).all()
+
+
+def test_one_galaxy_of_a_class_gives_values_without_intervals():
+    y, p, galaxy = predictions()
+    few = (y == 0) | (galaxy == galaxy[y == 1][0])
+    result = evaluate(y[few], p[few], galaxy[few])
+    assert not np.isnan([estimate.value for estimate in result.metrics.values()]).any()
+    assert np.isnan([estimate[1:] for estimate in result.metrics.values()]).all()
+    assert np.isnan(result.true_positive_rate.low).all()
+
+
+def test_no_resamples_no_intervals():
+    result = evaluate(*predictions(), resamples=0)
+    assert np.isnan(result.metrics["auc"][1:]).all()
+    assert result.metrics["auc"].value > 0.5
+
+
+# --- names and faults --------------------------------------------------------------------------------------
+
+
+def test_flat_names_follow_the_contract():
+    named = flat({"auc": Estimate(0.8, 0.7, 0.9)}, "test")
+    assert named == {"test_auc": 0.8, "test_auc_low": 0.7, "test_auc_high": 0.9}
+
+
+def test_a_column_of_probabilities_as_keras_returns_it_is_taken():
+    y, p, _ = predictions()
+    assert point_metrics(y, p[:, np.newaxis]) == point_metrics(y, p)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": [0, 1]}, r"one length.*got shapes \(2,\), \(3,\), \(3,\)"),
+        ({"galaxies": [1, 2]}, "one length"),
+        ({"labels": [], "probabilities": [], "galaxies": []}, "one length"),
+        ({"labels": [0, 1, 2]}, "0 .*or 1 .*got"),
+        ({"labels": [0, 1, np.nan]}, "0 .*or 1 .*nan"),
+        ({"probabilities": [0.1, 1.2, 0.3]}, r"\[0, 1\], got 1.2 in row 1 .*sigmoid"),
+        ({"probabilities": [0.1, np.nan, 0.3]}, r"\[0, 1\], got nan in row 1"),
+        ({"probabilities": ["a", "b", "c"]}, "numbers"),
+        ({"galaxies": [1.0, np.nan, 2.0]}, "galaxy of every image, got NaN for 1"),
+        ({"galaxies": np.array(["a", None, "b"], dtype=object)}, "galaxy of every image"),
+        ({"threshold": 50}, r"threshold should lie in \[0, 1\], got 50"),
+        ({"resamples": -1}, "resamples should be a whole number"),
+        ({"resamples": 10.5}, "resamples should be a whole number"),
+    ],
+)
+def test_wrong_input_is_named(change, message):
+    given = {"labels": [0, 1, 1], "probabilities": [0.1, 0.2, 0.3], "galaxies": [1, 2, 3], **change}
+    with pytest.raises(InputError, match=message):
+        evaluate(**given)
+
+
+@pytest.mark.parametrize("weights", [[1, 1], [1, 1, -1], [1, 1, np.inf], [0, 0, 0]])
+def test_wrong_weights_are_named(weights):
+    with pytest.raises(InputError, match="weights should be 3 finite numbers"):
+        point_metrics([0, 1, 1], [0.1, 0.2, 0.3], weights=weights)

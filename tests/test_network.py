@@ -1,0 +1,104 @@
+import io
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from deepmerge import config
+from deepmerge.model import network, prediction
+
+STRETCHES = ("raw", "standard", "asinh", "log")
+
+
+def images(count=16, shape=(75, 75, 2), seed=0):
+    return np.random.default_rng(seed).lognormal(-2, 2, (count, *shape)).astype(np.float32)
+
+
+def built(architecture="default", stretch="asinh", shape=(75, 75, 2)):
+    pixels = network.measure_pixels(images(shape=shape), stretch)
+    return network.build(shape, config.Network(architecture=architecture, stretch=stretch), pixels)
+
+
+def test_the_published_network_has_the_published_parameters():
+    """174,801 of which 174,541 trainable: the summary in the authors' notebook."""
+    model = built("published", "raw")
+    assert model.count_params() == 174_801
+    assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == 174_541
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert [norm.gamma.shape[0] for norm in norms] == [75, 37, 18]
+    hidden = [layer.activation.__name__ for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    assert hidden == ["softmax", "softmax", "sigmoid"]
+
+
+def test_the_default_network_normalises_channels():
+    model = built("default", "raw")
+    assert model.count_params() == 174_505
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert [norm.gamma.shape[0] for norm in norms] == [8, 16, 32]
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 1), (40, 60, 3), (75, 75, 5)])
+@pytest.mark.parametrize("architecture", ["default", "published"])
+def test_any_size_and_number_of_filters_gives_a_probability(shape, architecture):
+    scores = built(architecture, shape=shape)(images(3, shape), training=False).numpy()
+    assert scores.shape == (3, 1)
+    assert ((scores > 0) & (scores < 1)).all()
+
+
+@pytest.mark.parametrize("stretch", STRETCHES)
+def test_the_layers_of_the_stretch_equal_its_formula(stretch):
+    given = images(64)
+    pixels = network.measure_pixels(given, stretch)
+    model = network.build((75, 75, 2), config.Network(stretch=stretch), pixels)
+    first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    got = keras.Model(model.inputs, first.input)(given).numpy()
+    expected = (network.stretch(given, stretch, pixels.softening) - pixels.mean) / np.sqrt(pixels.variance)
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
+    if stretch != "raw":
+        np.testing.assert_allclose(got.mean((0, 1, 2)), 0, atol=1e-3)
+        np.testing.assert_allclose(got.std((0, 1, 2)), 1, atol=1e-3)
+
+
+def test_the_asinh_stretch_does_not_depend_on_the_units_of_the_images():
+    given = images(8)
+
+    def stretched(scale):
+        pixels = network.measure_pixels(given * scale, "asinh")
+        return network.stretch(given * scale, "asinh", pixels.softening)
+
+    np.testing.assert_allclose(stretched(1.0), stretched(1e-20), rtol=1e-4)
+
+
+@pytest.mark.parametrize("constant", [0.0, 7.0])
+def test_constant_pixels_leave_the_network_finite(constant):
+    flat = np.full((4, 32, 32, 2), constant, np.float32)
+    for stretch in STRETCHES:
+        pixels = network.measure_pixels(flat, stretch)
+        model = network.build((32, 32, 2), config.Network(stretch=stretch), pixels)
+        assert np.isfinite(model(flat, training=False).numpy()).all()
+
+
+@pytest.mark.parametrize("stretch", STRETCHES)
+def test_a_saved_network_needs_no_code_and_scores_the_same(stretch, tmp_path):
+    model = built(stretch=stretch)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    stored = zipfile.ZipFile(io.BytesIO(path.read_bytes())).read("config.json").decode()
+    assert "deepmerge." not in stored
+    assert "__lambda__" not in stored
+    given = images(5)
+    back = prediction.load(path)
+    np.testing.assert_array_equal(back(given, training=False), model(given, training=False))
+
+
+def test_predictions_do_not_depend_on_the_batch(monkeypatch):
+    model, given = built(), np.moveaxis(images(23), -1, 1)
+    rows = np.random.default_rng(0).permutation(23)
+    nothing = np.zeros(23, np.uint8)
+    whole = prediction.predict(model, given, rows, nothing)
+    seen = []
+    monkeypatch.setattr(prediction, "BATCH", 5)
+    np.testing.assert_allclose(prediction.predict(model, given, rows, nothing, seen.append), whole, rtol=1e-5)
+    assert seen == [5, 5, 5, 5, 3]
+    assert prediction.predict(model, given, rows[:0], nothing[:0]).shape == (0,)

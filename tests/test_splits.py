@@ -1,0 +1,116 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deepmerge import config
+from deepmerge.data import release, splits
+from deepmerge.data.batches import gather
+from deepmerge.data.dataset import Dataset
+from deepmerge.errors import InputError
+
+REAL = Path(os.environ.get("DEEPMERGE_REAL_DATA", Path(__file__).parents[2] / "shared" / "real"))
+
+
+def sample(catalogue: pd.DataFrame) -> Dataset:
+    """A data set whose images hold their own row number in the upper left corner."""
+    images = np.zeros((len(catalogue), 1, 4, 4), np.float32)
+    images[:, 0, 0, 0] = np.arange(len(catalogue))
+    labels = (catalogue["stage"] != "non-merger").to_numpy().astype(np.uint8)
+    return Dataset("s", images, labels, catalogue, None, "own", ("r",))
+
+
+@pytest.fixture(scope="module")
+def released() -> Dataset:
+    """The released sample's rows, with 1 galaxy in 4 mergers of two stages."""
+    catalogue = release.layout_catalogue()
+    past = (catalogue["galaxy_id"] % 4 > 0) & (catalogue["stage"] != "non-merger")
+    catalogue.loc[catalogue["stage"] != "non-merger", "stage"] = "future"
+    catalogue.loc[past, "stage"] = "past"
+    return sample(catalogue)
+
+
+def parts(split):
+    return [getattr(split, name) for name in splits.PARTS]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_galaxy_is_in_two_parts_and_every_original_image_in_one(released, seed):
+    split = splits.split_galaxies(released, config.Split(split_seed=seed))
+    galaxies = [set(released.galaxies[part.rows]) for part in parts(split)]
+    assert len(set.union(*galaxies)) == sum(map(len, galaxies))
+    originals = np.flatnonzero(released.catalogue["copy"] == 0)
+    assert (np.sort(np.concatenate([part.rows for part in parts(split)])) == originals).all()
+    assert splits.shared_galaxies(released, split) == 0
+
+
+def test_every_stage_is_split_in_the_same_proportions(released):
+    split = splits.split_galaxies(released, config.Split())
+    stages = released.catalogue["stage"].to_numpy()
+    for stage in ("past", "future", "non-merger"):
+        everything = len(np.unique(released.galaxies[stages == stage]))
+        for part, share in zip(parts(split), (0.7, 0.1, 0.2), strict=True):
+            mine = len(np.unique(released.galaxies[part.rows[stages[part.rows] == stage]]))
+            assert mine == pytest.approx(share * everything, abs=1.5)
+
+
+def test_the_seed_decides_the_galaxy_split(released):
+    first, again, other = (splits.split_galaxies(released, config.Split(split_seed=seed)) for seed in (1, 1, 2))
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+
+
+def test_a_split_survives_its_table(released, tmp_path):
+    for settings in (config.Split(), config.Split(split="rows")):
+        split = splits.make(released, settings)
+        split.table().to_csv(tmp_path / "split.csv", index=False)
+        back = splits.from_table(pd.read_csv(tmp_path / "split.csv"), split.protocol)
+        assert back.fingerprint == split.fingerprint
+        for one, two in zip(parts(split), parts(back), strict=True):
+            assert (one.rows == two.rows).all()
+            assert (one.transforms == two.transforms).all()
+
+
+def test_the_published_split_has_the_published_sizes_and_leaks(released):
+    """Sizes and test classes as in the notebook and confusion matrix of Ciprijanovic et al. 2020."""
+    split = splits.split_rows(released, config.Split(split="rows", split_seed=5))
+    assert [len(part) for part in parts(split)] == [10799, 1542, 3085]
+    assert np.bincount(released.labels[split.test.rows]).tolist() == [1425, 1660]
+    assert splits.shared_galaxies(released, split) == pytest.approx(0.986, abs=0.002)
+
+
+def test_rows_without_copies_get_the_five_merger_copies_of_the_release():
+    stages = ["past"] * 4 + ["non-merger"] * 10
+    data = sample(pd.DataFrame({"galaxy_id": range(14), "view": 0, "copy": 0, "stage": stages}))
+    split = splits.split_rows(data, config.Split(split="rows"))
+    table = split.table()
+    copies = table.groupby("row")["transform"].apply(sorted)
+    assert [copies[row] for row in range(4)] == [[0, 1, 2, 4, 6]] * 4
+    assert [copies[row] for row in range(4, 14)] == [[0]] * 10
+
+
+def test_the_copies_are_flipped_and_turned_as_their_names_say():
+    image = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+    turned = gather(image, np.zeros(5, np.int64), splits.RELEASE_COPIES)[..., 0]
+    original = image[0, 0]
+    expected = [original, np.flipud(original), np.fliplr(original), np.rot90(original), np.rot90(original, 2)]
+    assert all((a == b).all() for a, b in zip(turned, expected, strict=True))
+
+
+def test_too_few_galaxies_of_a_stage_are_explained():
+    stages = ["past", "future", *["non-merger"] * 30]
+    data = sample(pd.DataFrame({"galaxy_id": range(32), "view": 0, "copy": 0, "stage": stages}))
+    with pytest.raises(InputError, match=r"needs enough galaxies of every stage.*'past': 1"):
+        splits.split_galaxies(data, config.Split())
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real catalogue arrays are not at {REAL}")
+def test_the_real_catalogue_confirms_the_leak_of_the_published_split():
+    names = {argument: np.load(REAL / file) for argument, file in release.CATALOGUE_FILES.items()}
+    data = sample(release.catalogue_from_arrays(**names))
+    rows = splits.split_rows(data, config.Split(split="rows", split_seed=5))
+    assert np.bincount(data.labels[rows.test.rows]).tolist() == [1425, 1660]
+    in_training = np.isin(np.unique(data.galaxies[rows.test.rows]), data.galaxies[rows.train.rows])
+    assert (in_training.sum(), len(in_training)) == (1450, 1467)
+    assert splits.shared_galaxies(data, splits.split_galaxies(data, config.Split())) == 0
