@@ -95,8 +95,7 @@ def _training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Spli
         runs.log_environment()
         runs.log_json(experiment.model_dump(mode="json"), RECORD)
         runs.log_table(_with_galaxies(split.table(), data), SPLIT_TABLE)
-        for part in splits.PARTS:
-            runs.log_data(data.images, data.labels, experiment.data.images, data.name, data.fingerprint, part)
+        runs.log_data(data.images, data.labels, experiment.data.images, data.name, data.fingerprint)
         if split.protocol == "rows":
             shared = splits.shared_galaxies(data, split)
             log.warning("%s (%.0f %% of the test images)", LEAKS, 100 * shared)
@@ -112,7 +111,7 @@ def _reload(dataset: str, model: str) -> _Judged:
     trained_on = run.data.tags["data_fingerprint"]
     if data.fingerprint != trained_on:
         raise InputError(
-            f"{experiment.data.images} and its labels and catalogue should be what run {run.info.run_id} was trained on "
+            f"{experiment.data.images} and its labels and catalogue should be those of run {run.info.run_id} "
             f"(fingerprint {trained_on}), got {data.fingerprint}; bring the old data back or train anew"
         )
     table = pd.read_csv(runs.read_artifact(run, SPLIT_TABLE))

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 
-from deepmerge.data import archive, release
+from deepmerge.data import archive, download, release
 from deepmerge.errors import InputError
 
 NAME = release.fits_name("pristine", 2)
@@ -122,7 +122,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch):
-    monkeypatch.setattr(archive, "FIRST_PAUSE_S", 0)
+    monkeypatch.setattr(download, "FIRST_PAUSE_S", 0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -245,13 +245,13 @@ def test_a_dropped_connection_is_taken_up_again(remote, tmp_path, drop):
     fetch()
     check_data(tmp_path / "data", images, labels)
     assert names(tmp_path / "data") == FILES
-    if drop >= archive.PIECE_BYTES:
+    if drop >= download.PIECE_BYTES:
         assert asked_for_images(server)[1].startswith("bytes=")
 
 
 def test_the_next_call_goes_on_where_the_last_gave_up(remote, tmp_path, monkeypatch):
     server, fetch, images, labels = remote
-    monkeypatch.setattr(archive, "TRIES", 1)
+    monkeypatch.setattr(download, "TRIES", 1)
     server.faults = [{"drop": 1_000_000}]
     with refused("No complete answer .* goes on from where it stopped"):
         fetch()
@@ -269,7 +269,7 @@ def test_the_next_call_goes_on_where_the_last_gave_up(remote, tmp_path, monkeypa
 @pytest.mark.parametrize("changed", [True, False])
 def test_a_changed_remote_file_starts_over(remote, tmp_path, monkeypatch, validators, changed):
     server, fetch, images, labels = remote
-    monkeypatch.setattr(archive, "TRIES", 2)
+    monkeypatch.setattr(download, "TRIES", 2)
     server.validators = validators
     server.faults = [{"drop": 1_000_000}, {"status": 503}]
     with refused("No complete answer"):
@@ -299,7 +299,7 @@ def test_a_server_without_ranges_sends_all_again(remote, tmp_path):
 def test_a_server_with_ideas_of_its_own_about_ranges_spoils_nothing(remote, tmp_path, monkeypatch, fault):
     server, fetch, images, labels = remote
     with monkeypatch.context() as patch:
-        patch.setattr(archive, "TRIES", 1)
+        patch.setattr(download, "TRIES", 1)
         server.faults = [{"drop": 1_000_000}, fault]
         with refused("No complete answer"):
             fetch()
@@ -356,9 +356,9 @@ def test_a_busy_server_is_asked_again(remote, tmp_path):
 def test_a_server_that_stays_busy_is_given_up(remote, tmp_path):
     server, fetch, *_ = remote
     server.faults = [{"status": 503}] * 100
-    with refused(f"after {archive.TRIES} tries .*503"):
+    with refused(f"after {download.TRIES} tries .*503"):
         fetch()
-    assert len(asked_for_images(server)) == archive.TRIES
+    assert len(asked_for_images(server)) == download.TRIES
     assert names(tmp_path / "data") == set()
 
 
@@ -372,7 +372,7 @@ def test_a_web_page_in_place_of_the_file_is_refused(remote, tmp_path):
 
 def test_a_web_page_does_not_spoil_a_partial_download(remote, tmp_path, monkeypatch):
     server, fetch, images, labels = remote
-    monkeypatch.setattr(archive, "TRIES", 1)
+    monkeypatch.setattr(download, "TRIES", 1)
     server.faults = [{"drop": 1_000_000}, {"html": True}]
     with refused("No complete answer"):
         fetch()

@@ -8,11 +8,9 @@ import errno
 import json
 import logging
 import tempfile
-import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import DTypeLike, NDArray
 
-from deepmerge.data import dataset, release
+from deepmerge.data import dataset, download, release
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
 from deepmerge.progress import progress_bar
@@ -28,11 +26,6 @@ from deepmerge.progress import progress_bar
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 24
-TRIES = 5
-FIRST_PAUSE_S = 1.0
-TIMEOUTS_S = (10, 60)  # to connect, between two pieces
-PIECE_BYTES = 1 << 16
-MB = 1_000_000
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -68,7 +61,7 @@ def fetch(
             _refuse_other_source(folder, stem, "released", name)
         folder.mkdir(parents=True, exist_ok=True)
         if not fits.exists():
-            _download(_join(base_url, name), part, magic=b"SIMPLE  =")
+            download.download(_join(base_url, name), part, magic=b"SIMPLE  =")
         fresh = overwrite or not (folder / release.CATALOGUE_NAME).exists()
         catalogue = _download_catalogue(catalogue_url) if fresh else None
     if fits.exists():
@@ -80,7 +73,7 @@ def fetch(
     except InputError as error:
         raise InputError(f"{error} The download is kept as {part}; delete it to start afresh.") from error
     part.unlink()
-    _notes(part).unlink(missing_ok=True)
+    download.notes_file(part).unlink(missing_ok=True)
 
 
 def import_fits(
@@ -172,11 +165,7 @@ def _check_plain_fits(path: Path) -> None:
     if start.startswith((b"\x1f\x8b", b"\x1f\x9d", b"BZh", b"PK", b"\xfd7zXZ")):
         raise InputError(f"Expected plain FITS, but {path} is compressed. Unpack it first (gunzip, unzip).")
     if start != b"SIMPLE  =":
-        raise InputError(f"Expected a FITS file, but {path} is {_kind(start)}. Download it again.")
-
-
-def _kind(start: bytes) -> str:
-    return "a web page" if start.lstrip().startswith(b"<") else f"something that starts {start[:9]!r}"
+        raise InputError(f"Expected a FITS file, but {path} is {download.kind_of(start)}. Download it again.")
 
 
 def _check_complete(path: Path, hdu: Any) -> None:
@@ -305,14 +294,11 @@ def _read_catalogue(folder: Path) -> pd.DataFrame:
     return release.catalogue_from_arrays(**arrays)
 
 
-# --- downloading -------------------------------------------------------------------------------------------
-
-
 def _download_catalogue(url: str) -> pd.DataFrame | None:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             for file in release.CATALOGUE_FILES.values():
-                _download(_join(url, file), Path(scratch) / file, magic=b"\x93NUMPY")
+                download.download(_join(url, file), Path(scratch) / file, magic=b"\x93NUMPY")
             return _read_catalogue(Path(scratch))
         except InputError as error:
             logger.warning(
@@ -324,149 +310,8 @@ def _download_catalogue(url: str) -> pd.DataFrame | None:
             return None
 
 
-def _download(url: str, part: Path, *, magic: bytes) -> None:
-    """Download `url` to `part`, going on where an earlier try of the same remote file stopped.
-
-    Raises:
-        InputError: no answer after some tries, or an answer that is not a file starting with `magic`.
-    """
-    import requests
-
-    retried = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, _Again)
-    for attempt in range(TRIES):
-        try:
-            return _download_rest(url, part, magic)
-        except retried as error:
-            logger.info("%s (try %d of %d): %s", url, attempt + 1, TRIES, _root(error))
-            last = error
-        except requests.RequestException as error:
-            raise InputError(f"Cannot download {url}: {error}.") from error
-        if attempt + 1 < TRIES:
-            time.sleep(FIRST_PAUSE_S * 2**attempt)
-    raise InputError(
-        f"No complete answer from {url} after {TRIES} tries ({_root(last)}). Check the network and the proxy "
-        "settings; the same command goes on from where it stopped."
-    ) from last
-
-
-class _Again(Exception):
-    """A failure of the server's that may pass."""
-
-
-def _download_rest(url: str, part: Path, magic: bytes) -> None:
-    """Do one request for what `part` still lacks, and append it."""
-    import requests
-
-    known = _Remote.read(_notes(part))
-    start = part.stat().st_size if part.exists() and known and known.url == url else 0
-    # Compressed on the way, byte offsets would mean nothing.
-    headers = {"Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-        if known and known.validator:
-            headers["If-Range"] = known.validator
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS_S) as answer:
-        status = answer.status_code
-        served = _Remote.of(url, answer)
-        if start and status in (206, 416) and not served.continues(known, start):
-            part.unlink()
-            raise _Again("the remote file changed; starting over")
-        if start and status == 416:
-            return
-        if status in (408, 425, 429) or status >= 500:
-            raise _Again(f"the server answers {status} {answer.reason}")
-        if status not in (200, 206):
-            raise InputError(
-                f"Expected a file at {url}, the server answers {status} {answer.reason}. Check the address, "
-                "or download the file by hand and import it."
-            )
-        if status == 200:
-            start = 0
-        pieces = answer.iter_content(PIECE_BYTES)
-        first = next(pieces, b"")
-        if start == 0 and not first.startswith(magic):
-            raise InputError(
-                f"Expected {part.name.removesuffix('.part')} at {url}, got {_kind(first)}. "
-                "A proxy or login page may be in between: open the address in a browser."
-            )
-        total = -(-(served.size or 0) // MB)
-        with part.open("ab" if start else "wb") as out, progress_bar(f"{part.name} [MB]", total) as advance:
-            # After the old bytes are gone: notes must never vouch for bytes of another file.
-            served.write(_notes(part))
-            advance(start // MB)
-            while first:
-                out.write(first)
-                before, start = start, start + len(first)
-                advance(start // MB - before // MB)
-                first = next(pieces, b"")
-    size = part.stat().st_size
-    if served.size is not None and size != served.size:
-        if size > served.size:
-            part.unlink()
-        raise _Again(f"got {size} of {served.size} bytes")
-
-
-@dataclass(frozen=True)
-class _Remote:
-    """What is known of a remote file: enough to tell whether it is still the same."""
-
-    url: str
-    validator: str | None
-    size: int | None
-    start: int | None  # of the answer in the file
-
-    @classmethod
-    def of(cls, url: str, answer: Any) -> "_Remote":
-        etag, modified = answer.headers.get("ETag"), answer.headers.get("Last-Modified")
-        # If-Range takes strong validators only.
-        validator = etag if etag and not etag.startswith("W/") else modified
-        match answer.status_code:
-            case 206:  # bytes <start>-<end>/<size>
-                span, _, size = answer.headers.get("Content-Range", "").partition("/")
-                start = span.removeprefix("bytes ").partition("-")[0]
-            case 416:  # bytes */<size>: all there is, if that is where we are
-                start = size = answer.headers.get("Content-Range", "").removeprefix("bytes */")
-            case _:
-                start, size = "0", answer.headers.get("Content-Length", "")
-        return cls(url, validator, _whole(size), _whole(start))
-
-    @classmethod
-    def read(cls, path: Path) -> "_Remote | None":
-        try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def write(self, path: Path) -> None:
-        with replacing(path) as aside:
-            aside.write_text(json.dumps(asdict(self)))
-
-    def continues(self, known: "_Remote | None", start: int) -> bool:
-        """Whether the answer goes on at `start` of the file `known`: same validator or, lacking one, size."""
-        if known is None or self.start != start:
-            return False
-        if self.validator and known.validator:
-            return self.validator == known.validator
-        return self.size is not None and self.size == known.size
-
-
-def _whole(text: str) -> int | None:
-    return int(text) if text.isdecimal() else None
-
-
-def _notes(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")
-
-
 def _join(base: str, name: str) -> str:
     return f"{base.rstrip('/')}/{name}"
-
-
-def _root(error: BaseException) -> BaseException:
-    """The innermost cause, which says in few words what urllib3 and requests wrap in many."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return error
 
 
 @contextmanager

@@ -199,6 +199,6 @@ def _check_stages(stages: pd.Series, labels: np.ndarray, path: Path | None) -> N
     if len(wrong):
         row = wrong[0]
         raise InputError(
-            f"stage and label should agree on which images are mergers, but row {row} of "
-            f"{path or 'the release layout'} has stage {stages.iloc[row]!r} and label {labels[row]} ({len(wrong)} such rows)"
+            f"stage and label should agree on what is a merger, but row {row} of {path or 'the release layout'} "
+            f"has stage {stages.iloc[row]!r} and label {labels[row]} ({len(wrong)} such rows)"
         )

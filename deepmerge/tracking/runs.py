@@ -151,10 +151,10 @@ def log_parameters(parameters: Mapping[str, Any]) -> None:
     mlflow.log_params({key: value for key, value in parameters.items() if key not in present})
 
 
-def log_data(images: np.ndarray, labels: np.ndarray, source: Path, name: str, digest: str, context: str) -> None:
+def log_data(images: np.ndarray, labels: np.ndarray, source: Path, name: str, digest: str) -> None:
     """Note which data the run used; `digest` is our own, since MLflow's looks at the first pixels only."""
     place = get_dataset_source_from_json(json.dumps({"uri": str(source.resolve())}), source_type="local")
-    mlflow.log_input(NumpyDataset(images, place, labels, name, digest), context=context)
+    mlflow.log_input(NumpyDataset(images, place, labels, name, digest), context="training")
 
 
 def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:

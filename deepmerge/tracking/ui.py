@@ -22,7 +22,6 @@ START_SECONDS = 90
 VIEW = "deepmerge-newest"
 # Columns that the page shows, most asked for first; without this the UI hides all metrics.
 COLUMNS = [
-    "attributes.`Dataset`",
     "params.`dataset`",
     "metrics.`test_auc`",
     "metrics.`test_balanced_accuracy`",
