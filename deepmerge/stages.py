@@ -32,6 +32,7 @@ PANELS = 2  # galaxies of each kind and certainty among the saliency panels
 RECORD = "experiment.json"
 SPLIT_TABLE = "split.csv"
 PREDICTIONS = "predictions.parquet"
+HEADLINE = ("auc", "balanced_accuracy")
 SIMULATED = "Simulated demo data, not Illustris"
 LEAKS = "Random-row split, as published: test galaxies are in the training set"
 
@@ -78,7 +79,7 @@ class _Judged:
 
 @contextmanager
 def _training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split]]:
-    threads = devices.pin_threads()
+    threads = devices.prepare()
     data = datasets.read(experiment.data, experiment.name)
     datasets.require_finite(data)
     split = splits.make(data, experiment.split)
@@ -104,7 +105,7 @@ def _training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Spli
 
 
 def _reload(dataset: str, model: str) -> _Judged:
-    devices.pin_threads()
+    devices.prepare()
     run = runs.find(model, Path(dataset).stem)
     experiment = config.from_record(runs.read_json(run, RECORD), f"{RECORD} of run {run.info.run_id}")
     data = datasets.read(experiment.data, experiment.name)
@@ -162,6 +163,11 @@ def _evaluate(judged: _Judged, pdf: bool) -> Results:
     found = metrics.evaluate(test["label"].to_numpy(), test["probability"].to_numpy(), test["galaxy_id"].to_numpy())
     measured = metrics.flat(found.metrics, "test")
     runs.log_metrics({**measured, "test_images": len(test), "test_galaxies": test["galaxy_id"].nunique()})
+    auc, accuracy = (f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in (found.metrics[name] for name in HEADLINE))
+    runs.describe(
+        f"**Test AUC {auc}**, balanced accuracy {accuracy}: {len(test)} images of {test['galaxy_id'].nunique()} galaxies, "
+        f"95 % intervals over galaxies. {_note(data, split) or ''}"
+    )
     _log_figures(_evaluation_figures(found, test, judged), pdf)
     return measured
 

@@ -1,12 +1,13 @@
-"""How many threads TensorFlow uses: decided once, before its first operation, and part of every run's record."""
+"""How TensorFlow runs: decided once, before its first operation, and part of every run's record."""
 
 import os
 
+import keras
 import tensorflow as tf
 
 
-def pin_threads() -> int:
-    """Give TensorFlow as many threads as OMP_NUM_THREADS says, or else as this process may use cores.
+def prepare() -> int:
+    """Give TensorFlow as many threads as OMP_NUM_THREADS says, or else as this process may use cores; quiet Keras.
 
     Results repeat bit by bit for the same number only, so it is returned to be recorded.
     """
@@ -14,4 +15,5 @@ def pin_threads() -> int:
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
+    keras.config.disable_interactive_logging()  # MLflow has Keras predict the example, with a bar of its own
     return threads

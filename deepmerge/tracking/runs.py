@@ -195,6 +195,11 @@ def read_json(run: Run, path: str) -> Any:
     return json.loads(read_artifact(run, path).read_text())
 
 
+def describe(text: str) -> None:
+    """Write what the run's page in the UI says first, in Markdown."""
+    mlflow.set_tag("mlflow.note.content", text)
+
+
 def log_json(content: Any, path: str) -> None:
     """Log a JSON artifact."""
     mlflow.log_text(json.dumps(content, indent=2), path)
