@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,8 +67,11 @@ app.add_typer(data, name="data")
 
 Dataset = Annotated[str, typer.Argument(help="Name of experiments/<dataset>.yaml, or the path of such a file.")]
 ModelOf = Annotated[str, typer.Argument(help="Data set whose newest model is meant, unless --model says which.")]
-Model = Annotated[str, typer.Option(help="Run id, models:/ URI, or 'last': the newest of DATASET.")]
+Model = Annotated[
+    str, typer.Option(help="Run id, models:/ URI, run.json of a training, or 'last': the newest of DATASET.")
+]
 Layer = Annotated[str | None, typer.Option(help="Convolution to explain, by name or number; default: the last.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for results that other programs read, DVC among them.")]
 Pdf = Annotated[bool, typer.Option("--pdf", help="Write figures as PDF too.")]
 Folder = Annotated[Path, typer.Option(help="Where the files go.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace other data of the same name.")]
@@ -83,29 +87,29 @@ def main_command(ctx: typer.Context, dataset: Dataset, layer: Layer = None, pdf:
 
 
 @app.command(cls=SettingsCommand, context_settings=PASS_ON)
-def train(ctx: typer.Context, dataset: Dataset, pdf: Pdf = False) -> None:
+def train(ctx: typer.Context, dataset: Dataset, pdf: Pdf = False, out: Out = None) -> None:
     """Train a model; validation decides when to stop, the test images stay unseen."""
     from deepmerge import config
 
     experiment = config.load(dataset, settings(ctx))
-    show(stages().train(experiment, pdf))
+    show(stages().train(experiment, pdf, out))
 
 
 @app.command()
-def evaluate(dataset: ModelOf, model: Model = "last", pdf: Pdf = False) -> None:
+def evaluate(dataset: ModelOf, model: Model = "last", pdf: Pdf = False, out: Out = None) -> None:
     """Score a trained model on its test galaxies, with 95 % intervals over galaxies."""
-    show(stages().evaluate(dataset, model, pdf))
+    show(stages().evaluate(dataset, model, pdf, out))
 
 
 @app.command()
-def gradcam(dataset: ModelOf, model: Model = "last", layer: Layer = None, pdf: Pdf = False) -> None:
+def gradcam(dataset: ModelOf, model: Model = "last", layer: Layer = None, pdf: Pdf = False, out: Out = None) -> None:
     """Map what speaks for a merger, and against it, in every test image."""
-    show(stages().gradcam(dataset, model, layer, pdf))
+    show(stages().gradcam(dataset, model, layer, pdf, out))
 
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+    port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000,
     datasets: Annotated[str, typer.Option(help="Data sets whose newest runs are compared.")] = "pristine,noisy",
 ) -> None:
     """Start the MLflow UI here and print the address of the page that compares the newest runs."""
@@ -180,6 +184,30 @@ def check(dataset: Dataset) -> None:
         raise InputError(f"{dataset} should be clean, but: {'; '.join(report.problems)}")
 
 
+@data.command(cls=SettingsCommand, context_settings=PASS_ON)
+def split(
+    ctx: typer.Context, dataset: Dataset, out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("split.csv")
+) -> None:
+    """Write which image trains, validates and tests, for train --split-table or for other programs."""
+    from deepmerge import config
+    from deepmerge.data import dataset as datasets
+    from deepmerge.data import splits
+    from deepmerge.files import replacing
+
+    experiment = config.load(dataset, settings(ctx))
+    images = datasets.read(experiment.data, experiment.name)
+    made = splits.make(images, experiment.split)
+    with replacing(out) as aside:
+        splits.described(made.table(), images).to_csv(aside, index=False)
+    show(
+        {
+            "split": made.protocol,
+            "fingerprint": made.fingerprint,
+            **{name: len(getattr(made, name)) for name in splits.PARTS},
+        }
+    )
+
+
 def stages() -> ModuleType:
     """Import the stages, with TensorFlow behind them; its greeting on stderr goes nowhere."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -205,10 +233,18 @@ def show(results: Mapping[str, Any]) -> None:
         print(f"{name:{width}}  {text}")
 
 
+def _end_cleanly_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end the process as an exception does: servers stopped, files half-written removed."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` ignores SIGHUP, and that should stay so
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
+
+
 def main() -> None:
     """Run the command line. Exit status: 0 done, 2 wrong input (one line, no traceback), 1 anything else."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    _end_cleanly_on_signals()
     from deepmerge.errors import InputError
 
     try:

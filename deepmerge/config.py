@@ -36,6 +36,7 @@ class Split(Settings):
     split_seed: int = Field(5, ge=0, lt=2**32, description="seed of the split")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of galaxies (or rows) for validation")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share of galaxies (or rows) for the test")
+    split_table: Path | None = Field(None, description="CSV with a split to take, as 'deepmerge data split' writes it")
 
     @model_validator(mode="after")
     def _leave_some_for_training(self) -> "Split":
@@ -103,9 +104,12 @@ def load(dataset: str, overrides: Mapping[str, Any] | None = None) -> Experiment
             section = _section_of(name)
             given[section] = {**(given.get(section) or {}), name: value}
     experiment = _validated(given, str(path))
-    folder = path.parent
-    located = {key: None if value is None else folder / value for key, value in dict(experiment.data).items()}
-    return experiment.model_copy(update={"data": Data(**located)})
+    # Paths in the file start at its folder, paths in overrides at the working directory.
+    located = {key: None if value is None else path.parent / value for key, value in experiment.data}
+    split = experiment.split
+    if split.split_table and "split_table" in (content.get("split") or {}) and not (overrides or {}).get("split_table"):
+        split = split.model_copy(update={"split_table": path.parent / split.split_table})
+    return experiment.model_copy(update={"data": Data.model_validate(located), "split": split})
 
 
 def from_record(record: Mapping[str, Any], source: str) -> Experiment:

@@ -7,6 +7,7 @@ import pytest
 
 from deepmerge import config
 from deepmerge.model import network, prediction
+from deepmerge.model.fast_norm import FastBatchNormalization
 
 STRETCHES = ("raw", "standard", "asinh", "log")
 
@@ -90,6 +91,28 @@ def test_a_saved_network_needs_no_code_and_scores_the_same(stretch, tmp_path):
     given = images(5)
     back = prediction.load(path)
     np.testing.assert_array_equal(back(given, training=False), model(given, training=False))
+
+
+def test_the_faster_batch_norm_trains_to_the_same_numbers():
+    """Against Keras's own layer: outputs, gradients and moving statistics of a few steps, to float tolerance."""
+    given = np.random.default_rng(0).normal(3, 2, (8, 12, 12, 4)).astype(np.float32)
+    target = np.random.default_rng(1).normal(size=given.shape).astype(np.float32)
+    results = []
+    for layer in (keras.layers.BatchNormalization(), FastBatchNormalization()):
+        model = keras.Sequential([keras.Input(given.shape[1:]), layer])
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        losses = [float(model.train_on_batch(given * (i + 1), target)) for i in range(4)]
+        results.append([*layer.get_weights(), np.array(losses), model(given, training=False).numpy()])
+    for slow, fast in zip(*results, strict=True):
+        np.testing.assert_allclose(fast, slow, rtol=2e-5, atol=2e-5)
+
+
+def test_the_network_for_training_has_the_weights_of_the_one_to_save():
+    pixels = network.measure_pixels(images(), "asinh")
+    training, saved = (network.build((75, 75, 2), config.Network(), pixels, for_training=t) for t in (True, False))
+    saved.set_weights(training.get_weights())
+    given = images(4, seed=1)
+    np.testing.assert_allclose(saved(given, training=False), training(given, training=False), atol=1e-6)
 
 
 def test_predictions_do_not_depend_on_the_batch(monkeypatch):

@@ -72,6 +72,35 @@ def test_a_split_survives_its_table(released, tmp_path):
             assert (one.transforms == two.transforms).all()
 
 
+def write_table(path, **columns):
+    pd.DataFrame(columns).to_csv(path, index=False)
+    return path
+
+
+def test_a_split_of_ones_own_is_taken_as_it_is(released, tmp_path):
+    own = splits.split_galaxies(released, config.Split(split_seed=9))
+    table = splits.described(own.table(), released)
+    assert set(table.columns) == {"split", "row", "transform", "galaxy_id", "view", "stage", "label"}
+    assert (table["label"] == released.labels[table["row"]]).all()
+    table.to_csv(tmp_path / "own.csv", index=False)
+    assert splits.make(released, config.Split(split_table=tmp_path / "own.csv")).fingerprint == own.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"split": ["train", "test"], "row": [0, 1]}, r"each at least once"),
+        ({"split": ["train", "validation", "test"]}, r"got columns split"),
+        ({"split": ["train", "validation", "test"], "row": [0, 1, 15426]}, "from 0 to 15425"),
+        ({"split": ["train", "validation", "test"], "row": [0, 8, 9.5]}, "whole numbers"),
+        ({"split": ["train", "validation", "test"], "row": [0, 9000, 3]}, "galaxy 0 is in several"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_explained(released, tmp_path, columns, said):
+    with pytest.raises(InputError, match=said):
+        splits.make(released, config.Split(split_table=write_table(tmp_path / "t.csv", **columns)))
+
+
 def test_the_published_split_has_the_published_sizes_and_leaks(released):
     """Sizes and test classes as in the notebook and confusion matrix of Ciprijanovic et al. 2020."""
     split = splits.split_rows(released, config.Split(split="rows", split_seed=5))

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,8 @@ class Split:
 
 def make(dataset: Dataset, settings: config.Split) -> Split:
     """Split `dataset` as `settings` say."""
+    if settings.split_table is not None:
+        return read_table(settings.split_table, dataset, settings.split)
     return split_galaxies(dataset, settings) if settings.split == "galaxy" else split_rows(dataset, settings)
 
 
@@ -62,6 +65,35 @@ def from_table(table: pd.DataFrame, protocol: str) -> Split:
         lines = table[table["split"] == name]
         parts[name] = Part(lines["row"].to_numpy(np.int64), lines["transform"].to_numpy(np.uint8))
     return Split(protocol, **parts)
+
+
+def read_table(path: Path, dataset: Dataset, protocol: str) -> Split:
+    """Read a split that was made before, from a CSV with split (train, validation, test), row and perhaps transform.
+
+    Raises InputError where it does not fit the data set and, for the protocol 'galaxy', where a galaxy is in two parts.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"split table {path} should be a readable CSV file, but: {error}") from None
+    if not {"split", "row"} <= set(table.columns) or set(table["split"]) != set(PARTS):
+        raise InputError(
+            f"split table {path} should have columns split ({', '.join(PARTS)}, each at least once) and row, "
+            f"got columns {', '.join(map(str, table.columns))}"
+        )
+    if "transform" not in table.columns:
+        table["transform"] = 0
+    rows = table["row"]
+    if not (pd.api.types.is_integer_dtype(rows) and rows.between(0, len(dataset.labels) - 1).all()):
+        raise InputError(f"row in {path} should be whole numbers from 0 to {len(dataset.labels) - 1}, got others")
+    parts = table.assign(galaxy=dataset.galaxies[rows]).groupby("galaxy")["split"].nunique()
+    if protocol == "galaxy" and (parts > 1).any():
+        galaxy = dataset.catalogue["galaxy_id"].to_numpy()[dataset.galaxies == parts.index[parts > 1][0]][0]
+        raise InputError(
+            f"split table {path} should keep each galaxy in one part, but galaxy {galaxy} is in several "
+            f"({int((parts > 1).sum())} such galaxies); if that is what you want, say split: rows"
+        )
+    return from_table(table, protocol)
 
 
 def split_galaxies(dataset: Dataset, settings: config.Split) -> Split:
@@ -113,6 +145,13 @@ def split_rows(dataset: Dataset, settings: config.Split) -> Split:
     train = len(rows) - validation - test
     parts = np.split(order, [train, train + validation])
     return Split("rows", *(Part(rows[indices], transforms[indices]) for indices in parts))
+
+
+def described(table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
+    """The table with galaxy_id, view, stage and label of each of its rows beside it."""
+    rows = table["row"].to_numpy()
+    known = dataset.catalogue.iloc[rows][["galaxy_id", "view", "stage"]].reset_index(drop=True)
+    return pd.concat([table.reset_index(drop=True), known, pd.Series(dataset.labels[rows], name="label")], axis=1)
 
 
 def shared_galaxies(dataset: Dataset, split: Split) -> float:

@@ -58,11 +58,9 @@ def train(
         augment=training.augment,
         seed=training.seed,
     )
-    model = network.build(
-        (*dataset.images.shape[2:], dataset.images.shape[1]),
-        settings.network,
-        _pixel_statistics(dataset, split, settings),
-    )
+    shape = (*dataset.images.shape[2:], dataset.images.shape[1])
+    pixels = _pixel_statistics(dataset, split, settings)
+    model = network.build(shape, settings.network, pixels, for_training=True)
     model.compile(
         optimizer=keras.optimizers.Adam(_learning_rate(training, len(batches))),
         loss="binary_crossentropy",
@@ -72,17 +70,17 @@ def train(
     watch = _Watch(on_epoch, training)
     model.fit(
         _Sequence(batches),
-        validation_data=_validation(dataset, split),
+        validation_data=_Validation(dataset, split),
         epochs=training.epochs,
         callbacks=[watch, stopping],
         shuffle=False,
         verbose=0,
     )
     best = int(np.argmin(watch.history["val_loss"]))
-    # When training ends before patience runs out, Keras keeps the last weights unless told so.
-    if stopping.best_weights is not None:
-        model.set_weights(stopping.best_weights)
-    return Trained(model, watch.history, best + 1)
+    trained = network.build(shape, settings.network, pixels)
+    # Early stopping restores the best weights itself only when patience ran out.
+    trained.set_weights(stopping.best_weights or model.get_weights())
+    return Trained(trained, watch.history, best + 1)
 
 
 def _pixel_statistics(dataset: Dataset, split: Split, settings: config.Experiment) -> network.PixelStatistics:
@@ -96,10 +94,6 @@ def _learning_rate(training: config.Training, steps: int) -> float | keras.optim
     if training.schedule == "constant":
         return training.learning_rate
     return keras.optimizers.schedules.CosineDecay(training.learning_rate, steps * training.epochs, FINAL_RATE)
-
-
-def _validation(dataset: Dataset, split: Split) -> "_Fixed":
-    return _Fixed(dataset, split)
 
 
 class _Sequence(keras.utils.PyDataset):
@@ -122,7 +116,7 @@ class _Sequence(keras.utils.PyDataset):
         self.epoch = self.batches.epoch(self.number)
 
 
-class _Fixed(keras.utils.PyDataset):
+class _Validation(keras.utils.PyDataset):
     """Validation batches: never shuffled nor augmented, both classes weighing the same."""
 
     size = 256
@@ -160,6 +154,7 @@ class _Watch(keras.callbacks.Callback):
                 f"{bad[0]} should stay finite, got {values[bad[0]]} in epoch {epoch + 1}; try a learning rate below "
                 f"{self.training.learning_rate:g}, and 'deepmerge data check' for NaN or infinite pixels"
             )
+        values["learning_rate"] = float(self.model.optimizer.learning_rate)
         for name, value in values.items():
             self.history.setdefault(name, []).append(value)
         self.on_epoch(epoch + 1, values)

@@ -1,6 +1,8 @@
 """What MLflow loads from this package by itself: the default experiment, and a way to run without conda.
 
-MLflow imports this module with every ``import mlflow``, so it stays light.
+MLflow imports this module with every ``import mlflow``, so it stays light. It imports nothing of MLflow at the top:
+were it imported before MLflow, MLflow would find it half made. So its providers have the methods of MLflow's abstract
+classes (RunContextProvider, DefaultExperimentProvider) without deriving from them.
 """
 
 import importlib.abc
@@ -13,9 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mlflow.tracking.context.abstract_context import RunContextProvider
-from mlflow.tracking.default_experiment.abstract_context import DefaultExperimentProvider
-
 EXPERIMENT = "deepmerge"
 OPT_OUT = "DEEPMERGE_CONDA_FALLBACK"  # set it to 'off' to let MLflow fail where there is no conda
 _LOADER = "mlflow.projects.backend.loader"
@@ -25,11 +24,11 @@ def is_this_project(uri: str) -> bool:
     """Whether `uri` is a local folder with the MLproject file of this project."""
     try:
         return Path(uri, "MLproject").read_text().startswith(f"name: {EXPERIMENT}\n")
-    except OSError:
+    except (OSError, ValueError):  # no such file; not a path or not text
         return False
 
 
-class DeepmergeExperiment(DefaultExperimentProvider):
+class DeepmergeExperiment:
     """Gives runs started in this project's folder the experiment `deepmerge`, as `mlflow run .` names none."""
 
     def in_context(self) -> bool:
@@ -45,7 +44,7 @@ class DeepmergeExperiment(DefaultExperimentProvider):
         return found.experiment_id if found else client.create_experiment(EXPERIMENT)
 
 
-class CondaFallback(RunContextProvider):
+class CondaFallback:
     """Adds no tags. MLflow loads this group of plugins at import, in time for the hook at the foot of this module."""
 
     def in_context(self) -> bool:
@@ -58,11 +57,10 @@ class CondaFallback(RunContextProvider):
 
 
 def conda_found() -> bool:
-    """Whether MLflow would find a conda to run (the places where MLflow itself looks)."""
-    home, executable = os.environ.get("MLFLOW_CONDA_HOME"), os.environ.get("CONDA_EXE")
-    if home:
-        return Path(home, "bin", "conda").exists()
-    return bool(executable and Path(executable).exists()) or shutil.which("conda") is not None
+    """Whether MLflow would find a conda to run: beneath MLFLOW_CONDA_HOME, else beside CONDA_EXE, else on PATH."""
+    from mlflow.utils.conda import get_conda_bin_executable
+
+    return shutil.which(get_conda_bin_executable("conda")) is not None
 
 
 def _use_own_environment_without_conda(loader: ModuleType) -> None:

@@ -52,11 +52,11 @@ def _choose_experiment() -> None:
 def new_run(name: str, tags: Mapping[str, str]) -> Iterator[str]:
     """Start a run, or adopt the one that `mlflow run` made for this process; yields its id.
 
-    The run ends FINISHED, or FAILED with the error in its tag `failure` when the body raises.
+    The run ends FINISHED, or FAILED with the error in its tag `failure` when the body raises, or KILLED when stopped.
     """
     connect()
     _choose_experiment()
-    with _ended_truthfully(), mlflow.start_run(run_name=name, tags={**_code_state(), **tags}) as run:
+    with mlflow.start_run(run_name=name, tags={**_code_state(), **tags}) as run, _ended_truthfully():
         # An adopted run keeps the random name that the launcher gave it unless renamed.
         mlflow.set_tag("mlflow.runName", name)
         yield run.info.run_id
@@ -77,12 +77,11 @@ def reopened(run: Run) -> Iterator[None]:
 def _ended_truthfully() -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         mlflow.end_run("KILLED")
         raise
     except Exception as error:
-        if mlflow.active_run() is not None:
-            mlflow.set_tag("failure", f"{type(error).__name__}: {error}"[:500])
+        mlflow.set_tag("failure", f"{type(error).__name__}: {error}"[:500])
         raise
 
 
@@ -96,11 +95,14 @@ def _link_launcher(run_id: str) -> None:
 
 
 def find(model: str, dataset: str) -> Run:
-    """The run of a trained model: `model` is a run id, a ``models:/`` URI, or 'last' for the newest of `dataset`.
+    """The run of a trained model.
 
-    Raises InputError when there is none.
+    `model` is a run id, a ``models:/`` URI, the path of a ``run.json`` that `train` wrote, or 'last' for the newest of
+    `dataset`. Raises InputError when there is none.
     """
     connect()
+    if model.endswith(".json"):
+        model = _noted_run(Path(model))
     client = MlflowClient()
     try:
         if model == LAST:
@@ -111,7 +113,18 @@ def find(model: str, dataset: str) -> Run:
             return client.get_run(model)
     except MlflowException as error:
         raise InputError(f"model should exist in {mlflow.get_tracking_uri()}, got {model!r}: {error.message}") from None
-    raise InputError(f"model should be 'last', a run id of 32 hexadecimal digits or a models:/ URI, got {model!r}")
+    raise InputError(
+        f"model should be 'last', a run id of 32 hexadecimal digits, a models:/ URI or a run.json, got {model!r}"
+    )
+
+
+def _noted_run(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_text())["run_id"])
+    except (OSError, ValueError, KeyError):
+        raise InputError(
+            f"model should be a file with a run_id, as 'deepmerge train --out' writes it, got {path}"
+        ) from None
 
 
 def _last_run(dataset: str) -> Run:

@@ -3,12 +3,14 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 
 import mlflow
 from mlflow.entities import Run
@@ -67,8 +69,8 @@ def serve(port: int, datasets: Sequence[str]) -> None:
             "train one with 'mlflow run . -P dataset=pristine'"
         )
     origin = f"http://{HOST}:{port}"
-    if _answers(origin):
-        raise InputError(f"port should be free, but something answers at {origin}; choose another with --port")
+    if _taken(port):
+        raise InputError(f"port should be free, but {HOST}:{port} is taken; choose another with --port")
     page = comparison_page(compared, origin)
     server = subprocess.Popen(
         [
@@ -94,9 +96,21 @@ def serve(port: int, datasets: Sequence[str]) -> None:
     except KeyboardInterrupt:
         pass
     finally:
-        # The server's own children belong to its session.
-        os.killpg(server.pid, signal.SIGTERM)
+        # The server's own children belong to its session, which is gone when the server ended by itself.
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait()
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the server does it: a port whose last connections are still closing is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return True
+    return False
 
 
 def _answers(origin: str) -> bool:

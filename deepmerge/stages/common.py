@@ -1,0 +1,91 @@
+"""What several stages share: a trained model with its data, and where results go."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import pandas as pd
+from matplotlib.figure import Figure
+from mlflow.entities import Run
+
+from deepmerge import config
+from deepmerge.analysis import canvas
+from deepmerge.data import dataset as datasets
+from deepmerge.data import splits
+from deepmerge.data.dataset import Dataset
+from deepmerge.data.splits import Split
+from deepmerge.errors import InputError
+from deepmerge.files import replacing
+from deepmerge.model import devices, prediction
+from deepmerge.tracking import runs
+
+RECORD = "experiment.json"
+SPLIT_TABLE = "split.csv"
+SIMULATED = "Simulated demo data, not Illustris"
+LEAKS = "Random-row split, as published: test galaxies are in the training set"
+
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A trained model, its run, and the data and split that it was trained on."""
+
+    run: Run
+    data: Dataset
+    split: Split
+    model: keras.Model
+
+
+def reload(dataset: str, model: str) -> Judged:
+    """Load a model (`runs.find` says how it may be named) and the data that it was trained on.
+
+    Raises InputError where the data are no longer the same.
+    """
+    devices.prepare()
+    run = runs.find(model, Path(dataset).stem)
+    experiment = config.from_record(runs.read_json(run, RECORD), f"{RECORD} of run {run.info.run_id}")
+    data = datasets.read(experiment.data, experiment.name)
+    trained_on = run.data.tags["data_fingerprint"]
+    if data.fingerprint != trained_on:
+        raise InputError(
+            f"{experiment.data.images} and its labels and catalogue should be those of run {run.info.run_id} "
+            f"(fingerprint {trained_on}), got {data.fingerprint}; bring the old data back or train anew"
+        )
+    table = pd.read_csv(runs.read_artifact(run, SPLIT_TABLE))
+    return load(run, data, splits.from_table(table, run.data.tags["split"]))
+
+
+def load(run: Run, data: Dataset, split: Split) -> Judged:
+    """Load the model of a run whose data and split are at hand."""
+    return Judged(run, data, split, prediction.load(runs.model_file(run)))
+
+
+def note(data: Dataset, split: Split) -> str | None:
+    """What nobody may overlook on a figure: simulated data, a leaking split."""
+    parts = [SIMULATED] * (data.data_source == "simulated") + [LEAKS] * (split.protocol == "rows")
+    return ". ".join(parts) or None
+
+
+def log_figures(drawn: Mapping[str, Figure], pdf: bool) -> None:
+    """Log figures on the open run, as PNG and, if asked, as PDF."""
+    with runs.artifact_folder("figures") as folder:
+        for name, figure in drawn.items():
+            canvas.save(figure, folder / name, pdf=pdf)
+
+
+def write_json(results: Mapping[str, Any], path: Path) -> None:
+    """Write results for other programs, whole or not at all; undefined numbers (NaN) are left out, JSON has none."""
+    defined = {k: v for k, v in results.items() if not isinstance(v, float) or math.isfinite(v)}
+    with replacing(path) as aside:
+        aside.write_text(json.dumps(defined, indent=2) + "\n")
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a CSV for other programs (DVC's plots among them), whole or not at all."""
+    with replacing(path) as aside:
+        table.to_csv(aside, index=False)
