@@ -173,12 +173,16 @@ def import_(
 def check(dataset: Dataset) -> None:
     """Read all images of a data set once and say what is in them and what is wrong with them."""
     from deepmerge import config
-    from deepmerge.data import check
+    from deepmerge.data import check, versions
     from deepmerge.data import dataset as datasets
     from deepmerge.errors import InputError
 
     experiment = config.load(dataset)
     report = check.check(datasets.read(experiment.data, experiment.name))
+    folder = experiment.data.images.resolve().parent
+    changed = versions.changes(folder)
+    if changed is not None:
+        report.facts[f"{folder.name}.dvc"] = "; ".join(changed) or "the folder holds what it says"
     show(report.facts)
     if report.problems:
         raise InputError(f"{dataset} should be clean, but: {'; '.join(report.problems)}")
