@@ -108,6 +108,16 @@ def gradcam(dataset: ModelOf, model: Model = "last", layer: Layer = None, pdf: P
 
 
 @app.command()
+def compare(
+    datasets: Annotated[list[str], typer.Argument(help="Two or more data sets.")],
+    models: Annotated[str | None, typer.Option(help="Their models, separated by commas; default: the newest.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("results/comparison"),
+) -> None:
+    """Compare models of several variants, each also on the images of the others; one table, three figures."""
+    show(stages().compare(datasets, models.split(",") if models else ["last"] * len(datasets), out))
+
+
+@app.command()
 def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000,
     datasets: Annotated[str, typer.Option(help="Data sets whose newest runs are compared.")] = "pristine,noisy",

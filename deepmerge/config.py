@@ -62,7 +62,7 @@ class Training(Settings):
     learning_rate: float = Field(1e-3, gt=0, description="first learning rate of Adam")
     schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate over the epochs")
     patience: int = Field(10, ge=1, description="epochs without a lower validation loss before training stops")
-    balance: Literal["sampling", "weights", "none"] = Field("weights", description="how the rarer class counts more")
+    balance: Literal["sampling", "weights", "none"] = Field("sampling", description="how the rarer class counts more")
     augment: bool = Field(True, description="turn and flip training images at random")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, order and turns")
 

@@ -84,7 +84,7 @@ def gallery(
     blue, black in a colour image. Raises InputError for shapes that do not match, or more images than a page
     holds.
     """
-    pixels = _images(images)
+    pixels = image_stack(images)
     count, depth = pixels.shape[:2]
     titles, filters = words("titles", titles, count), words("filters", filters, depth)
     headings = [""] * count if groups is None else words("groups", groups, count)
@@ -93,14 +93,14 @@ def gallery(
 
     columns = 6 if count > 3 else max(count, 2)
     page = Page(PAGE if count > 3 else COLUMN)
-    cell, tall = _cell(page.width - MARGIN, columns, pixels)
+    cell, tall = cell_size(page.width - MARGIN, columns, pixels)
     rows = ["/".join(reversed(filters))] if rgb else filters
     for line in _lines(headings, columns):
         places = [(MARGIN + column * (cell + GAP), i) for column, i in enumerate(line)]
         for name in dict.fromkeys(headings[i] for i in line if headings[i]):
             group = [x for x, i in places if headings[i] == name]
             page.write(group[0], name, fontsize=NORMAL, fontweight="bold")
-            page.panel(group[0], 0.18, group[-1] + cell - group[0], 0.01, _rule)
+            page.panel(group[0], 0.18, group[-1] + cell - group[0], 0.01, rule)
         page.y += 0.24 if any(headings) else 0
         page.captions([x + cell / 2 for x, _ in places], [titles[i] for i in line], cell, ha="center")
         for row, label in enumerate(rows):
@@ -109,7 +109,7 @@ def gallery(
                 planes = [stretch(plane) for plane in (pixels[i, ::-1] if rgb else pixels[i, [row]])]
                 shades = np.nan_to_num(np.stack(planes, axis=-1)) if rgb else planes[0]
                 bar = pixel_scale if i == line[0] and row == 0 else None
-                page.panel(x, 0, cell, tall, _image(shades, bar))
+                page.panel(x, 0, cell, tall, image_panel(shades, bar))
             page.y += tall + GAP
         page.y += 0.08
     if not count:
@@ -142,7 +142,7 @@ def gradcam_panels(
     values is labelled "all zero". Raises InputError for shapes that do not match, other words, or more images
     than a page holds.
     """
-    pixels = _images(images)
+    pixels = image_stack(images)
     count, depth = pixels.shape[:2]
     stack = (count, *pixels.shape[2:])
     maps = [numbers("merger_maps", merger_maps, *stack), numbers("non_merger_maps", non_merger_maps, *stack)]
@@ -155,7 +155,7 @@ def gradcam_panels(
 
     page = Page(PAGE)
     halves = [MARGIN, MARGIN + (PAGE - MARGIN) / 2 + GAP]
-    cell, tall = _cell(PAGE - MARGIN - 2 * GAP, 6, pixels)
+    cell, tall = cell_size(PAGE - MARGIN - 2 * GAP, 6, pixels)
     step = cell + GAP
     for x, certainty in zip(halves, CERTAINTIES.values(), strict=True):
         page.write(x + 1.5 * step, certainty, ha="center", fontsize=NORMAL, fontweight="bold")
@@ -177,13 +177,13 @@ def gradcam_panels(
                 if i is None:
                     continue
                 grey = stretch(pixels[i, shown])
-                page.panel(x, 0, cell, tall, _image(grey))
+                page.panel(x, 0, cell, tall, image_panel(grey))
                 for column, heat in enumerate(maps, start=1):
-                    drawn = _overlay(grey, heat[i], outlines[i] > 0)
+                    drawn = overlay_panel(grey, heat[i], outlines[i] > 0)
                     page.panel(x + column * step, 0, cell, tall, drawn)
             page.y += tall + GAP
         page.y += 0.08
-    _key(page, bool((outlines > 0).any()))
+    map_key(page, bool((outlines > 0).any()))
     return page.build(title, note)
 
 
@@ -201,26 +201,26 @@ def _lines(groups: Sequence[str], columns: int) -> list[list[int]]:
     return lines
 
 
-def _cell(room: float, columns: int, pixels: np.ndarray) -> tuple[float, float]:
+def cell_size(room: float, columns: int, pixels: np.ndarray) -> tuple[float, float]:
     """Return width and height in inches of an image where `columns` fill the room; 3 : 1 at most."""
     width = room / columns - GAP
     return width, width * float(np.clip(pixels.shape[2] / pixels.shape[3], 1 / 3, 3))
 
 
-def _rule(axes: Axes) -> None:
+def rule(axes: Axes) -> None:
     """Draw a thin line along the axes."""
     axes.set_axis_off()
     axes.axhline(0, color=GREY, linewidth=0.8)
 
 
-def _images(images: ArrayLike) -> np.ndarray:
+def image_stack(images: ArrayLike) -> np.ndarray:
     """Return images (n, F, H, W) as float64, none of F, H, W being 0."""
     pixels = numbers("images", images, None, None, None, None)
     expect(min(pixels.shape[1:]) > 0, "images", "at least one filter and pixel", pixels.shape)
     return pixels
 
 
-def _image(shades: np.ndarray, pixel_scale: tuple[float, str] | None = None) -> Callable[[Axes], None]:
+def image_panel(shades: np.ndarray, pixel_scale: tuple[float, str] | None = None) -> Callable[[Axes], None]:
     """Return what draws shades (H, W) or colours (H, W, 3), 0 to 1, perhaps with a scale bar."""
 
     def draw(axes: Axes) -> None:
@@ -240,7 +240,7 @@ def _image(shades: np.ndarray, pixel_scale: tuple[float, str] | None = None) -> 
     return draw
 
 
-def _overlay(grey: np.ndarray, heat: np.ndarray, outline: np.ndarray) -> Callable[[Axes], None]:
+def overlay_panel(grey: np.ndarray, heat: np.ndarray, outline: np.ndarray) -> Callable[[Axes], None]:
     """Return what draws a map over its galaxy, and the outline of the true features."""
 
     def draw(axes: Axes) -> None:
@@ -263,7 +263,7 @@ def _blend(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return (1 - weight) * grey[..., None] + weight * HEAT(heat)[..., :3]
 
 
-def _key(page: Page, outlined: bool) -> None:
+def map_key(page: Page, outlined: bool) -> None:
     """Write the colour scale of the maps, and what the outline means, at the foot of the page."""
 
     def scale(axes: Axes) -> None:

@@ -11,9 +11,9 @@ from deepmerge.errors import InputError
 def changes(folder: Path) -> list[str] | None:
     """What differs between `folder` and ``<folder>.dvc`` beside it, such as "modified: data/noisy_2filt_X.npy".
 
-    None where there is no such .dvc file. DVC itself never tells: `dvc repro` runs on changed data and rewrites the .dvc
-    file. Where neither DVC's cache nor its records list the files, the folder alone is named. Raises InputError when DVC
-    cannot answer.
+    None where there is no such .dvc file. DVC itself never tells: `dvc repro` runs on changed data and rewrites the
+    .dvc file. Where neither DVC's cache nor its records list the files, the folder alone is named. Raises InputError
+    when DVC cannot answer.
     """
     if not folder.with_name(f"{folder.name}.dvc").is_file():
         return None

@@ -1,8 +1,9 @@
 """One function a command, composing data, model, analysis and tracking; `cli` calls nothing else."""
 
+from deepmerge.stages.comparison import compare
 from deepmerge.stages.evaluation import evaluate
 from deepmerge.stages.explanation import gradcam
 from deepmerge.stages.training import train
 from deepmerge.stages.whole import main
 
-__all__ = ["evaluate", "gradcam", "main", "train"]
+__all__ = ["compare", "evaluate", "gradcam", "main", "train"]

@@ -56,21 +56,26 @@ def predictions(judged: Judged) -> pd.DataFrame:
     return table
 
 
-def _figures(found: metrics.Evaluation, test: pd.DataFrame, judged: Judged) -> dict[str, Figure]:
-    said = note(judged.data, judged.split)
-    fractions = found.confusion_fraction
-    curve = figures.RocCurve(
+def roc_curve(found: metrics.Evaluation, label: str) -> figures.RocCurve:
+    """The ROC curve of an evaluation, with its band, its AUC and the point of the threshold."""
+    rates = found.confusion_fraction.value
+    return figures.RocCurve(
         metrics.FALSE_POSITIVE_RATES,
         *found.true_positive_rate,
         auc=found.metrics["auc"],
-        operating_point=(fractions.value[0, 1], fractions.value[1, 1]),
-        label=judged.data.name,
+        operating_point=(rates[0, 1], rates[1, 1]),
+        label=label,
     )
+
+
+def _figures(found: metrics.Evaluation, test: pd.DataFrame, judged: Judged) -> dict[str, Figure]:
+    said = note(judged.data, judged.split)
+    fractions = found.confusion_fraction
     return {
         "confusion_matrix": figures.confusion_matrix(
             found.confusion, np.stack([fractions.low, fractions.high], -1), note=said
         ),
-        "roc": figures.roc([curve], note=said),
+        "roc": figures.roc([roc_curve(found, judged.data.name)], note=said),
         "reliability": figures.reliability(found.probability, *found.fraction, found.count, note=said),
         "scores": figures.score_histogram(test["probability"].to_numpy(), test["stage"].tolist(), note=said),
     }

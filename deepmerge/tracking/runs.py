@@ -16,6 +16,7 @@ from typing import Any
 # The environment is set before MLflow is imported: it reads these then.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 import numpy as np
@@ -37,9 +38,14 @@ SERVING_PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
 
 
 def connect() -> None:
-    """Choose the tracking store: MLFLOW_TRACKING_URI, or else ``mlflow.db`` in the working directory."""
+    """Choose the tracking store: MLFLOW_TRACKING_URI, or else ``mlflow.db`` in the working directory.
+
+    In the temporary copy that `dvc exp run --temp` works in, it is the one of the project itself, which stays.
+    """
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        mlflow.set_tracking_uri(f"sqlite:///{DATABASE.absolute()}")
+        here = Path.cwd()
+        project = next((parent.parent for parent in here.parents if parent.name == ".dvc"), here)
+        mlflow.set_tracking_uri(f"sqlite:///{project / DATABASE}")
 
 
 def _choose_experiment() -> None:
@@ -56,7 +62,7 @@ def new_run(name: str, tags: Mapping[str, str]) -> Iterator[str]:
     """
     connect()
     _choose_experiment()
-    with mlflow.start_run(run_name=name, tags={**_code_state(), **tags}) as run, _ended_truthfully():
+    with mlflow.start_run(run_name=name, tags={**_code_state(), **_pipeline(), **tags}) as run, _ended_truthfully():
         # An adopted run keeps the random name that the launcher gave it unless renamed.
         mlflow.set_tag("mlflow.runName", name)
         yield run.info.run_id
@@ -246,6 +252,11 @@ def read_artifact(run: Run, path: str) -> Path:
         ) from None
 
 
+def log_folder(folder: Path, path: str) -> None:
+    """Log all files of a folder as artifacts below `path`."""
+    mlflow.log_artifacts(str(folder), path)
+
+
 def log_environment() -> None:
     """Log versions of Python and of all packages, and the changes against the commit when there are any."""
     packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()}, key=str.lower)
@@ -261,7 +272,15 @@ def _code_state() -> dict[str, str]:
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return {"git_commit": "none", "git_dirty": "unknown"}
-    return {"git_commit": commit.strip(), "git_dirty": "yes" if _git("status", "--porcelain") else "no"}
+    # The pipeline writes dvc.lock while it runs; data are told apart by their fingerprint.
+    changes = _git("status", "--porcelain", "--", ":/", ":(exclude,top)dvc.lock", ":(exclude,top)data.dvc")
+    return {"git_commit": commit.strip(), "git_dirty": "yes" if changes else "no"}
+
+
+def _pipeline() -> dict[str, str]:
+    """Which DVC stage and experiment this process is, if any."""
+    told = {"dvc_stage": os.environ.get("DVC_STAGE"), "dvc_experiment": os.environ.get("DVC_EXP_NAME")}
+    return {tag: value for tag, value in told.items() if value}
 
 
 def _git(*arguments: str) -> str | None:
