@@ -109,12 +109,13 @@ def gradcam(dataset: ModelOf, model: Model = "last", layer: Layer = None, pdf: P
 
 @app.command()
 def compare(
-    datasets: Annotated[list[str], typer.Argument(help="Two or more data sets.")],
+    datasets: Annotated[list[str], typer.Argument(help="Two or more data sets, also as one word: pristine,noisy.")],
     models: Annotated[str | None, typer.Option(help="Their models, separated by commas; default: the newest.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("results/comparison"),
 ) -> None:
     """Compare models of several variants, each also on the images of the others; one table, three figures."""
-    show(stages().compare(datasets, models.split(",") if models else ["last"] * len(datasets), out))
+    names = ",".join(datasets).split(",")
+    show(stages().compare(names, models.split(",") if models else ["last"] * len(names), out))
 
 
 @app.command()

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -80,7 +80,8 @@ MOST_MODELS, MOST_COLUMNS, MOST_VARIANTS = 12, 8, 6
 AT_BALANCE = "_at_balance"
 CLASSES = ("mergers", "non-mergers")
 ROUND = [1, 2, 5, 10]  # steps of ticks
-SEQUENCE = colormaps["Blues"].with_extremes(bad="#E4E4E4")
+# Blues without its first shades, which are the white of the page.
+SEQUENCE = ListedColormap(colormaps["Blues"](np.linspace(0.12, 1, 256))).with_extremes(bad="#E4E4E4")
 BAND = "#F3F3F3"
 NBSP = "\N{NO-BREAK SPACE}"
 
@@ -142,7 +143,11 @@ def comparison(
     if any(curve.operating_point is not None for curve in curves):
         key.insert(0, Line2D([], [], marker="o", color=GREY, linestyle="", label=f"threshold {threshold:g}"))
     cut = Line2D([], [], color="black", linestyle=":", linewidth=0.9, label=f"threshold {threshold:g}")
-    areas = [f"{curve.label}: AUC{NBSP}{NBSP.join(_said(*curve.auc))}" for curve in curves if curve.auc is not None]
+    areas = [
+        f"{curve.label}: {' '.join(['AUC', *_said(*curve.auc)]).replace(' ', NBSP)}"
+        for curve in curves
+        if curve.auc is not None
+    ]
     left, right, side, gap = 0.55, 4.25, 2.75, 0.16
     _heading(page, 0.1, "(b) ROC curves")
     _heading(page, 3.8, "(c) Scores of either class")
@@ -187,11 +192,11 @@ def cross_matrix(
     models, judges = words("trained_on", trained_on, rows), words("judged_on", judged_on, columns)
     expect(rows > 0 and 0 < columns <= MOST_COLUMNS, "values", f"a model and 1 to {MOST_COLUMNS} sets", table.shape)
 
-    width, margin = (COLUMN, 0.75) if columns <= 2 else (PAGE, 1.2)
+    width, margin = (COLUMN, 0.75) if columns <= 2 else (PAGE, 1.4 if columns <= 5 else 0.75)
     cell = (width - margin - 1.0) / columns
     texts = {}
     for place, value in np.ndenumerate(table):
-        lines = _said(value, *limits[place]) if np.isfinite(value) else ["not comparable"]
+        lines = _said(value, *limits[place]) if np.isfinite(value) else ["not", "comparable"]
         texts[place] = "\n".join(wrapped(line, cell - 0.06, SMALL) for line in lines)
     models, judges = [wrapped(name, margin, SMALL) for name in models], [wrapped(name, cell, SMALL) for name in judges]
     tallest = max(lines_height(text, SMALL) for text in [*models, *texts.values()])
@@ -239,10 +244,10 @@ def gradcam_comparison(
 
     `columns` names 1 to 6 variants, each with `images` (n, F, H, W), of which filter `shown` (of `filters`, if
     named) is drawn in a logarithmic `stretch`, and `maps` (n, H, W) of its model. `captions` (n,) stand left of
-    the rows, two spaces beginning a new line. `masks` (n, H, W), true on the true features of the merger, are
-    outlined on the maps. Each map is divided by its own maximum, negative or undefined values counting as 0; a
-    map without positive values is labelled "all zero". Raises InputError for shapes that do not match, or more
-    images than a page holds.
+    the rows, a line break or two spaces beginning a new line. `masks` (n, H, W), true on the true features of
+    the merger, are outlined on the maps. Each map is divided by its own maximum, negative or undefined values
+    counting as 0; a map without positive values is labelled "all zero". Raises InputError for shapes that do not
+    match, or more images than a page holds.
     """
     variants = words("columns", columns, len(images))
     expect(1 <= len(variants) <= MOST_VARIANTS, "images", f"1 to {MOST_VARIANTS} variants", len(variants))
@@ -259,7 +264,7 @@ def gradcam_comparison(
     said = words("captions", captions, stack[0])
 
     page = Page(COLUMN if len(variants) == 1 else PAGE)
-    margin = 0.1 + (1.0 if len(variants) == 1 else 1.3)
+    margin = 1.1 if len(variants) == 1 else 1.6
     between = 2 * GAP  # more than within a pair
     cell, tall = cell_size(page.width - margin - between * len(variants), 2 * len(variants), pixels[0])
     starts = [margin + number * (2 * (cell + GAP) + between) for number in range(len(variants))]
@@ -272,9 +277,11 @@ def gradcam_comparison(
     middles = [x + step + cell / 2 for x in starts for step in (0, cell + GAP)]
     page.captions(middles, [f"{band} (log)", "saliency map"] * len(variants), cell, ha="center")
     for i, caption in enumerate(said):
-        caption = "\n".join(wrapped(part, margin - 0.2, SMALL) for part in caption.split("  ") if part)
+        caption = "\n".join(
+            wrapped(part, margin - 0.2, SMALL) for part in caption.replace("  ", "\n").splitlines() if part
+        )
         height = max(tall, lines_height(caption, SMALL))
-        page.write(0.1, caption, height / 2, va="center", linespacing=1.25)
+        page.write(0.1, caption, height / 2, va="center")
         for x, planes, heat in zip(starts, pixels, heats, strict=True):
             grey = stretch(planes[i, shown])
             page.panel(x, (height - tall) / 2, cell, tall, image_panel(grey))
@@ -299,10 +306,10 @@ def _readable(name: str) -> str:
 
 
 def _said(value: float, low: float, high: float) -> list[str]:
-    """Return value and interval as texts that do not break, without what is undefined."""
+    """Return value and interval as texts, without what is undefined."""
     if not np.isfinite(value):
         return ["undefined"]
-    return [f"{value:.3f}"] + [f"[{low:.3f},{NBSP}{high:.3f}]"] * bool(np.isfinite([low, high]).all())
+    return [f"{value:.3f}"] + [f"[{low:.3f}, {high:.3f}]"] * bool(np.isfinite([low, high]).all())
 
 
 def _range(values: np.ndarray, least: float) -> tuple[float, float]:

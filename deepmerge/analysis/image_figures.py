@@ -25,6 +25,7 @@ from deepmerge.analysis.canvas import (
     numbers,
     styled,
     words,
+    wrapped,
 )
 
 GREYS = colormaps["gray"].with_extremes(bad=SKY)
@@ -280,5 +281,6 @@ def map_key(page: Page, outlined: bool) -> None:
     page.panel(MARGIN, 0, 1.6, 0.1, scale)
     if outlined:
         page.panel(MARGIN + 2.0, 0, 0.25, 0.1, line)
-        page.write(MARGIN + 2.3, "true features of the merger", -0.01)
+        x = MARGIN + 2.3
+        page.write(x, wrapped("true features of the merger", page.width - x - 0.05, SMALL), -0.01)
     page.y += 0.5
