@@ -16,6 +16,7 @@ from deepmerge.stages.common import Judged, Results, note, reload, write_json, w
 from deepmerge.stages.evaluation import roc_curve
 from deepmerge.tracking import runs
 
+MOST = comparison_figures.MOST_VARIANTS  # data sets that the figures can hold
 GALAXIES = 6  # rows of the saliency figure
 
 Pairs = Mapping[tuple[int, int], metrics.Evaluation]  # (model, data set that it is judged on)
@@ -27,9 +28,9 @@ def compare(datasets: Sequence[str], models: Sequence[str], out: Path) -> Result
     Where the data sets show the same galaxies, split alike, each model is also judged on the test images of the other
     variants, whose galaxies it has not seen either, and saliency maps of the same galaxies stand side by side.
     """
-    if not 2 <= len(datasets) == len(models):
+    if not 2 <= len(datasets) == len(models) <= MOST:
         raise InputError(
-            "compare should get two or more data sets and as many models, "
+            f"compare should get 2 to {MOST} data sets and as many models, "
             f"got data sets {', '.join(datasets) or 'none'} and models {', '.join(models) or 'none'}"
         )
     judged = [reload(*pair) for pair in zip(datasets, models, strict=True)]

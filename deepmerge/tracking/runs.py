@@ -107,7 +107,9 @@ def find(model: str, dataset: str) -> Run:
     `dataset`. Raises InputError when there is none.
     """
     connect()
+    hint = ""
     if model.endswith(".json"):
+        hint = f"; {model} was made with another store: train anew, in the pipeline with dvc repro --force train@{dataset}"
         model = _noted_run(Path(model))
     client = MlflowClient()
     try:
@@ -118,7 +120,8 @@ def find(model: str, dataset: str) -> Run:
         if re.fullmatch(r"[0-9a-f]{32}", model):
             return client.get_run(model)
     except MlflowException as error:
-        raise InputError(f"model should exist in {mlflow.get_tracking_uri()}, got {model!r}: {error.message}") from None
+        store = mlflow.get_tracking_uri()
+        raise InputError(f"model should exist in {store}, got {model!r}: {error.message}{hint}") from None
     raise InputError(
         f"model should be 'last', a run id of 32 hexadecimal digits, a models:/ URI or a run.json, got {model!r}"
     )
