@@ -38,8 +38,8 @@ lint: .venv/ready  ## Check style and types
 test: .venv/ready  ## Fast tests
 	pytest
 
-slow: .venv/ready  ## End-to-end tests: documented commands, environments, real data
-	pytest -m slow
+slow: .venv/ready  ## End-to-end tests: documented commands, environments, pipeline, real data
+	pytest -m slow -n 0 --durations 8
 
 lock: .venv/ready  ## Pin the packages anew from pyproject.toml
 	uv pip compile --quiet --python-version 3.11 --no-header --no-annotate $(UPGRADE) pyproject.toml -o requirements.txt

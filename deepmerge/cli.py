@@ -71,6 +71,9 @@ Model = Annotated[
     str, typer.Option(help="Run id, models:/ URI, run.json of a training, or 'last': the newest of DATASET.")
 ]
 Layer = Annotated[str | None, typer.Option(help="Convolution to explain, by name or number; default: the last.")]
+Method = Annotated[
+    str, typer.Option(help="gradcam as in the paper, or hirescam, which keeps where each feature counted.")
+]
 Out = Annotated[Path | None, typer.Option(help="Folder for results that other programs read, DVC among them.")]
 Pdf = Annotated[bool, typer.Option("--pdf", help="Write figures as PDF too.")]
 Folder = Annotated[Path, typer.Option(help="Where the files go.")]
@@ -78,12 +81,14 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace other data
 
 
 @app.command("main", cls=SettingsCommand, context_settings=PASS_ON)
-def main_command(ctx: typer.Context, dataset: Dataset, layer: Layer = None, pdf: Pdf = False) -> None:
+def main_command(
+    ctx: typer.Context, dataset: Dataset, layer: Layer = None, method: Method = None, pdf: Pdf = False
+) -> None:
     """Train, evaluate and explain one model, in one MLflow run."""
     from deepmerge import config
 
     experiment = config.load(dataset, settings(ctx))
-    show(stages().main(experiment, layer, pdf))
+    show(stages().main(experiment, layer, method, pdf))
 
 
 @app.command(cls=SettingsCommand, context_settings=PASS_ON)
@@ -102,9 +107,16 @@ def evaluate(dataset: ModelOf, model: Model = "last", pdf: Pdf = False, out: Out
 
 
 @app.command()
-def gradcam(dataset: ModelOf, model: Model = "last", layer: Layer = None, pdf: Pdf = False, out: Out = None) -> None:
+def gradcam(
+    dataset: ModelOf,
+    model: Model = "last",
+    layer: Layer = None,
+    method: Method = None,
+    pdf: Pdf = False,
+    out: Out = None,
+) -> None:
     """Map what speaks for a merger, and against it, in every test image."""
-    show(stages().gradcam(dataset, model, layer, pdf, out))
+    show(stages().gradcam(dataset, model, layer, method, pdf, out))
 
 
 @app.command()

@@ -57,11 +57,11 @@ class Network(Settings):
 class Training(Settings):
     """How the network learns."""
 
-    epochs: int = Field(30, ge=1, description="most epochs")
+    epochs: int = Field(20, ge=1, description="most epochs")
     batch_size: int = Field(64, ge=1, description="images in a batch")
     learning_rate: float = Field(1e-3, gt=0, description="first learning rate of Adam")
     schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate over the epochs")
-    patience: int = Field(10, ge=1, description="epochs without a lower validation loss before training stops")
+    patience: int = Field(20, ge=1, description="epochs without a lower validation loss before training stops")
     balance: Literal["sampling", "weights", "none"] = Field("sampling", description="how the rarer class counts more")
     augment: bool = Field(True, description="turn and flip training images at random")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, order and turns")

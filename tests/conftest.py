@@ -1,6 +1,9 @@
 """Fixtures that several test modules share."""
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
 
 GALAXIES = {"past": 14, "future": 10, "non-merger": 36}
 VIEWS = 2
@@ -55,3 +61,76 @@ def write_sample(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+def environment(**variables):
+    """A user's environment with this Python on the path, no conda, and nothing told to MLflow."""
+    ours = ("MLFLOW_", "CONDA", "DEEPMERGE_", "PYTHONPATH", "VIRTUAL_ENV")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    folders = [str(BIN), *(f for f in os.environ["PATH"].split(os.pathsep) if not Path(f, "conda").exists())]
+    return {**kept, "PATH": os.pathsep.join(folders), "MLFLOW_DISABLE_TELEMETRY": "true", **variables}
+
+
+class Project:
+    """A copy of the project, committed to a repository of its own, with a small simulated sample."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def command(self, *words, **variables):
+        if words[0] == "deepmerge":  # the script is of an editable install: let it take the code of the copy
+            variables["PYTHONPATH"] = str(self.folder)
+        return subprocess.run(
+            words, cwd=self.folder, env=environment(**variables), capture_output=True, text=True, check=False
+        )
+
+    def succeed(self, *words, **variables):
+        done = self.command(*words, **variables)
+        assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def commit(self, message):
+        self.succeed("git", "add", ".")
+        identity = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "core.hooksPath=/dev/null")
+        self.succeed("git", *identity, "commit", "--quiet", "--message", message)
+
+    def runs(self):
+        """All runs, newest first."""
+        client = self._client()
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        return client.search_runs(experiments, order_by=["start_time DESC"])
+
+    def artifact(self, run, path):
+        return Path(run.info.artifact_uri.removeprefix("file://"), path)
+
+    def experiment(self, run):
+        return self._client().get_experiment(run.info.experiment_id).name
+
+    def _client(self):
+        # Tests of plain functions load this file too and need no MLflow.
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A Project for the tests of one module."""
+    copy = Project(tmp_path_factory.mktemp("checkout"))
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in listed.stdout.rstrip("\0").split("\0"):
+        if (ROOT / name).is_file():
+            (copy.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy.folder / name)
+    copy.succeed("git", "init", "--quiet")
+    copy.commit("A copy")
+    copy.succeed(
+        *("python", "-m", "deepmerge", "data", "simulate", "--galaxies", "120", "--merger-fraction", "0.4"),
+    )
+    return copy

@@ -11,7 +11,7 @@ import tensorflow as tf
 from deepmerge.errors import InputError
 
 TARGETS = ("merger", "non-merger")
-METHODS = ("gradcam", "hirescam")
+METHODS = {"gradcam": "Grad-CAM", "hirescam": "HiRes-CAM"}
 KINDS = ("TP", "FP", "TN", "FN")
 
 

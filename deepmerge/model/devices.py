@@ -1,5 +1,6 @@
 """How TensorFlow runs: decided once, before its first operation, and part of every run's record."""
 
+import logging
 import os
 
 import keras
@@ -15,5 +16,7 @@ def prepare() -> int:
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-    keras.config.disable_interactive_logging()  # MLflow has Keras predict the example, with a bar of its own
+    # MLflow has Keras predict the example, with a bar of its own; without a terminal it becomes a log line.
+    keras.config.disable_interactive_logging()
+    logging.getLogger("absl").setLevel(logging.WARNING)
     return threads

@@ -26,6 +26,9 @@ from deepmerge.tracking import runs
 RECORD = "experiment.json"
 SPLIT_TABLE = "split.csv"
 SIMULATED = "Simulated demo data, not Illustris"
+# With dense layers behind a flattening, the mean gradient that Grad-CAM weighs features by says little: on the noisy
+# demo sample its maps of 72 of 74 recognised mergers are zero; 54 % of HiRes-CAM's peak on the merger's features.
+SALIENCY_METHOD = "hirescam"
 LEAKS = "Random-row split, as published: test galaxies are in the training set"
 
 Results = dict[str, Any]

@@ -12,7 +12,7 @@ from deepmerge.data import splits
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
 from deepmerge.model import prediction
-from deepmerge.stages.common import Judged, Results, note, reload, write_json, write_table
+from deepmerge.stages.common import SALIENCY_METHOD, Judged, Results, note, reload, write_json, write_table
 from deepmerge.stages.evaluation import roc_curve
 from deepmerge.tracking import runs
 
@@ -129,10 +129,14 @@ def _saliency_figure(
     ]
     return comparison_figures.gradcam_comparison(
         [np.moveaxis(stack, -1, 1) for stack in images],
-        [saliency.maps(one.model, stack)[:, 0] for one, stack in zip(judged, images, strict=True)],
+        [
+            saliency.maps(one.model, stack, method=SALIENCY_METHOD)[:, 0]
+            for one, stack in zip(judged, images, strict=True)
+        ],
         captions,
         [one.data.name for one in judged],
         masks=None if masks is None else gather(masks[:, np.newaxis], rows, transforms)[..., 0],
         filters=judged[0].data.filters,
+        title=f"Saliency maps compared ({saliency.METHODS[SALIENCY_METHOD]})",
         note=said,
     )

@@ -12,26 +12,36 @@ from deepmerge.data import splits
 from deepmerge.data.batches import gather
 from deepmerge.model import prediction
 from deepmerge.progress import progress_bar
-from deepmerge.stages.common import Judged, Results, log_figures, note, reload, write_json
+from deepmerge.stages.common import SALIENCY_METHOD, Judged, Results, log_figures, note, reload, write_json
 from deepmerge.tracking import runs
 
 PANELS = 2  # galaxies of each kind and certainty among the panels
 
 
-def gradcam(dataset: str, model: str, layer: str | None = None, pdf: bool = False, out: Path | None = None) -> Results:
+def gradcam(
+    dataset: str,
+    model: str,
+    layer: str | None = None,
+    method: str | None = None,
+    pdf: bool = False,
+    out: Path | None = None,
+) -> Results:
     """Map what speaks for either class in every test image; the results go to the model's own run.
 
     `out` is a folder for ``gradcam.png`` and ``saliency.json``.
     """
     judged = reload(dataset, model)
     with runs.reopened(judged.run):
-        return {"run_id": judged.run.info.run_id, **gradcam_in_run(judged, layer, pdf, out)}
+        return {"run_id": judged.run.info.run_id, **gradcam_in_run(judged, layer, method, pdf, out)}
 
 
-def gradcam_in_run(judged: Judged, layer: str | None, pdf: bool, out: Path | None = None) -> Results:
+def gradcam_in_run(
+    judged: Judged, layer: str | None, method: str | None, pdf: bool, out: Path | None = None
+) -> Results:
     """Explain a model in its own run, which is open."""
     data, part = judged.data, judged.split.test
-    explainer = saliency.GradCam(judged.model, layer)
+    method = method or SALIENCY_METHOD
+    explainer = saliency.GradCam(judged.model, layer, method=method)
     table = splits.described(pd.DataFrame({"row": part.rows, "transform": part.transforms}), data)
     table["probability"] = prediction.predict(judged.model, data.images, part.rows, part.transforms)
     with runs.artifact_folder("saliency") as folder:
@@ -46,12 +56,14 @@ def gradcam_in_run(judged: Judged, layer: str | None, pdf: bool, out: Path | Non
         maps.flush()
         table.to_csv(folder / "test_maps.csv", index=False)
         (folder / "README.txt").write_text(
-            f"test_maps.npy (images, targets, height, width): Grad-CAM of layer {explainer.layer.name} for the "
-            f"targets {', '.join(saliency.TARGETS)}, in units of the logit, not normalised.\n"
+            f"test_maps.npy (images, targets, height, width): {saliency.METHODS[method]} of layer "
+            f"{explainer.layer.name} for the targets {', '.join(saliency.TARGETS)}, in units of the logit, not normalised.\n"
             "Line i of test_maps.csv is image i.\n"
         )
-        panels = _panels(judged, maps, table)
-        found = {"gradcam_layer": explainer.layer.name, **_pointing(judged, maps, table)}
+        panels = _panels(
+            judged, maps, table, f"Saliency maps ({saliency.METHODS[method]}, layer {explainer.layer.name})"
+        )
+        found = {"saliency_method": method, "saliency_layer": explainer.layer.name, **_pointing(judged, maps, table)}
     log_figures({"gradcam": panels}, pdf)
     runs.log_metrics({name: value for name, value in found.items() if isinstance(value, float)})
     if out is not None:
@@ -60,7 +72,7 @@ def gradcam_in_run(judged: Judged, layer: str | None, pdf: bool, out: Path | Non
     return found
 
 
-def _panels(judged: Judged, maps: np.ndarray, table: pd.DataFrame) -> Figure:
+def _panels(judged: Judged, maps: np.ndarray, table: pd.DataFrame, title: str) -> Figure:
     data = judged.data
     chosen = saliency.panel_rows(
         table["label"].to_numpy(),
@@ -87,6 +99,7 @@ def _panels(judged: Judged, maps: np.ndarray, table: pd.DataFrame) -> Figure:
         certainties=[certainty for _, _, certainty in picks],
         masks=None if data.masks is None else gather(data.masks[:, np.newaxis], rows, transforms)[..., 0],
         filters=data.filters,
+        title=title,
         note=note(data, judged.split),
     )
 

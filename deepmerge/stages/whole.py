@@ -8,9 +8,11 @@ from deepmerge.stages.training import train_in_run, training_run
 from deepmerge.tracking import runs
 
 
-def main(experiment: config.Experiment, layer: str | None = None, pdf: bool = False) -> Results:
+def main(
+    experiment: config.Experiment, layer: str | None = None, method: str | None = None, pdf: bool = False
+) -> Results:
     """Train, evaluate and explain; the model is judged as it was saved."""
     with training_run(experiment) as (data, split):
         trained = train_in_run(experiment, data, split, pdf)
         judged = load(runs.find(trained["run_id"], experiment.name), data, split)
-        return {**trained, **evaluate_in_run(judged, pdf), **gradcam_in_run(judged, layer, pdf)}
+        return {**trained, **evaluate_in_run(judged, pdf), **gradcam_in_run(judged, layer, method, pdf)}

@@ -109,7 +109,7 @@ def find(model: str, dataset: str) -> Run:
     connect()
     hint = ""
     if model.endswith(".json"):
-        hint = f"; {model} was made with another store: train anew, in the pipeline with dvc repro --force train@{dataset}"
+        hint = f"; {model} is of another store: train anew, in the pipeline with dvc repro --force train@{dataset}"
         model = _noted_run(Path(model))
     client = MlflowClient()
     try:
@@ -130,7 +130,7 @@ def find(model: str, dataset: str) -> Run:
 def _noted_run(path: Path) -> str:
     try:
         return str(json.loads(path.read_text())["run_id"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
             f"model should be a file with a run_id, as 'deepmerge train --out' writes it, got {path}"
         ) from None

@@ -1,0 +1,349 @@
+import json
+import os
+import subprocess
+from unittest import mock
+
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+
+from deepmerge.errors import InputError
+from deepmerge.tracking import plugin, runs
+
+LAUNCHER = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """A tracking store that all tests of this module share, since a new one takes two seconds; its URI."""
+    folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    MlflowClient(uri).create_experiment(plugin.EXPERIMENT, (folder / "artifacts").as_uri())
+    return uri
+
+
+@pytest.fixture(autouse=True)
+def client(database, monkeypatch):
+    """Point MLflow at the shared store as a user does, and leave none of its global state behind."""
+    with mock.patch.dict(os.environ, {"MLFLOW_TRACKING_URI": database}):
+        for name in LAUNCHER:
+            os.environ.pop(name, None)
+        monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+        mlflow.set_tracking_uri(database)
+        yield MlflowClient()
+        while mlflow.active_run():
+            mlflow.end_run()
+        mlflow.set_tracking_uri(None)
+
+
+def start(dataset, **tags):
+    """A finished run that counts as trained on `dataset`."""
+    with runs.new_run(f"{dataset}-default", {"dataset": dataset, runs.TRAINED: "yes", **tags}) as run_id:
+        pass
+    return MlflowClient().get_run(run_id)
+
+
+IMAGES = np.random.default_rng(0).normal(size=(3, 32, 32, 2)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def network():
+    inputs = keras.Input((32, 32, 2), name="pixels")
+    x = keras.layers.GlobalAveragePooling2D()(keras.ops.arcsinh(inputs))
+    return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
+
+
+@pytest.fixture(scope="module")
+def memory():
+    return {}
+
+
+@pytest.fixture
+def trained(client, network, memory):
+    """A finished run with a model, made once for the module."""
+    if not memory:
+        with runs.new_run("modelled-default", {"dataset": "modelled"}) as run_id:
+            runs.log_model(network, IMAGES[:2], np.asarray(network(IMAGES[:2])))
+        memory["run_id"] = run_id
+    return client.get_run(memory["run_id"])
+
+
+def test_a_run_carries_name_tags_parameters_and_metrics_and_ends_finished(client):
+    with runs.new_run("tiny-default", {"dataset": "tiny", "split": "rows"}) as run_id:
+        assert runs.active_id() == run_id
+        runs.log_parameters({"dataset": "tiny", "dropout": 0.3, "augment": True})
+        runs.log_metrics({"val_loss": 0.5}, step=1)
+        runs.log_metrics({"val_loss": 0.25}, step=2)
+    run = client.get_run(run_id)
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "tiny-default")
+    assert client.get_experiment(run.info.experiment_id).name == plugin.EXPERIMENT
+    assert run.data.params == {"dataset": "tiny", "dropout": "0.3", "augment": "True"}
+    assert run.data.tags.items() >= {"dataset": "tiny", "split": "rows"}.items()
+    assert [(m.step, m.value) for m in client.get_metric_history(run_id, "val_loss")] == [(1, 0.5), (2, 0.25)]
+    assert "failure" not in run.data.tags
+
+
+def test_without_an_open_run_there_is_no_active_id():
+    with pytest.raises(RuntimeError, match="no MLflow run is open"):
+        runs.active_id()
+
+
+def test_a_failing_body_ends_the_run_failed_with_the_reason(client):
+    with pytest.raises(ValueError, match="too hot"), runs.new_run("a", {}) as run_id:
+        raise ValueError("too hot" + "!" * 9000)
+    run = client.get_run(run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["failure"].startswith("ValueError: too hot!")
+    assert mlflow.active_run() is None
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143)])
+def test_a_stopped_run_ends_killed(client, stop):
+    with pytest.raises(type(stop)), runs.new_run("a", {}) as run_id:
+        raise stop
+    run = client.get_run(run_id)
+    assert run.info.status == "KILLED"
+    assert "failure" not in run.data.tags
+
+
+@pytest.fixture
+def launched(client, monkeypatch):
+    """A run as `mlflow run` leaves it to the command that it starts."""
+    experiment = client.get_experiment_by_name(plugin.EXPERIMENT).experiment_id
+    run_id = client.create_run(experiment, run_name="random-crow-7").info.run_id
+    client.log_param(run_id, "learning_rate", "1e-3")
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+    return run_id
+
+
+def test_the_launchers_run_is_adopted_and_its_parameters_keep_their_spelling(client, launched):
+    with runs.new_run("tiny-default", {"dataset": "tiny"}) as run_id:
+        runs.log_parameters({"learning_rate": 0.001, "epochs": 3})
+    run = client.get_run(launched)
+    assert run_id == launched
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "tiny-default")
+    assert run.data.params == {"learning_rate": "1e-3", "epochs": "3"}
+    assert run.data.tags["dataset"] == "tiny"
+
+
+def test_an_experiment_named_in_the_environment_is_kept(client, monkeypatch, database):
+    other = client.create_experiment("other", database.removeprefix("sqlite:///") + "-other")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "other")
+    with runs.new_run("a", {}) as run_id:
+        pass
+    assert client.get_run(run_id).info.experiment_id == other
+
+
+def test_without_a_tracking_uri_runs_go_to_the_working_directory(monkeypatch, tmp_path):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.chdir(tmp_path)
+    runs.connect()
+    assert mlflow.get_tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_metrics_that_are_not_defined_are_left_out(client):
+    with runs.new_run("a", {}) as run_id:
+        runs.log_metrics({"test_auc": np.float32(0.5), "test_purity": float("nan"), "test_loss": np.inf})
+    assert client.get_run(run_id).data.metrics == {"test_auc": 0.5}
+
+
+def test_data_that_share_their_first_image_keep_their_own_digests(client, tmp_path):
+    images = np.random.default_rng(0).normal(size=(2, 2, 75, 75)).astype(np.float32)
+    other = images.copy()
+    other[1] += 1
+    with runs.new_run("a", {}) as run_id:
+        for array, digest in ((images, "1" * 32), (other, "2" * 32)):
+            runs.log_data(array, np.array([0, 1]), tmp_path / "x.npy", "tiny", digest)
+    inputs = [entry.dataset for entry in client.get_run(run_id).inputs.dataset_inputs]
+    assert sorted(data.digest for data in inputs) == ["1" * 32, "2" * 32]
+    assert {json.loads(data.source)["uri"] for data in inputs} == {str(tmp_path / "x.npy")}
+    assert {data.name for data in inputs} == {"tiny"}
+
+
+def test_the_newest_trained_run_of_the_data_set_is_found(client):
+    start("found")
+    newest = start("found")
+    with runs.new_run("found-default", {"dataset": "found"}):
+        pass  # newer, but it holds no model
+    start("another")
+    assert runs.find("last", "found").info.run_id == newest.info.run_id
+    assert [run.info.run_id for run in runs.newest(["nothing", "found"])] == [newest.info.run_id]
+
+
+def test_a_model_is_found_by_run_id_uri_version_and_alias(client, trained):
+    run_id = trained.info.run_id
+    model_id = trained.outputs.model_outputs[0].model_id
+    client.create_registered_model("registered")
+    client.create_model_version("registered", f"models:/{model_id}", run_id)
+    client.set_registered_model_alias("registered", "champion", "1")
+    names = ["last", run_id, f"models:/{model_id}", "models:/registered/1", "models:/registered@champion"]
+    assert [runs.find(name, "modelled").info.run_id for name in names] == [run_id] * 5
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("last", "expected a trained model of dataset 'nothing'.*'deepmerge train nothing'"),
+        ("a" * 32, "model should exist in sqlite:.*got 'a{32}': Run with id"),
+        ("models:/m-" + "a" * 32, "model should exist in sqlite:.*not found"),
+        ("models:/nobody/1", "model should exist in sqlite:.*not found"),
+        ("models:/nobody@champion", "model should exist in sqlite:.*not found"),
+        ("models:/", "model should exist in sqlite:"),
+        ("A" * 32, "should be 'last', a run id of 32 hexadecimal digits, .*got 'A{32}'"),
+        ("", "should be 'last'.*got ''"),
+    ],
+)
+def test_a_model_that_is_not_there_is_explained_in_one_line(model, said):
+    with pytest.raises(InputError, match=said) as error:
+        runs.find(model, "nothing")
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_is_found_by_the_file_that_training_wrote(client, tmp_path):
+    run = start("noted")
+    note = tmp_path / "run.json"
+    note.write_text(json.dumps({"run_id": run.info.run_id}))
+    assert runs.find(str(note), "noted").info.run_id == run.info.run_id
+    note.write_text(json.dumps({"run_id": "a" * 32}))
+    with pytest.raises(InputError, match=f"should exist in sqlite:.*{note} is of another store"):
+        runs.find(str(note), "noted")
+
+
+@pytest.mark.parametrize("content", [None, "no json", "[]", "{}"])
+def test_a_file_that_names_no_run_is_explained(tmp_path, content):
+    note = tmp_path / "run.json"
+    if content is not None:
+        note.write_text(content)
+    with pytest.raises(InputError, match=f"should be a file with a run_id, .* got {note}"):
+        runs.find(str(note), "noted")
+
+
+def test_the_saved_model_loads_in_safe_mode_and_gives_the_same_numbers(trained, network):
+    path = runs.model_file(trained)
+    model = keras.models.load_model(path, compile=False, safe_mode=True)
+    np.testing.assert_array_equal(np.asarray(model(IMAGES)), np.asarray(network(IMAGES)))
+
+
+def test_the_saved_model_has_signature_example_and_pins_and_no_pickle(trained):
+    folder = runs.model_file(trained).parents[1]
+    info = mlflow.models.get_model_info(str(folder))
+    assert info.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 32, 32, 2)}
+    assert info.signature.outputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 1)}
+    assert info.saved_input_example_info is not None
+    assert all("==" in line for line in (folder / "requirements.txt").read_text().split())
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert folder / "data" / "model.keras" in files
+    assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".cloudpickle")]
+    assert not [path for path in files if path.read_bytes()[:1] == b"\x80"]  # how pickles begin
+
+
+def test_metrics_of_a_run_with_a_model_stand_on_the_model_too(client, trained):
+    with runs.reopened(trained):
+        runs.log_metrics({"test_auc": 0.75})
+    model = client.get_logged_model(trained.outputs.model_outputs[0].model_id)
+    assert {metric.key: metric.value for metric in model.metrics}["test_auc"] == 0.75
+    assert client.get_run(trained.info.run_id).data.metrics["test_auc"] == 0.75
+
+
+def test_a_run_without_a_model_is_refused(client):
+    with pytest.raises(InputError, match=r"should hold a trained model, got .* \(bare-default\), which has none"):
+        runs.model_file(start("bare"))
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
+def test_a_reopened_run_keeps_its_status_when_the_body_fails(client, status):
+    run = start("reopened")
+    client.set_terminated(run.info.run_id, status)
+    with pytest.raises(ZeroDivisionError), runs.reopened(client.get_run(run.info.run_id)):
+        runs.log_metrics({"test_auc": 0.5, "test_f1": 1 / 0})
+    found = client.get_run(run.info.run_id)
+    assert found.info.status == status
+    assert "failure" not in found.data.tags
+    assert mlflow.active_run() is None
+
+
+def test_the_launchers_run_goes_beneath_the_run_that_is_reopened(client, launched):
+    run = client.create_run("0", tags={"dataset": "judged"})
+    client.set_terminated(run.info.run_id)
+    with runs.reopened(client.get_run(run.info.run_id)):
+        runs.log_metrics({"test_auc": 0.5})
+    assert client.get_run(run.info.run_id).data.metrics == {"test_auc": 0.5}
+    child = client.get_run(launched)
+    assert child.data.tags["mlflow.parentRunId"] == run.info.run_id
+    assert run.info.run_id in child.data.tags["mlflow.note.content"]
+    assert child.data.metrics == {}
+
+
+def test_artifacts_come_back_as_they_were_logged(client):
+    table = pd.DataFrame({"row": [3, 5], "probability": [0.25, 0.1 + 0.2]})
+    with runs.new_run("a", {}) as run_id:
+        runs.log_json({"data": [1, None]}, "experiment.json")
+        runs.log_table(table, "predictions.parquet")
+        runs.log_table(table, "tables/split.csv")
+        with runs.artifact_folder("saliency") as folder:
+            (folder / "README.txt").write_text("maps")
+    run = client.get_run(run_id)
+    assert runs.read_json(run, "experiment.json") == {"data": [1, None]}
+    pd.testing.assert_frame_equal(pd.read_parquet(runs.read_artifact(run, "predictions.parquet")), table)
+    pd.testing.assert_frame_equal(pd.read_csv(runs.read_artifact(run, "tables/split.csv")), table)
+    assert runs.read_artifact(run, "saliency/README.txt").read_text() == "maps"
+
+
+def test_a_missing_artifact_names_the_run(client):
+    run = start("bare")
+    with pytest.raises(InputError, match=f"run {run.info.run_id} should hold split.csv, but does not"):
+        runs.read_artifact(run, "split.csv")
+
+
+def test_half_written_artifacts_are_not_logged(client):
+    def write(folder):
+        (folder / "maps.npy").write_text("half")
+        raise ValueError("midway")
+
+    with runs.new_run("a", {}) as run_id:  # noqa: SIM117
+        with pytest.raises(ValueError, match="midway"), runs.artifact_folder("saliency") as folder:
+            write(folder)
+    assert client.list_artifacts(run_id) == []
+    assert not folder.exists()
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A git repository with one commit, in which the code of `runs` seems to lie."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
+
+    def git(*arguments):
+        identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+        return subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    (tmp_path / "runs.py").write_text("a = 1\n")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "one")
+    return git("rev-parse", "HEAD").stdout.strip()
+
+
+def test_a_run_tells_its_commit_and_changes_not_committed(client, repository, tmp_path):
+    clean = start("a").data.tags
+    (tmp_path / "runs.py").write_text("a = 2\n")
+    with runs.new_run("a", {}) as run_id:
+        runs.log_environment()
+    dirty = client.get_run(run_id)
+    assert (clean["git_commit"], clean["git_dirty"]) == (repository, "no")
+    assert (dirty.data.tags["git_commit"], dirty.data.tags["git_dirty"]) == (repository, "yes")
+    assert "+a = 2" in runs.read_artifact(dirty, "environment/uncommitted.diff").read_text()
+    assert f"mlflow=={mlflow.__version__}\n" in runs.read_artifact(dirty, "environment/packages.txt").read_text()
+    assert "python" in runs.read_json(dirty, "environment/machine.json")
+
+
+def test_code_outside_a_repository_says_so(client, tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
+    tags = start("a").data.tags
+    assert (tags["git_commit"], tags["git_dirty"]) == ("none", "unknown")
