@@ -71,9 +71,7 @@ Model = Annotated[
     str, typer.Option(help="Run id, models:/ URI, run.json of a training, or 'last': the newest of DATASET.")
 ]
 Layer = Annotated[str | None, typer.Option(help="Convolution to explain, by name or number; default: the last.")]
-Method = Annotated[
-    str, typer.Option(help="gradcam as in the paper, or hirescam, which keeps where each feature counted.")
-]
+Method = Annotated[str | None, typer.Option(help="hirescam (default), or gradcam as in the paper.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for results that other programs read, DVC among them.")]
 Pdf = Annotated[bool, typer.Option("--pdf", help="Write figures as PDF too.")]
 Folder = Annotated[Path, typer.Option(help="Where the files go.")]

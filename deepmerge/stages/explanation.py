@@ -57,7 +57,7 @@ def gradcam_in_run(
         table.to_csv(folder / "test_maps.csv", index=False)
         (folder / "README.txt").write_text(
             f"test_maps.npy (images, targets, height, width): {saliency.METHODS[method]} of layer "
-            f"{explainer.layer.name} for the targets {', '.join(saliency.TARGETS)}, in units of the logit, not normalised.\n"
+            f"{explainer.layer.name} for the targets {', '.join(saliency.TARGETS)}, in units of the logit.\n"
             "Line i of test_maps.csv is image i.\n"
         )
         panels = _panels(

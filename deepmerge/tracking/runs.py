@@ -70,13 +70,14 @@ def new_run(name: str, tags: Mapping[str, str]) -> Iterator[str]:
 
 @contextmanager
 def reopened(run: Run) -> Iterator[None]:
-    """Write to a run that has ended; a failure in the body leaves the run's status as it was."""
+    """Write to a run that has ended; its status and its duration stay those of the training, also after a failure."""
     _link_launcher(run.info.run_id)
     mlflow.start_run(run_id=run.info.run_id)
     try:
         yield
     finally:
         mlflow.end_run(run.info.status)
+        MlflowClient().set_terminated(run.info.run_id, run.info.status, run.info.end_time)
 
 
 @contextmanager
