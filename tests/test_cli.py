@@ -144,16 +144,16 @@ def test_settings_reach_the_stage_with_their_types(run, stages, experiment):
 
 def test_main_takes_settings_and_options_of_its_own(run, stages, experiment, capsys):
     assert run("main", experiment, "--layer", "conv2d_1", "--epochs", "7") == (0, [])
-    [(name, loaded, layer, pdf, *_)] = stages
-    assert (name, loaded.settings()["epochs"], layer, pdf) == ("main", 7, "conv2d_1", False)
+    [(name, loaded, *others)] = stages
+    assert (name, loaded.settings()["epochs"], others) == ("main", 7, ["conv2d_1", None, False])
 
 
 def test_evaluate_and_gradcam_name_data_set_and_model(run, stages):
     run("evaluate", "noisy", "--model", "models:/m/1")
-    run("gradcam", "noisy", "--layer", "conv2d", "--pdf")
+    run("gradcam", "noisy", "--layer", "conv2d", "--method", "gradcam", "--pdf")
     judged, explained = stages
     assert judged[:4] == ("evaluate", "noisy", "models:/m/1", False)
-    assert explained[:5] == ("gradcam", "noisy", "last", "conv2d", True)
+    assert explained[:6] == ("gradcam", "noisy", "last", "conv2d", "gradcam", True)
 
 
 @pytest.mark.parametrize(
