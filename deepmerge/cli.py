@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -17,9 +17,15 @@ from typer.core import TyperCommand
 class SettingsCommand(TyperCommand):
     """A command that takes every setting of `deepmerge.config` as an option, and lists them in its help.
 
-    The parser hands them on as they are, for `settings` to read: the configuration alone knows names, types,
-    ranges and defaults, also when they come from ``mlflow run -P``.
+    They come as ``--batch-size 32``, ``--batch_size 32`` (from ``mlflow run -P``) or ``--batch-size=32`` and arrive in
+    ``ctx.obj`` as strings: the configuration alone knows names, types, ranges and defaults.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take out the settings before the parser sees the command's own options."""
+        own = {option for parameter in self.params for option in parameter.opts} | {"--help"}
+        ctx.obj, rest = settings(args, own)
+        return super().parse_args(ctx, rest)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """List the settings behind the command's own options."""
@@ -37,22 +43,22 @@ class SettingsCommand(TyperCommand):
             )
 
 
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": True}
-
-
-def settings(ctx: typer.Context) -> dict[str, str]:
-    """Settings among the arguments: ``--batch-size 32``, ``--batch_size 32`` or ``--batch-size=32``."""
+def settings(words: Sequence[str], own: Container[str]) -> tuple[dict[str, str], list[str]]:
+    """Part command-line words into settings, by name, and the rest: options in `own` and words without dashes."""
     from deepmerge.errors import InputError
 
-    found: dict[str, str] = {}
-    words = iter(ctx.args)
-    for word in words:
-        name, equals, value = word.removeprefix("--").partition("=")
-        given = value if equals else next(words, None)
-        if not word.startswith("--") or given is None:
+    found, rest = {}, []
+    coming = iter(words)
+    for word in coming:
+        name, equals, value = word.partition("=")
+        if not name.startswith("--") or name in own:
+            rest.append(word)
+            continue
+        given = value if equals else next(coming, None)
+        if given is None:
             raise InputError(f"settings should look like --epochs 3, got {word!r}")
-        found[name.replace("-", "_")] = given
-    return found
+        found[name[2:].replace("-", "_")] = given
+    return found, rest
 
 
 app = typer.Typer(
@@ -78,23 +84,23 @@ Folder = Annotated[Path, typer.Option(help="Where the files go.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace other data of the same name.")]
 
 
-@app.command("main", cls=SettingsCommand, context_settings=PASS_ON)
+@app.command("main", cls=SettingsCommand)
 def main_command(
     ctx: typer.Context, dataset: Dataset, layer: Layer = None, method: Method = None, pdf: Pdf = False
 ) -> None:
     """Train, evaluate and explain one model, in one MLflow run."""
     from deepmerge import config
 
-    experiment = config.load(dataset, settings(ctx))
+    experiment = config.load(dataset, ctx.obj)
     show(stages().main(experiment, layer, method, pdf))
 
 
-@app.command(cls=SettingsCommand, context_settings=PASS_ON)
+@app.command(cls=SettingsCommand)
 def train(ctx: typer.Context, dataset: Dataset, pdf: Pdf = False, out: Out = None) -> None:
     """Train a model; validation decides when to stop, the test images stay unseen."""
     from deepmerge import config
 
-    experiment = config.load(dataset, settings(ctx))
+    experiment = config.load(dataset, ctx.obj)
     show(stages().train(experiment, pdf, out))
 
 
@@ -209,7 +215,7 @@ def check(dataset: Dataset) -> None:
         raise InputError(f"{dataset} should be clean, but: {'; '.join(report.problems)}")
 
 
-@data.command(cls=SettingsCommand, context_settings=PASS_ON)
+@data.command(cls=SettingsCommand)
 def split(
     ctx: typer.Context, dataset: Dataset, out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("split.csv")
 ) -> None:
@@ -219,7 +225,7 @@ def split(
     from deepmerge.data import splits
     from deepmerge.files import replacing
 
-    experiment = config.load(dataset, settings(ctx))
+    experiment = config.load(dataset, ctx.obj)
     images = datasets.read(experiment.data, experiment.name)
     made = splits.make(images, experiment.split)
     with replacing(out) as aside:
@@ -272,11 +278,21 @@ def main() -> None:
     _end_cleanly_on_signals()
     from deepmerge.errors import InputError
 
+    # Without arguments there is nothing to be wrong: the parser shows the help.
+    one_line = len(sys.argv) > 1 and sys.argv[1:] != ["data"]
     try:
-        app()
+        sys.exit(app(standalone_mode=not one_line))
     except InputError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
+        message = str(error)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        # The parser's errors are no public class of Typer; each knows its message.
+        if not hasattr(error, "format_message"):
+            raise
+        message = f"{error.format_message().rstrip('.')}; --help lists what there is"
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -122,16 +122,25 @@ def test_the_help_of_training_lists_every_setting_with_its_default(name):
     ],
 )
 def test_settings_are_read_in_every_spelling(arguments, found):
-    assert cli.settings(SimpleNamespace(args=arguments)) == found
+    assert cli.settings(arguments, own=["--pdf"]) == (found, [])
 
 
 @pytest.mark.parametrize(
     ("arguments", "stray"),
-    [(["--epochs"], "--epochs"), (["epochs=3"], "epochs=3"), (["--epochs", "3", "4"], "4"), (["-e", "3"], "-e")],
+    [(["--pdf", "a", "--epochs", "3"], ["--pdf", "a"]), (["epochs=3"], ["epochs=3"]), (["-e", "3"], ["-e", "3"])],
 )
-def test_what_is_no_setting_is_refused(arguments, stray):
-    with pytest.raises(InputError, match=f"should look like --epochs 3, got '{stray}'"):
-        cli.settings(SimpleNamespace(args=arguments))
+def test_what_is_no_setting_is_left_to_the_parser(arguments, stray):
+    assert cli.settings(arguments, own=["--pdf"])[1] == stray
+
+
+def test_a_setting_without_its_value_is_refused():
+    with pytest.raises(InputError, match="should look like --epochs 3, got '--epochs'"):
+        cli.settings(["mine", "--epochs"], own=[])
+
+
+def test_settings_may_come_before_the_data_set(run, stages, experiment):
+    assert run("train", "--epochs", "7", experiment) == (0, [])
+    assert stages[0][1].settings()["epochs"] == 7
 
 
 def test_settings_reach_the_stage_with_their_types(run, stages, experiment):
@@ -167,7 +176,10 @@ def test_evaluate_and_gradcam_name_data_set_and_model(run, stages):
         (["train", "EXPERIMENT", "--dropout", "1.5"], "'network.dropout' should be less than 1, got '1.5'"),
         (["train", "EXPERIMENT", "--learning-rate", "nan"], "'training.learning_rate'"),
         (["train", "EXPERIMENT", "--epochs"], "settings should look like --epochs 3, got '--epochs'"),
-        (["train", "EXPERIMENT", "epochs=3"], "settings should look like --epochs 3, got 'epochs=3'"),
+        (["train", "EXPERIMENT", "epochs=3"], "unexpected extra argument(s) (epochs=3)"),
+        (["evaluate", "pristine", "--modell", "last"], "--modell"),
+        (["ui", "--port", "abc"], "Invalid value for '--port'"),
+        (["trian", "pristine"], "No such command 'trian'"),
         (["data", "check", "EXPERIMENT"], "x.npy, where there is no file; 'deepmerge data simulate' makes"),
     ],
 )

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import pandas as pd
 from matplotlib.figure import Figure
-from mlflow.entities import Run
 
 from deepmerge import config
 from deepmerge.analysis import canvas
@@ -38,7 +37,7 @@ Results = dict[str, Any]
 class Judged:
     """A trained model, its run, and the data and split that it was trained on."""
 
-    run: Run
+    run: runs.Run
     data: Dataset
     split: Split
     model: keras.Model
@@ -63,7 +62,7 @@ def reload(dataset: str, model: str) -> Judged:
     return load(run, data, splits.from_table(table, run.data.tags["split"]))
 
 
-def load(run: Run, data: Dataset, split: Split) -> Judged:
+def load(run: runs.Run, data: Dataset, split: Split) -> Judged:
     """Load the model of a run whose data and split are at hand."""
     return Judged(run, data, split, prediction.load(runs.model_file(run)))
 
