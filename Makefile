@@ -27,6 +27,9 @@ data: .venv/ready  ## Simulate the demo sample into data/, unless images are the
 demo: data  ## The main job on the demo sample: train, evaluate, explain
 	mlflow run . -P dataset=pristine
 
+repro: data  ## The whole pipeline on both variants, as far as it is out of date
+	dvc repro
+
 ui: .venv/ready  ## Open the MLflow UI on this machine
 	@deepmerge ui
 
@@ -47,4 +50,4 @@ lock: .venv/ready  ## Pin the packages anew from pyproject.toml
 		-c requirements.txt -o requirements-dev.txt
 	sed -i "s/^# requirements.txt sha256: .*/# requirements.txt sha256: $$(sha256sum requirements.txt | cut -d' ' -f1)/" conda.yaml
 
-.PHONY: help setup data demo ui lint test slow lock
+.PHONY: help setup data demo repro ui lint test slow lock
