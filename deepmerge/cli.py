@@ -43,6 +43,10 @@ class SettingsCommand(TyperCommand):
             )
 
 
+# Failures whose message says it all; by name, since importing their classes takes seconds.
+ONE_LINE_FAILURES = ("TrainingDiverged", "MlflowException")
+
+
 def settings(words: Sequence[str], own: Container[str]) -> tuple[dict[str, str], list[str]]:
     """Part command-line words into settings, by name, and the rest: options in `own` and words without dashes."""
     from deepmerge.errors import InputError
@@ -287,6 +291,9 @@ def main() -> None:
     except typer.Abort:
         sys.exit(130)
     except Exception as error:
+        if type(error).__name__ in ONE_LINE_FAILURES:
+            print(f"Error: {' '.join(str(error).split())}", file=sys.stderr)
+            sys.exit(1)
         # The parser's errors are no public class of Typer; each knows its message.
         if not hasattr(error, "format_message"):
             raise

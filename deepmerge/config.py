@@ -26,6 +26,10 @@ class Data(Settings):
     catalogue: Path | None = Field(None, description="CSV, one row an image; else ids follow from the row layout")
     masks: Path | None = Field(None, description="npy (N, H, W), 1 on merger features, where these are known")
 
+    def below(self, folder: Path) -> "Data":
+        """The same files, relative paths starting at `folder`."""
+        return Data.model_validate({key: None if path is None else folder / path for key, path in self})
+
 
 class Split(Settings):
     """Which images train, validate and test."""
@@ -102,19 +106,28 @@ def load(dataset: str, overrides: Mapping[str, Any] | None = None) -> Experiment
     for name, value in (overrides or {}).items():
         if value is not None:
             section = _section_of(name)
-            given[section] = {**(given.get(section) or {}), name: value}
+            inner = given.get(section) or {}
+            # Anything but a mapping is left for the check below to refuse.
+            given[section] = {**inner, name: value} if isinstance(inner, dict) else inner
     experiment = _validated(given, str(path))
     # Paths in the file start at its folder, paths in overrides at the working directory.
-    located = {key: None if value is None else path.parent / value for key, value in experiment.data}
     split = experiment.split
     if split.split_table and "split_table" in (content.get("split") or {}) and not (overrides or {}).get("split_table"):
         split = split.model_copy(update={"split_table": path.parent / split.split_table})
-    return experiment.model_copy(update={"data": Data.model_validate(located), "split": split})
+    return experiment.model_copy(update={"data": experiment.data.below(path.parent), "split": split})
 
 
 def from_record(record: Mapping[str, Any], source: str) -> Experiment:
     """Rebuild an experiment from `Experiment.model_dump` output, as stored with a run; `source` names it in errors."""
     return _validated(dict(record), source)
+
+
+def name_of(dataset: str) -> str:
+    """The name under which runs of `dataset` are tracked; also where its experiment file is gone."""
+    try:
+        return load(dataset).name
+    except InputError:
+        return Path(dataset).stem if dataset.endswith((".yaml", ".yml")) else dataset
 
 
 def names() -> list[str]:

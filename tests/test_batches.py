@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from deepmerge.data.batches import TRANSFORMS, TrainingBatches, class_weights, gather, transform
-from deepmerge.data.splits import Part
+from deepmerge.data.batches import TrainingBatches, class_weights, gather, transform
+from deepmerge.data.splits import TRANSFORMS, Part
 from deepmerge.errors import InputError
 
 

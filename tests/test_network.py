@@ -121,7 +121,7 @@ def test_predictions_do_not_depend_on_the_batch(monkeypatch):
     nothing = np.zeros(23, np.uint8)
     whole = prediction.predict(model, given, rows, nothing)
     seen = []
-    monkeypatch.setattr(prediction, "BATCH", 5)
+    monkeypatch.setattr(prediction, "BATCH_PIXELS", 5 * 75 * 75)
     np.testing.assert_allclose(prediction.predict(model, given, rows, nothing, seen.append), whole, rtol=1e-5)
     assert seen == [5, 5, 5, 5, 3]
     assert prediction.predict(model, given, rows[:0], nothing[:0]).shape == (0,)

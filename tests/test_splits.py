@@ -94,6 +94,8 @@ def test_a_split_of_ones_own_is_taken_as_it_is(released, tmp_path):
         ({"split": ["train", "validation", "test"], "row": [0, 1, 15426]}, "from 0 to 15425"),
         ({"split": ["train", "validation", "test"], "row": [0, 8, 9.5]}, "whole numbers"),
         ({"split": ["train", "validation", "test"], "row": [0, 9000, 3]}, "galaxy 0 is in several"),
+        ({"split": ["train", "validation", "test"], "row": [0, 0, 9000]}, "got row 0 again"),
+        ({"split": ["train", "validation", "test"], "row": [0, 8200, 9000], "transform": [0, 0, 300]}, "one of 0, 1"),
     ],
 )
 def test_a_table_that_does_not_fit_is_explained(released, tmp_path, columns, said):
@@ -117,6 +119,14 @@ def test_rows_without_copies_get_the_five_merger_copies_of_the_release():
     copies = table.groupby("row")["transform"].apply(sorted)
     assert [copies[row] for row in range(4)] == [[0, 1, 2, 4, 6]] * 4
     assert [copies[row] for row in range(4, 14)] == [[0]] * 10
+
+
+def test_oblong_images_get_no_copies_on_their_side():
+    stages = ["past"] * 2 + ["non-merger"] * 4
+    data = sample(pd.DataFrame({"galaxy_id": range(6), "view": 0, "copy": 0, "stage": stages}))
+    oblong = Dataset("o", np.zeros((6, 1, 4, 6)), data.labels, data.catalogue, None, "own", ("r",))
+    table = splits.split_rows(oblong, config.Split(split="rows")).table()
+    assert sorted(table["transform"][table["row"] == 0]) == [0, 2, 4, 6]
 
 
 def test_the_copies_are_flipped_and_turned_as_their_names_say():

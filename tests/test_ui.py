@@ -54,6 +54,12 @@ def no_server(monkeypatch):
     monkeypatch.setattr(ui.subprocess, "Popen", refuse)
 
 
+def heed_signals():
+    """As from a terminal: a job in the background may have been started with these ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def test_the_address_leads_to_the_shared_view_of_the_compared_runs(tags):
     page = ui.comparison_page([run("pristine", "a" * 32), run("noisy", "b" * 32)], ORIGIN)
     path, query = page.removeprefix(f"{ORIGIN}/#").split("?")
@@ -127,7 +133,13 @@ def test_the_real_server_serves_the_comparison_and_leaves_no_process_behind(stor
     folder, environment, experiment, ids = store
     command = [sys.executable, "-m", "deepmerge", "ui", "--port", str(free_port)]
     process = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_signals,
     )
     try:
         printed = [process.stdout.readline() for _ in range(2)]

@@ -1,6 +1,6 @@
 """Write the page of `dvc plots show` with Vega in it, so that it renders offline; DVC's own links to a CDN.
 
-    uv run --no-project --with vl-convert-python==1.9.0.post1 python .dvc/plots/make_page.py
+uv run --no-project --with vl-convert-python==1.9.0.post1 python .dvc/plots/make_page.py
 """
 
 from pathlib import Path

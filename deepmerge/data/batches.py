@@ -4,15 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepmerge.data.splits import Part
+from deepmerge.data.splits import Part, possible_transforms
 from deepmerge.errors import InputError
-
-# A transform is a code 0 … 7: code % 4 quarter turns (counter-clockwise), then upside down when code ≥ 4.
-TRANSFORMS = 8
 
 
 def transform(images: np.ndarray, code: int) -> np.ndarray:
-    """Turn and flip images (n, H, W, F) by one of the eight symmetries of the square; 0 leaves them."""
+    """Turn and flip images (n, H, W, F) by one of the eight symmetries of the square (codes: see splits)."""
     turned = np.rot90(images, code % 4, axes=(1, 2))
     return turned[:, ::-1] if code >= 4 else turned
 
@@ -70,7 +67,7 @@ class TrainingBatches:
         weights = class_weights(labels)[members] if self.balance == "weights" else np.ones(len(members), np.float32)
         transforms = self.part.transforms[members]
         if self.augment:
-            transforms = rng.choice(_allowed(self.images.shape), len(members))
+            transforms = rng.choice(possible_transforms(self.images.shape), len(members))
         return Epoch(self, self.part.rows[members], transforms, labels[members], weights)
 
     def __len__(self) -> int:
@@ -95,9 +92,3 @@ class Epoch:
         chosen = slice(index * self.batches.batch_size, (index + 1) * self.batches.batch_size)
         images = gather(self.batches.images, self.rows[chosen], self.transforms[chosen])
         return images, self.labels[chosen].astype(np.float32), self.weights[chosen]
-
-
-def _allowed(shape: tuple[int, ...]) -> np.ndarray:
-    # A quarter turn of an oblong image does not fit its frame.
-    square = shape[-1] == shape[-2]
-    return np.arange(TRANSFORMS) if square else np.array([0, 2, 4, 6])

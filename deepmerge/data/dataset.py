@@ -88,7 +88,9 @@ def read(files: config.Data, name: str) -> Dataset:
 def require_finite(dataset: Dataset) -> None:
     """Raise InputError where a pixel is NaN or infinite; a network can swallow these without a sign."""
     for chunk in chunks(dataset.images):
-        bad = np.flatnonzero(~np.isfinite(dataset.images[chunk]).all(axis=(1, 2, 3)))
+        with np.errstate(over="ignore"):  # what float32, the network's type, cannot hold is infinite to it
+            pixels = np.asarray(dataset.images[chunk], np.float32)
+        bad = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2, 3)))
         if len(bad):
             raise InputError(
                 f"images of {dataset.name} should be finite, got NaN or infinite pixels in row {chunk.start + bad[0]}; "

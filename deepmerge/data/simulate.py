@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from deepmerge.cores import count_cores
 from deepmerge.data.mock_render import FILTERS, IMAGE_SIZE, VIEWS, Views, render_views
 from deepmerge.data.mock_scene import Stage, Truth, draw_scene
 from deepmerge.errors import InputError
@@ -69,7 +70,7 @@ def simulate(
 
     Raises InputError if an argument is out of range or `folder` holds images that are not simulated.
     """
-    workers = _count_cores() if workers is None else workers
+    workers = count_cores() if workers is None else workers
     _check_arguments(galaxies, merger_fraction, seed, workers)
     _check_folder(folder)
     tasks = [_Task(seed, number, stage) for number, stage in enumerate(draw_stages(galaxies, merger_fraction, seed))]
@@ -140,13 +141,17 @@ def _check_folder(folder: Path) -> None:
     """Never overwrite images that cannot be made again by a command."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"expected a folder, received the file {folder}; name another folder")
-    for variant in VARIANTS:
-        images, source = folder / f"{variant}_2filt_X.npy", folder / f"{variant}_2filt_source.json"
-        if images.exists() and not (source.exists() and _is_simulated(source)):
-            raise InputError(
-                f"expected a folder without other images than simulated ones, received {images}, which no "
-                f"simulated source beside it vouches for; name another folder or move that file away"
-            )
+    sources = [folder / f"{variant}_2filt_source.json" for variant in VARIANTS]
+    ours = [source.exists() and _is_simulated(source) for source in sources]
+    for variant, simulated in zip(VARIANTS, ours, strict=True):
+        kept = [] if simulated else [folder / f"{variant}_2filt_{part}.npy" for part in "Xy"]
+        kept += [] if any(ours) else [folder / CATALOGUE, folder / MASKS]
+        for path in kept:
+            if path.exists():
+                raise InputError(
+                    f"expected a folder without other data than simulated ones, received {path}, which no "
+                    "simulated source beside it vouches for; name another folder or move that file away"
+                )
 
 
 def _is_simulated(source: Path) -> bool:
@@ -154,13 +159,6 @@ def _is_simulated(source: Path) -> bool:
         return bool(json.loads(source.read_text())["data_source"] == DATA_SOURCE)
     except (ValueError, KeyError, TypeError):
         return False
-
-
-def _count_cores() -> int:
-    """Cores this process may use; not all systems can tell."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _write_sample(folder: Path, tasks: Sequence[_Task], workers: int) -> None:

@@ -13,7 +13,9 @@ from deepmerge.errors import InputError
 
 PARTS = ("train", "validation", "test")
 
-# The release holds each merger image five times, in this order (codes as in batches.transform).
+TRANSFORMS = 8  # codes 0 … 7: code % 4 quarter turns (counter-clockwise), then upside down when code ≥ 4
+
+# The release holds each merger image five times, in this order.
 RELEASE_COPIES = np.array([0, 4, 6, 1, 2], np.uint8)  # identity, flipud, fliplr, rot90, rot180
 
 
@@ -51,6 +53,11 @@ class Split:
         return hashlib.sha256(self.table().to_csv(index=False).encode()).hexdigest()[:32]
 
 
+def possible_transforms(shape: tuple[int, ...]) -> np.ndarray:
+    """Codes of the transforms that images (…, H, W) allow: a quarter turn of an oblong one misses its frame."""
+    return np.arange(TRANSFORMS) if shape[-1] == shape[-2] else np.array([0, 2, 4, 6])
+
+
 def make(dataset: Dataset, settings: config.Split) -> Split:
     """Split `dataset` as `settings` say."""
     if settings.split_table is not None:
@@ -84,6 +91,12 @@ def read_table(path: Path, dataset: Dataset, protocol: str) -> Split:
     if "transform" not in table.columns:
         table["transform"] = 0
     rows = table["row"]
+    possible = possible_transforms(dataset.images.shape)
+    if not table["transform"].isin(possible).all():
+        raise InputError(f"transform in {path} should be one of {', '.join(map(str, possible))}, got others")
+    repeated = table.duplicated(["row", "transform"])
+    if repeated.any():
+        raise InputError(f"split table {path} should name each image once, got row {rows[repeated].iloc[0]} again")
     if not (pd.api.types.is_integer_dtype(rows) and rows.between(0, len(dataset.labels) - 1).all()):
         raise InputError(f"row in {path} should be whole numbers from 0 to {len(dataset.labels) - 1}, got others")
     parts = table.assign(galaxy=dataset.galaxies[rows]).groupby("galaxy")["split"].nunique()
@@ -166,7 +179,8 @@ def _augmented(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
         return np.arange(count), np.zeros(count, np.uint8)
     mergers = np.flatnonzero(dataset.labels == 1)
     others = np.flatnonzero(dataset.labels == 0)
-    rows = np.concatenate([np.tile(mergers, len(RELEASE_COPIES)), others])
+    copies = RELEASE_COPIES[np.isin(RELEASE_COPIES, possible_transforms(dataset.images.shape))]
+    rows = np.concatenate([np.tile(mergers, len(copies)), others])
     transforms = np.zeros(len(rows), np.uint8)
-    transforms[: len(mergers) * len(RELEASE_COPIES)] = np.repeat(RELEASE_COPIES, len(mergers))
+    transforms[: len(mergers) * len(copies)] = np.repeat(copies, len(mergers))
     return rows, transforms

@@ -16,7 +16,8 @@ from deepmerge.model import network
 
 log = logging.getLogger(__name__)
 
-STATISTICS_IMAGES = 512  # enough that the median pixel is known to a fraction of a per cent, at any sample size
+# 512 images of the release: enough that the median pixel is known to a fraction of a per cent, at any sample size.
+STATISTICS_VALUES = 512 * 75 * 75 * 2
 FINAL_RATE = 0.05  # the cosine schedule ends at this share of the first learning rate
 
 
@@ -85,8 +86,9 @@ def train(
 
 def _pixel_statistics(dataset: Dataset, split: Split, settings: config.Experiment) -> network.PixelStatistics:
     rows = split.train.rows
-    if len(rows) > STATISTICS_IMAGES:
-        rows = np.random.default_rng(settings.split.split_seed).choice(rows, STATISTICS_IMAGES, replace=False)
+    most = max(16, STATISTICS_VALUES // dataset.images[0].size)
+    if len(rows) > most:
+        rows = np.random.default_rng(settings.split.split_seed).choice(rows, most, replace=False)
     return network.measure_pixels(gather(dataset.images, rows), settings.network.stretch)
 
 

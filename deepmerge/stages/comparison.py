@@ -35,7 +35,7 @@ def compare(datasets: Sequence[str], models: Sequence[str], out: Path) -> Result
         )
     judged = [reload(*pair) for pair in zip(datasets, models, strict=True)]
     tables = [_test_table(one) for one in judged]
-    names = [one.data.name for one in judged]
+    names = _unique_names(judged)
     said = ". ".join(dict.fromkeys(filter(None, (note(one.data, one.split) for one in judged)))) or None
 
     scores = {
@@ -59,20 +59,30 @@ def compare(datasets: Sequence[str], models: Sequence[str], out: Path) -> Result
             note=said,
         ),
         "cross": _cross_figure(found, names, said),
+        "gradcam": _saliency_figure(
+            judged, names, tables[0], [scores[i, i] for i in range(len(names))], len(found) == len(names) ** 2, said
+        ),
     }
-    if len(found) == len(names) ** 2:
-        drawn["gradcam"] = _saliency_figure(judged, tables[0], [scores[i, i] for i in range(len(names))], said)
-
     cross = {f"{names[i]}_on_{names[j]}_auc": found[i, j].metrics["auc"].value for i, j in found}
-    write_table(_long_table(found, names), out / "metrics.csv")
-    write_json(cross, out / "cross.json")
-    for name, figure in drawn.items():
-        canvas.save(figure, out / name)
     tags = {"kind": "comparison", "compared": " ".join(one.run.info.run_id for one in judged)}
     with runs.new_run("comparison-" + "-".join(names), tags):
         runs.log_metrics(cross)
-        runs.log_folder(out, "comparison")
+        with runs.artifact_folder("comparison") as folder:
+            for place in (folder, out):
+                write_table(_long_table(found, names), place / "metrics.csv")
+                write_json(cross, place / "cross.json")
+                for name, figure in drawn.items():
+                    canvas.save(figure, place / name)
         return {"run_id": runs.active_id(), **cross}
+
+
+def _unique_names(judged: Sequence[Judged]) -> list[str]:
+    """The data sets' names, with the beginning of the run id where two models are of the same one."""
+    names = [one.data.name for one in judged]
+    return [
+        f"{name}-{one.run.info.run_id[:6]}" if names.count(name) > 1 else name
+        for name, one in zip(names, judged, strict=True)
+    ]
 
 
 def _test_table(judged: Judged) -> pd.DataFrame:
@@ -112,9 +122,28 @@ def _cross_figure(found: Pairs, names: Sequence[str], said: str | None) -> Figur
 
 
 def _saliency_figure(
-    judged: Sequence[Judged], table: pd.DataFrame, scores: Sequence[np.ndarray], said: str | None
+    judged: Sequence[Judged],
+    names: Sequence[str],
+    table: pd.DataFrame,
+    scores: Sequence[np.ndarray],
+    comparable: bool,
+    said: str | None,
 ) -> Figure:
-    """Merger maps of the same test mergers, from the one that all models are surest of to the one they miss."""
+    """Merger maps of the same test mergers, from the one that all models are surest of to the one they miss.
+
+    A page that says so where the models were not tested on the same galaxies.
+    """
+    title = f"Saliency maps compared ({saliency.METHODS[SALIENCY_METHOD]})"
+    if not comparable:
+        nothing = np.empty((0, 1, 1, 1))
+        return comparison_figures.gradcam_comparison(
+            [nothing] * len(names),
+            [nothing[:, 0]] * len(names),
+            [],
+            names,
+            title=f"{title}: tested on different galaxies",
+            note=said,
+        )
     mean = np.mean(scores, axis=0)
     mergers = table[table["label"] == 1].assign(score=mean[table["label"] == 1])
     mergers = mergers.drop_duplicates("galaxy_id").sort_values("score", ascending=False)
@@ -124,7 +153,7 @@ def _saliency_figure(
     masks = judged[0].data.masks
     captions = [
         f"galaxy {table['galaxy_id'][line]} ({table['stage'][line]})\nP(merger):\n"
-        + "\n".join(f"{score[line]:.2f} {one.data.name}" for score, one in zip(scores, judged, strict=True))
+        + "\n".join(f"{score[line]:.2f} {name}" for score, name in zip(scores, names, strict=True))
         for line in chosen
     ]
     return comparison_figures.gradcam_comparison(
@@ -134,9 +163,9 @@ def _saliency_figure(
             for one, stack in zip(judged, images, strict=True)
         ],
         captions,
-        [one.data.name for one in judged],
+        names,
         masks=None if masks is None else gather(masks[:, np.newaxis], rows, transforms)[..., 0],
         filters=judged[0].data.filters,
-        title=f"Saliency maps compared ({saliency.METHODS[SALIENCY_METHOD]})",
+        title=title,
         note=said,
     )

@@ -53,7 +53,7 @@ def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split
     with runs.new_run(f"{experiment.name}-{experiment.network.architecture}", tags):
         runs.log_parameters({"dataset": experiment.name, **experiment.settings()})
         runs.log_environment()
-        runs.log_json(experiment.model_dump(mode="json"), RECORD)
+        runs.log_json({**experiment.model_dump(mode="json"), "folder": str(Path.cwd())}, RECORD)
         runs.log_table(splits.described(split.table(), data), SPLIT_TABLE)
         runs.log_data(data.images, data.labels, experiment.data.images, data.name, data.fingerprint)
         if split.protocol == "rows":

@@ -43,14 +43,21 @@ def connect() -> None:
     In the temporary copy that `dvc exp run --temp` works in, it is the one of the project itself, which stays.
     """
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        here = Path.cwd()
-        project = next((parent.parent for parent in here.parents if parent.name == ".dvc"), here)
-        mlflow.set_tracking_uri(f"sqlite:///{project / DATABASE}")
+        mlflow.set_tracking_uri(f"sqlite:///{_project() / DATABASE}")
+
+
+def _project() -> Path:
+    here = Path.cwd()
+    return next((parent.parent for parent in here.parents if parent.name == ".dvc"), here)
 
 
 def _choose_experiment() -> None:
     """Select the experiment, unless the environment names one or `mlflow run` has already chosen."""
     if not any(os.environ.get(name) for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")):
+        in_a_copy = _project() != Path.cwd() and not os.environ.get("MLFLOW_TRACKING_URI")
+        if in_a_copy and mlflow.get_experiment_by_name(EXPERIMENT) is None:
+            # MLflow would put artifacts into the working directory, which DVC deletes.
+            mlflow.create_experiment(EXPERIMENT, artifact_location=(_project() / "mlruns" / EXPERIMENT).as_uri())
         mlflow.set_experiment(EXPERIMENT)
 
 
@@ -140,16 +147,20 @@ def _noted_run(path: Path) -> str:
 def _last_run(dataset: str) -> Run:
     runs = _trained_runs(f"tags.dataset = '{dataset}' and tags.{TRAINED} = 'yes'")
     if not runs:
+        others = {run.data.tags["dataset"] for run in _trained_runs(f"tags.{TRAINED} = 'yes'", most=1000)}
         raise InputError(
-            f"expected a trained model of dataset {dataset!r} in {mlflow.get_tracking_uri()}, found none; "
+            f"expected a trained model of dataset {dataset!r} in {mlflow.get_tracking_uri()}, found none "
+            f"(of others: {', '.join(sorted(others)) or 'none'}); "
             f"train one with 'deepmerge train {dataset}', or name a run id with --model"
         )
     return runs[0]
 
 
-def _trained_runs(condition: str) -> list[Run]:
+def _trained_runs(condition: str, most: int = 1) -> list[Run]:
     experiments = [e.experiment_id for e in mlflow.search_experiments()]
-    return mlflow.search_runs(experiments, condition, order_by=["start_time DESC"], max_results=1, output_format="list")
+    return mlflow.search_runs(
+        experiments, condition, order_by=["start_time DESC"], max_results=most, output_format="list"
+    )
 
 
 def newest(datasets: Sequence[str]) -> list[Run]:
@@ -254,11 +265,6 @@ def read_artifact(run: Run, path: str) -> Path:
         raise InputError(
             f"run {run.info.run_id} should hold {path}, but does not; was it trained with this version of deepmerge?"
         ) from None
-
-
-def log_folder(folder: Path, path: str) -> None:
-    """Log all files of a folder as artifacts below `path`."""
-    mlflow.log_artifacts(str(folder), path)
 
 
 def log_environment() -> None:

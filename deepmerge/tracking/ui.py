@@ -68,6 +68,12 @@ def serve(port: int, datasets: Sequence[str]) -> None:
             f"expected a trained model of {' or '.join(datasets)} in {mlflow.get_tracking_uri()}, found none; "
             "train one with 'mlflow run . -P dataset=pristine'"
         )
+    store = mlflow.get_tracking_uri()
+    if store.startswith("http"):
+        print(
+            f"newest {' and '.join(run.data.tags['dataset'] for run in compared):24} {comparison_page(compared, store)}"
+        )
+        return
     origin = f"http://{HOST}:{port}"
     if _taken(port):
         raise InputError(f"port should be free, but {HOST}:{port} is taken; choose another with --port")
