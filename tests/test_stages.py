@@ -148,6 +148,16 @@ def test_main_leaves_every_artifact_that_the_readme_promises(whole, client):
     assert runs.read_artifact(run, "figures/roc.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_model_is_judged_from_another_folder_than_it_was_trained_in(experiment, tmp_path, monkeypatch):
+    images = experiment().data.images
+    monkeypatch.chdir(images.parent)
+    trained = stages.train(config.load("tiny.yaml", QUICK))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert "test_auc" in stages.evaluate("tiny", trained["run_id"])
+
+
 def test_the_record_gives_the_experiment_back(whole):
     used, _, run = whole
     assert config.from_record(runs.read_json(run, "experiment.json"), "record") == used

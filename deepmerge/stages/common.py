@@ -50,11 +50,10 @@ def reload(dataset: str, model: str) -> Judged:
     """
     devices.prepare()
     run = runs.find(model, config.name_of(dataset))
-    record = runs.read_json(run, RECORD)
-    trained_in = Path(record.pop("folder", "."))
-    experiment = config.from_record(record, f"{RECORD} of run {run.info.run_id}")
+    experiment = config.from_record(runs.read_json(run, RECORD), f"{RECORD} of run {run.info.run_id}")
     if not experiment.data.images.exists():  # the training was started in another folder than this command
-        experiment = experiment.model_copy(update={"data": experiment.data.below(trained_in)})
+        started_in = Path(run.data.tags["started_in"])
+        experiment = experiment.model_copy(update={"data": experiment.data.below(started_in)})
     data = datasets.read(experiment.data, experiment.name)
     trained_on = run.data.tags["data_fingerprint"]
     if data.fingerprint != trained_on:

@@ -49,11 +49,12 @@ def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split
         "split": split.protocol,
         "split_fingerprint": split.fingerprint,
         "threads": str(threads),
+        "started_in": str(Path.cwd()),
     }
     with runs.new_run(f"{experiment.name}-{experiment.network.architecture}", tags):
         runs.log_parameters({"dataset": experiment.name, **experiment.settings()})
         runs.log_environment()
-        runs.log_json({**experiment.model_dump(mode="json"), "folder": str(Path.cwd())}, RECORD)
+        runs.log_json(experiment.model_dump(mode="json"), RECORD)
         runs.log_table(splits.described(split.table(), data), SPLIT_TABLE)
         runs.log_data(data.images, data.labels, experiment.data.images, data.name, data.fingerprint)
         if split.protocol == "rows":
