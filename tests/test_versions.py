@@ -6,6 +6,8 @@ import pytest
 from deepmerge.data import versions
 from deepmerge.errors import InputError
 
+pytestmark = pytest.mark.slow  # DVC itself is asked
+
 
 def run(folder, *words):
     subprocess.run(words, cwd=folder, check=True, capture_output=True)
