@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from deepmerge.errors import InputError
 
 EXPERIMENTS = Path("experiments")
+TUNED = "tuned"  # name of the settings that `tune` finds
 
 
 class Settings(BaseModel):
@@ -56,6 +57,7 @@ class Network(Settings):
     stretch: Literal["raw", "standard", "asinh", "log"] = Field("asinh", description="what happens to pixels first")
     dropout: float = Field(0.2, ge=0, lt=1, description="share of units dropped in training")
     l2: float = Field(1e-4, ge=0, description="penalty on the weights of the dense layers")
+    width: float = Field(1.0, gt=0, description="factor on the numbers of convolution filters and hidden units")
 
 
 class Training(Settings):
@@ -65,10 +67,81 @@ class Training(Settings):
     batch_size: int = Field(64, ge=1, description="images in a batch")
     learning_rate: float = Field(1e-3, gt=0, description="first learning rate of Adam")
     schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate over the epochs")
-    patience: int = Field(20, ge=1, description="epochs without a lower validation loss before training stops")
+    patience: int = Field(20, ge=1, description="epochs without a lower validation log loss before training stops")
     balance: Literal["sampling", "weights", "none"] = Field("sampling", description="how the rarer class counts more")
     augment: bool = Field(True, description="turn and flip training images at random")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, order and turns")
+
+
+# Which section a setting belongs to that a search may name. Seeds are no setting to be good at.
+SEARCHABLE: dict[str, type[Settings]] = {
+    name: section for section in (Network, Training) for name in section.model_fields if name != "seed"
+}
+
+
+class Range(Settings):
+    """What a search may try for one setting: numbers from `low` to `high`, or else `choices`."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = Field(False, description="spread evenly over the logarithm")
+    choices: tuple[bool | int | float | str, ...] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Range":
+        if (self.low is None or self.high is None) == (len(self.choices) < 2):
+            raise ValueError("should have low and high, or choices of two or more values")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError("should have low below high")
+        if self.log and (self.low is None or self.low <= 0):
+            raise ValueError("should have low above 0 where log is true")
+        return self
+
+    def holds(self, value: Any) -> bool:
+        """Whether the search can come to `value`."""
+        if self.low is None or self.high is None:
+            return value in self.choices
+        return bool(self.low <= value <= self.high)
+
+
+class Tuning(Settings):
+    """How `tune` searches for better settings."""
+
+    trials: int = Field(30, ge=1, description="trials in all, those of earlier calls counted")
+    objective: Literal["log_loss", "auc"] = Field("log_loss", description="what to improve on the validation galaxies")
+    folds: int = Field(1, ge=1, description="above 1: mean over so many folds of the galaxies outside the test")
+    pruning: bool = Field(True, description="stop trials that fall behind the median of the others")
+    space: dict[str, Range] = Field(
+        {
+            "dropout": Range(low=0.0, high=0.6),
+            "l2": Range(low=1e-6, high=1e-2, log=True),
+            "learning_rate": Range(low=2e-4, high=1e-2, log=True),
+        },
+        min_length=1,
+        description="settings to search: {low, high, log} or {choices}",
+    )
+
+    @field_validator("space")
+    @classmethod
+    def _of_settings(cls, space: dict[str, Range]) -> dict[str, Range]:
+        for name, allowed in space.items():
+            if name not in SEARCHABLE:
+                known = ", ".join(sorted(SEARCHABLE))
+                raise ValueError(f"should name settings among {known}; {name!r} is none of them")
+            for value in allowed.choices or (allowed.low, allowed.high):
+                try:
+                    SEARCHABLE[name].model_validate({name: value})
+                except ValidationError as error:
+                    raise ValueError(f"should fit its settings, but {_explain(error.errors()[0])}") from None
+        return space
+
+
+class Params(Settings):
+    """Where settings come from that win over the file's: their name, and the study and data that they were found on."""
+
+    name: str
+    study: str | None = None
+    data_fingerprint: str | None = None
 
 
 class Experiment(Settings):
@@ -79,36 +152,68 @@ class Experiment(Settings):
     split: Split = Split()
     network: Network = Network()
     training: Training = Training()
+    tuning: Tuning = Tuning()
+    params: Params | None = None
 
     def settings(self) -> dict[str, Any]:
         """All settings but the file paths as one flat mapping, e.g. ``{"dropout": 0.2, "epochs": 30, …}``."""
         return {**dict(self.split), **dict(self.network), **dict(self.training)}
+
+    def first_trial(self) -> dict[str, Any]:
+        """The experiment's own values of the settings to search: what a study tries first.
+
+        Raises InputError where they lie outside the search space, since the study could not compare with them.
+        """
+        settings = self.settings()
+        for name, allowed in self.tuning.space.items():
+            if not allowed.holds(settings[name]):
+                raise InputError(
+                    f"tuning.space.{name} should include the experiment's own value, {settings[name]}, which the study "
+                    f"tries first, got {allowed.model_dump(exclude_defaults=True)}"
+                )
+        return {name: settings[name] for name in self.tuning.space}
+
+    def with_settings(self, settings: Mapping[str, Any]) -> "Experiment":
+        """The same experiment with other values of network and training settings, by their flat names, checked."""
+        parts = {}
+        for section in ("network", "training"):
+            old = getattr(self, section)
+            new = {name: settings[name] for name in type(old).model_fields if name in settings}
+            parts[section] = type(old).model_validate({**dict(old), **new})
+        return self.model_copy(update=parts)
 
 
 # The sections whose settings the command line and `mlflow run -P` may override, by their flat names.
 SECTIONS: dict[str, type[Settings]] = {"split": Split, "network": Network, "training": Training}
 
 
-def load(dataset: str, overrides: Mapping[str, Any] | None = None) -> Experiment:
+def load(
+    dataset: str,
+    overrides: Mapping[str, Any] | None = None,
+    params: str | None = None,
+    tuning: Mapping[str, Any] | None = None,
+) -> Experiment:
     """Read ``experiments/<dataset>.yaml``, or the experiment file that `dataset` is a path to.
 
-    `overrides` maps flat setting names (``epochs``) to values that win over the file; None values are passed over.
-    Raises InputError for an unknown data set, key or value.
+    `params` names settings that win over the file's: ``tuned`` is what `tune` left in ``tuned/<dataset>.yaml`` beside
+    it; a path is such a file. `overrides` maps flat setting names (``epochs``) to values that win over both, `tuning`
+    likewise for the section of that name; None values are passed over. Raises InputError for an unknown data set, key
+    or value.
     """
     path = _experiment_file(dataset)
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} should be YAML, but: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} should hold settings such as 'data:' and 'training:', got {content!r}")
+    content = read_yaml(path, "settings such as 'data:' and 'training:'")
     given = {"name": path.stem, **content}
-    for name, value in (overrides or {}).items():
+    found: dict[str, Any] = {}
+    if params is not None:
+        found, study = read_params(params_file(dataset, params))
+        found_on = study.get("data_fingerprint")
+        given["params"] = {"name": params, "study": study.get("name"), "data_fingerprint": found_on}
+    for name, value in {**found, **(overrides or {})}.items():
         if value is not None:
-            section = _section_of(name)
-            inner = given.get(section) or {}
-            # Anything but a mapping is left for the check below to refuse.
-            given[section] = {**inner, name: value} if isinstance(inner, dict) else inner
+            _put(given, _section_of(name), name, value)
+    for name, value in (tuning or {}).items():
+        if value is not None:
+            _put(given, "tuning", name, value)
     experiment = _validated(given, str(path))
     # Paths in the file start at its folder, paths in overrides at the working directory.
     split = experiment.split
@@ -133,6 +238,49 @@ def name_of(dataset: str) -> str:
 def names() -> list[str]:
     """Names that `load` accepts here: the stems of ``experiments/*.yaml``."""
     return sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
+
+
+def params_file(dataset: str, params: str) -> Path:
+    """Where the settings called `params` of a data set lie: ``<params>/<dataset>.yaml`` beside its experiment file."""
+    path = Path(params)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    experiment = _experiment_file(dataset)
+    return experiment.parent / params / f"{experiment.stem}.yaml"
+
+
+def read_params(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The flat settings below ``settings`` in a file that `tune` wrote, and what it says of the ``study``, if anything.
+
+    Raises InputError where there is no such file.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"params should be 'tuned' or the path of a YAML file, with settings at {path}, where there is no file; "
+            f"'deepmerge tune' makes one"
+        )
+    content = read_yaml(path, "'settings:' with names and values, as 'deepmerge tune' writes it")
+    found, study = content.get("settings"), content.get("study") or {}
+    if not isinstance(found, dict) or not isinstance(study, dict):
+        raise InputError(f"{path} should hold 'settings:' with names and values, got {found!r}")
+    return found, study
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """Content of a YAML file that should be a mapping, described as `what` in the InputError where it is not."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} should be YAML, but: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} should hold {what}, got {content!r}")
+    return content
+
+
+def _put(given: dict[str, Any], section: str, name: str, value: Any) -> None:
+    inner = given.get(section) or {}
+    # Anything but a mapping is left for the check to refuse.
+    given[section] = {**inner, name: value} if isinstance(inner, dict) else inner
 
 
 def _experiment_file(dataset: str) -> Path:
@@ -164,8 +312,11 @@ def _explain(error: Any) -> str:
     *sections, key = error["loc"] or ("settings",)
     where = ".".join(str(part) for part in (*sections, key))
     if error["type"] == "extra_forbidden":
-        owner = SECTIONS.get(sections[0]) if sections else Experiment
-        known = ", ".join((owner or Data).model_fields)
+        owners: dict[str, type[Settings]] = {"data": Data, "tuning": Tuning, **SECTIONS}
+        owner: type[Settings] = Experiment
+        if sections:
+            owner = Range if len(sections) > 1 else owners[sections[0]]
+        known = ", ".join(owner.model_fields)
         return f"unknown key {where!r}; expected one of: {known}"
     if error["type"] == "missing":
         return f"{where!r} is missing"

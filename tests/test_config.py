@@ -86,3 +86,93 @@ def test_every_experiment_of_the_project_loads(monkeypatch):
     assert {"pristine", "noisy"} <= set(config.names())
     for name in config.names():
         assert config.load(name).name == name
+
+
+# The search space
+
+
+def test_a_search_space_may_hold_ranges_and_choices(write):
+    space = {"l2": {"low": "1e-6", "high": 0.01, "log": True}, "batch_size": {"choices": [32, 64]}}
+    experiment = config.load(write({"data": DATA, "tuning": {"space": space, "trials": 5}}), tuning={"trials": "7"})
+    assert experiment.tuning.trials == 7
+    assert experiment.first_trial() == {"l2": config.Network().l2, "batch_size": config.Training().batch_size}
+
+
+@pytest.mark.parametrize(
+    ("tuning", "said"),
+    [
+        ({"space": {"droput": {"low": 0, "high": 0.5}}}, "should name settings among architecture, augment, balance"),
+        ({"space": {"seed": {"low": 0, "high": 5}}}, "'seed' is none of them"),
+        ({"space": {"dropout": {"low": 0, "high": 1}}}, "'dropout' should be less than 1, got 1.0"),
+        ({"space": {"batch_size": {"low": 16.5, "high": 64}}}, "'batch_size' should be a valid integer"),
+        ({"space": {"stretch": {"choices": ["asinh", "sqrt"]}}}, "got 'sqrt'"),
+        ({"space": {"dropout": {"low": 0.5, "high": 0.1}}}, "'tuning.space.dropout' should have low below high"),
+        ({"space": {"dropout": {"low": 0.5}}}, "should have low and high, or choices of two or more"),
+        (
+            {"space": {"dropout": {"low": 0.1, "high": 0.5, "choices": [0.1, 0.2]}}},
+            "should have low and high, or choices",
+        ),
+        ({"space": {"dropout": {"low": 0, "high": 0.5, "log": True}}}, "should have low above 0 where log is true"),
+        ({"space": {"dropout": {"low": 0, "hi": 0.5}}}, "unknown key 'tuning.space.dropout.hi'; expected one of: low"),
+        ({"space": {}}, "'tuning.space'"),
+        ({"trails": 5}, "unknown key 'tuning.trails'; expected one of: trials, objective"),
+        ({"objective": "accuracy"}, "should be 'log_loss' or 'auc', got 'accuracy'"),
+        ({"trials": 0}, "'tuning.trials' should be greater than or equal to 1, got 0"),
+    ],
+)
+def test_a_wrong_search_is_refused_in_one_line(write, tuning, said):
+    with pytest.raises(InputError) as error:
+        config.load(write({"data": DATA, "tuning": tuning}))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_study_cannot_begin_outside_its_search_space_but_training_can(write):
+    path = write({"data": DATA, "tuning": {"space": {"dropout": {"low": 0.3, "high": 0.5}}}})
+    experiment = config.load(path, {"dropout": 0.2})
+    with pytest.raises(InputError, match=r"tuning\.space\.dropout should include the experiment's own value, 0\.2"):
+        experiment.first_trial()
+
+
+def test_other_settings_are_checked_like_those_of_a_file(write):
+    experiment = config.load(write({"data": DATA}))
+    other = experiment.with_settings({"dropout": 0.4, "seed": 3})
+    assert (other.network.dropout, other.training.seed, other.training.epochs) == (0.4, 3, experiment.training.epochs)
+    assert experiment.network.dropout == config.Network().dropout
+    with pytest.raises(ValueError, match="dropout"):
+        experiment.with_settings({"dropout": 2})
+
+
+# Settings by name
+
+
+def test_settings_by_name_win_over_the_file_and_lose_against_the_command_line(write, tmp_path):
+    path = write({"data": DATA, "network": {"dropout": 0.1, "l2": 0.1}, "training": {"learning_rate": 0.1}})
+    found = {"settings": {"dropout": 0.3, "learning_rate": 0.3}, "study": {"name": "s", "data_fingerprint": "f"}}
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "mine.yaml").write_text(yaml.safe_dump(found))
+    experiment = config.load(path, {"learning_rate": 0.5}, "tuned")
+    assert (experiment.network.dropout, experiment.network.l2, experiment.training.learning_rate) == (0.3, 0.1, 0.5)
+    assert experiment.params == config.Params(name="tuned", study="s", data_fingerprint="f")
+    assert config.from_record(experiment.model_dump(mode="json"), "record") == experiment
+    assert config.load(path, params=str(tmp_path / "tuned" / "mine.yaml")).network.dropout == 0.3
+    assert config.load(path).params is None
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "'deepmerge tune' makes one"),
+        ("[1]", "should hold 'settings:' with names and values"),
+        ("dropout: 0.3", "should hold 'settings:' with names and values, got None"),
+        ("settings: {droput: 0.3}", "setting should be one of: "),
+        ("settings: {dropout: 3}", "'network.dropout' should be less than 1, got 3"),
+    ],
+)
+def test_settings_by_name_that_are_none_are_refused(write, tmp_path, content, said):
+    path = write({"data": DATA})
+    if content is not None:
+        write(content, "found.yaml")
+    with pytest.raises(InputError) as error:
+        config.load(path, params=str(tmp_path / "found.yaml"))
+    assert said in str(error.value)

@@ -16,8 +16,8 @@ from deepmerge.errors import InputError
 NOTE = "Simulated demo data – not Illustris"
 GRID = np.linspace(0, 1, 11)
 HISTORY = {
-    "loss": [0.7, 0.5, 0.4],
-    "val_loss": [0.8, 0.6, 0.65],
+    "log_loss": [0.7, 0.5, 0.4],
+    "val_log_loss": [0.8, 0.6, 0.65],
     "accuracy": [0.5, 0.7, 0.8],
     "val_accuracy": [0.5, 0.66, 0.64],
 }
@@ -86,14 +86,14 @@ def test_title_note_and_labels_are_written_within_the_page_and_no_setting_is_tou
 def test_history_draws_the_lists_against_epochs_from_one():
     figure = figures.history({**HISTORY, "learning_rate": [1e-3, 1e-3, 5e-4]}, 2)
     loss, accuracy, rate = figure.axes
-    for axes, key in ((loss, "loss"), (accuracy, "accuracy")):
+    for axes, key in ((loss, "log_loss"), (accuracy, "accuracy")):
         for label, name in (("training", key), ("validation", f"val_{key}")):
             assert lines(axes)[label].get_xdata().tolist() == [1, 2, 3]
             assert lines(axes)[label].get_ydata().tolist() == HISTORY[name]
     assert rate.get_lines()[0].get_ydata().tolist() == [1e-3, 1e-3, 5e-4]
     assert "best epoch (2)" in texts(figure)
     assert all(tick == int(tick) for tick in rate.get_xticks())
-    assert [a.get_ylabel() for a in figure.axes] == ["Loss", "Accuracy", "Learning rate"]
+    assert [a.get_ylabel() for a in figure.axes] == ["Log loss", "Accuracy", "Learning rate"]
     assert rate.get_xlabel() == "Epoch"
 
 
@@ -288,10 +288,10 @@ def test_gradcam_panels_show_each_map_relative_to_its_maximum():
 @pytest.mark.parametrize(
     "call",
     [
-        partial(figures.history, {"loss": [1.0]}),
-        partial(figures.history, {**HISTORY, "loss": [1.0]}),
+        partial(figures.history, {"log_loss": [1.0]}),
+        partial(figures.history, {**HISTORY, "log_loss": [1.0]}),
         partial(figures.history, HISTORY, 4),
-        partial(figures.history, {**HISTORY, "loss": ["a", "b", "c"]}),
+        partial(figures.history, {**HISTORY, "log_loss": ["a", "b", "c"]}),
         partial(figures.confusion_matrix, [1, 2]),
         partial(figures.confusion_matrix, [[1, 2], [-1, 0]]),
         partial(figures.confusion_matrix, [[1, 2], [1, 0]], [[1, 2], [3, 4]]),

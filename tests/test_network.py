@@ -125,3 +125,28 @@ def test_predictions_do_not_depend_on_the_batch(monkeypatch):
     np.testing.assert_allclose(prediction.predict(model, given, rows, nothing, seen.append), whole, rtol=1e-5)
     assert seen == [5, 5, 5, 5, 3]
     assert prediction.predict(model, given, rows[:0], nothing[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("architecture", ["default", "published"])
+def test_width_scales_filters_and_hidden_units_but_never_to_nothing(architecture):
+    pixels = network.measure_pixels(images(), "raw")
+
+    def units(width):
+        settings = config.Network(architecture=architecture, stretch="raw", width=width)
+        layers = network.build((75, 75, 2), settings, pixels).layers
+        return [
+            layer.kernel.shape[-1] for layer in layers if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)
+        ]
+
+    assert units(1.0) == [8, 16, 32, 64, 32, 1]
+    assert units(2.0) == [16, 32, 64, 128, 64, 1]
+    assert units(0.01) == [1] * 6
+
+
+def test_the_arcsinh_is_that_of_numpy_from_the_smallest_to_the_largest_pixels():
+    inputs = keras.Input((7,))
+    model = keras.Model(inputs, network._arcsinh(inputs))
+    x = np.array([[0.0, 1e-30, 1e-6, 0.01, 1.0, 300.0, 1e17]], np.float32)
+    for signed in (x, -x):
+        np.testing.assert_allclose(model(signed).numpy(), np.arcsinh(signed.astype(np.float64)), rtol=5e-7)
+    assert np.isfinite(model(np.full((1, 7), 3e38, np.float32)).numpy()).all()

@@ -153,3 +153,34 @@ def test_the_real_catalogue_confirms_the_leak_of_the_published_split():
     in_training = np.isin(np.unique(data.galaxies[rows.test.rows]), data.galaxies[rows.train.rows])
     assert (in_training.sum(), len(in_training)) == (1450, 1467)
     assert splits.shared_galaxies(data, splits.split_galaxies(data, config.Split())) == 0
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_folds_validate_every_galaxy_outside_the_test_once(released, count):
+    split = splits.split_galaxies(released, config.Split())
+    folds = splits.folds(released, split, count, seed=1)
+    assert len(folds) == count
+    outside = np.concatenate([split.train.rows, split.validation.rows])
+    validated = np.concatenate([fold.validation.rows for fold in folds])
+    assert (np.sort(validated) == np.sort(outside)).all()
+    for fold in folds:
+        assert fold.protocol == "galaxy"
+        assert (np.sort(np.concatenate([fold.train.rows, fold.validation.rows])) == np.sort(outside)).all()
+        assert not set(released.galaxies[fold.train.rows]) & set(released.galaxies[fold.validation.rows])
+        assert (fold.test.rows == split.test.rows).all()
+        mergers = released.labels[fold.validation.rows].mean()
+        assert mergers == pytest.approx(released.labels[outside].mean(), rel=0.1)
+
+
+def test_folds_follow_from_their_seed(released):
+    split = splits.split_galaxies(released, config.Split())
+    first, again, other = (splits.folds(released, split, 3, seed)[0].validation.rows for seed in (1, 1, 2))
+    assert (first == again).all()
+    assert set(first) != set(other)
+
+
+@pytest.mark.parametrize("count", [1, 10_000])
+def test_more_folds_than_galaxies_of_a_stage_are_refused(released, count):
+    split = splits.split_galaxies(released, config.Split())
+    with pytest.raises(InputError, match=f"folds should be 2 to .* got {count}"):
+        splits.folds(released, split, count, seed=0)

@@ -72,17 +72,17 @@ def history(
     title: str = "Training history",
     note: str | None = None,
 ) -> Figure:
-    """Draw loss and accuracy against epoch, and the learning rate in a third panel if it is there.
+    """Draw log loss and accuracy against epoch, and the learning rate in a third panel if it is there.
 
-    `history` has equally long lists `loss`, `val_loss`, `accuracy`, `val_accuracy` and perhaps
+    `history` has equally long lists `log_loss`, `val_log_loss`, `accuracy`, `val_accuracy` and perhaps
     `learning_rate`, one value an epoch; other keys are ignored. `best_epoch` counts from 1. NaN leaves a gap.
     Raises InputError for a missing key, unequal lengths or a `best_epoch` outside of the training.
     """
-    keys = ["loss", "val_loss", "accuracy", "val_accuracy"]
+    keys = ["log_loss", "val_log_loss", "accuracy", "val_accuracy"]
     expect(set(keys) <= set(history), "history", f"the keys {keys}", sorted(history))
     has_rate = "learning_rate" in history
     keys += ["learning_rate"] * has_rate
-    count = len(history["loss"])
+    count = len(history["log_loss"])
     curves = {key: numbers(f"history[{key!r}]", history[key], count) for key in keys}
     if best_epoch is not None:
         expect(1 <= best_epoch <= count, "best_epoch", f"an epoch from 1 to {count}", best_epoch)
@@ -93,7 +93,7 @@ def history(
     epochs = np.arange(1, count + 1)
     marker = "o" if count <= 30 else ""  # a lone epoch, or one between NaNs, has no line to be seen by
     line: dict[str, Any] = {"marker": marker, "markersize": 2.5, "linewidth": 1.4 if count <= 200 else 0.6}
-    for axes, key, label in zip(panels, ("loss", "accuracy"), ("Loss", "Accuracy"), strict=False):
+    for axes, key, label in zip(panels, ("log_loss", "accuracy"), ("Log loss", "Accuracy"), strict=False):
         axes.plot(epochs, curves[key], color=BLUE, label="training", **line)
         values = curves[f"val_{key}"]
         axes.plot(epochs, values, color=VERMILLION, label="validation", **line)

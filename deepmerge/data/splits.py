@@ -160,6 +160,32 @@ def split_rows(dataset: Dataset, settings: config.Split) -> Split:
     return Split("rows", *(Part(rows[indices], transforms[indices]) for indices in parts))
 
 
+def folds(dataset: Dataset, split: Split, count: int, seed: int) -> list[Split]:
+    """Part the images outside the test into `count` folds by galaxy; each validates once and trains otherwise.
+
+    The stages are spread evenly over the folds; the test part stays as it is. Raises InputError when a stage has fewer
+    galaxies than there are folds.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    rows = np.concatenate([split.train.rows, split.validation.rows])
+    transforms = np.concatenate([split.train.transforms, split.validation.transforms])
+    galaxies, first = np.unique(dataset.galaxies[rows], return_index=True)
+    stages = dataset.catalogue["stage"].to_numpy()[rows][first]
+    fewest = pd.Series(stages).value_counts().min()
+    if not 2 <= count <= fewest:
+        raise InputError(
+            f"folds should be 2 to {fewest}, the galaxies of the rarest stage outside the test, got {count}"
+        )
+
+    def part(chosen: np.ndarray) -> Part:
+        return Part(rows[chosen], transforms[chosen])
+
+    shuffled = StratifiedKFold(count, shuffle=True, random_state=seed).split(galaxies, stages)
+    validating = [np.isin(dataset.galaxies[rows], galaxies[held_out]) for _, held_out in shuffled]
+    return [Split(split.protocol, part(~chosen), part(chosen), split.test) for chosen in validating]
+
+
 def described(table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
     """The table with galaxy_id, view, stage and label of each of its rows beside it."""
     rows = table["row"].to_numpy()

@@ -1,13 +1,11 @@
 """How TensorFlow runs: decided once, before its first operation, and part of every run's record."""
 
 import logging
-import os
 
 import keras
 import tensorflow as tf
 
-from deepmerge.cores import count_cores
-from deepmerge.errors import InputError
+from deepmerge.cores import threads_each
 
 
 def prepare() -> int:
@@ -15,10 +13,7 @@ def prepare() -> int:
 
     Results repeat bit by bit for the same number only, so it is returned to be recorded.
     """
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    if told and not (told.isdecimal() and int(told)):
-        raise InputError(f"OMP_NUM_THREADS should be a whole number from 1, got {told!r}")
-    threads = int(told) if told else count_cores()
+    threads = threads_each()
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -1,4 +1,4 @@
-"""Train a network: Adam, early stopping on validation loss, the best weights kept."""
+"""Train a network: Adam, early stopping on the validation log loss, the best weights kept."""
 
 import logging
 import math
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 # 512 images of the release: enough that the median pixel is known to a fraction of a per cent, at any sample size.
 STATISTICS_VALUES = 512 * 75 * 75 * 2
+STOPPED_BY = "val_log_loss"  # without the L2 penalty of val_loss, which differs between settings
 FINAL_RATE = 0.05  # the cosine schedule ends at this share of the first learning rate
 
 
@@ -45,8 +46,9 @@ def train(
 ) -> Trained:
     """Train on the training part and stop early on the validation part; the test part is not touched.
 
-    `on_epoch` is called after each epoch with its number, from 1, and its losses and accuracies. Both classes weigh the
-    same in all validation numbers. Raises TrainingDiverged on a loss that is not finite.
+    `on_epoch` is called after each epoch with its number, from 1, and its losses and accuracies; what it raises ends
+    the training. Both classes weigh the same in all validation numbers. Raises TrainingDiverged on a loss that is not
+    finite.
     """
     training = settings.training
     keras.utils.set_random_seed(training.seed)
@@ -65,9 +67,13 @@ def train(
     model.compile(
         optimizer=keras.optimizers.Adam(_learning_rate(training, len(batches))),
         loss="binary_crossentropy",
-        weighted_metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")],
+        weighted_metrics=[
+            keras.metrics.BinaryCrossentropy(name="log_loss"),
+            keras.metrics.BinaryAccuracy(name="accuracy"),
+            keras.metrics.AUC(name="auc"),
+        ],
     )
-    stopping = keras.callbacks.EarlyStopping("val_loss", patience=training.patience, restore_best_weights=True)
+    stopping = keras.callbacks.EarlyStopping(STOPPED_BY, 0, training.patience, mode="min", restore_best_weights=True)
     watch = _Watch(on_epoch, training)
     model.fit(
         _Sequence(batches),
@@ -77,7 +83,7 @@ def train(
         shuffle=False,
         verbose=0,
     )
-    best = int(np.argmin(watch.history["val_loss"]))
+    best = int(np.argmin(watch.history[STOPPED_BY]))
     trained = network.build(shape, settings.network, pixels)
     # Early stopping restores the best weights itself only when patience ran out.
     trained.set_weights(stopping.best_weights or model.get_weights())
@@ -111,7 +117,8 @@ class _Sequence(keras.utils.PyDataset):
         return len(self.epoch)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.epoch.batch(index)
+        images, labels, weights = self.epoch.batch(index)
+        return images, labels[:, np.newaxis], weights
 
     def on_epoch_end(self) -> None:
         self.number += 1
@@ -127,8 +134,9 @@ class _Validation(keras.utils.PyDataset):
         super().__init__()
         self.images = dataset.images
         self.part = split.validation
-        self.labels = dataset.labels[self.part.rows]
-        self.weights = class_weights(self.labels)
+        labels = dataset.labels[self.part.rows]
+        self.labels = labels[:, np.newaxis].astype(np.float32)
+        self.weights = class_weights(labels)
 
     def __len__(self) -> int:
         return math.ceil(len(self.part) / self.size)
@@ -136,7 +144,7 @@ class _Validation(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         chosen = slice(index * self.size, (index + 1) * self.size)
         images = gather(self.images, self.part.rows[chosen], self.part.transforms[chosen])
-        return images, self.labels[chosen].astype(np.float32), self.weights[chosen]
+        return images, self.labels[chosen], self.weights[chosen]
 
 
 class _Watch(keras.callbacks.Callback):
