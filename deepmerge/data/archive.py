@@ -52,7 +52,7 @@ def fetch(
     """
     name, stem = release.fits_name(variant, filters), release.file_stem(variant, filters)
     fits, part = folder / name, folder / f"{name}.part"
-    with _explained_disk_errors(folder):
+    with explained_disk_errors(folder):
         if not overwrite:
             if _is_finished(folder, stem, filters):
                 logger.info("%s is already in %s: no images downloaded.", stem, folder)
@@ -117,7 +117,7 @@ def _convert(path: Path, folder: Path, name: str, stem: str, catalogue: pd.DataF
         if catalogue is not None and not released:
             raise InputError(f"The catalogue arrays belong to the released sample, but {path} is not that.")
         source = _source(name, shape[1], released, bitpix=images.header["BITPIX"])
-        with _explained_disk_errors(folder), ExitStack() as stack:
+        with explained_disk_errors(folder), ExitStack() as stack:
             # Renamed in reverse order: the sidecar, which vouches for the others, comes last.
             _write_records(stack, folder, stem, source, labels, catalogue)
             y, x = (stack.enter_context(replacing(folder / f"{stem}_{end}.npy")) for end in "yX")
@@ -126,8 +126,11 @@ def _convert(path: Path, folder: Path, name: str, stem: str, catalogue: pd.DataF
 
 
 @contextmanager
-def _open_images(path: Path) -> Iterator[tuple[Any, NDArray[np.uint8]]]:
-    """Yield the image HDU and the (N,) labels of a FITS file, its layout and length checked."""
+def open_fits(path: Path) -> Iterator[Any]:
+    """Yield the HDUs of a plain FITS file, the first one complete; sections of their data are read one by one.
+
+    Raises InputError for a file that is no plain FITS, or truncated.
+    """
     from astropy.io import fits
     from astropy.utils.exceptions import AstropyWarning
 
@@ -136,11 +139,19 @@ def _open_images(path: Path) -> Iterator[tuple[Any, NDArray[np.uint8]]]:
         # Of a truncated file astropy only warns; the checks below refuse it.
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", AstropyWarning)
-        try:
+        with _explained_format_errors(path):
             # Sections of an unmapped file are read one by one: memory stays flat.
             hdus = stack.enter_context(fits.open(path, memmap=False))
+            _check_complete(path, hdus[0])
+        yield hdus
+
+
+@contextmanager
+def _open_images(path: Path) -> Iterator[tuple[Any, NDArray[np.uint8]]]:
+    """Yield the image HDU and the (N,) labels of a FITS file, its layout and length checked."""
+    with open_fits(path) as hdus:
+        with _explained_format_errors(path):
             images = hdus[0]
-            _check_complete(path, images)
             if len(hdus) < 2 or len(images.shape) != 4 or min(images.shape[2:]) < dataset.SMALLEST_SIDE:
                 found = "; ".join(f"{hdu[3]} {hdu[5]}" for hdu in hdus.info(output=False))
                 raise InputError(
@@ -150,11 +161,19 @@ def _open_images(path: Path) -> Iterator[tuple[Any, NDArray[np.uint8]]]:
                 )
             _check_complete(path, hdus[1])
             labels = _labels(path, hdus[1], images.shape[0])
-        except InputError:
-            raise
-        except (OSError, TypeError, ValueError, KeyError, fits.VerifyError) as error:
-            raise InputError(f"Expected a FITS file, but {path} cannot be read as one: {error}.") from error
         yield images, labels
+
+
+@contextmanager
+def _explained_format_errors(path: Path) -> Iterator[None]:
+    from astropy.io import fits
+
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, TypeError, ValueError, KeyError, fits.VerifyError) as error:
+        raise InputError(f"Expected a FITS file, but {path} cannot be read as one: {error}.") from error
 
 
 def _check_plain_fits(path: Path) -> None:
@@ -315,7 +334,8 @@ def _join(base: str, name: str) -> str:
 
 
 @contextmanager
-def _explained_disk_errors(folder: Path) -> Iterator[None]:
+def explained_disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what a full, missing or protected disk raises into an InputError."""
     try:
         yield
     except OSError as error:

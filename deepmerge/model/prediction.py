@@ -1,8 +1,11 @@
 """Probabilities of a trained network for rows of images."""
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import keras
 import numpy as np
@@ -11,7 +14,11 @@ import tensorflow as tf
 from deepmerge.data.batches import gather
 from deepmerge.progress import Advance
 
-BATCH_PIXELS = 256 * 75 * 75  # 256 images of the release; larger batches gain nothing on a CPU
+BATCH_PIXELS = 128 * 75 * 75  # 128 images of the release; larger batches gain nothing on a CPU
+WORKERS = 2  # batches under way at a time: one is read and turned while the other is in the network
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def load(path: Path) -> keras.Model:
@@ -21,10 +28,15 @@ def load(path: Path) -> keras.Model:
 
 def batches(images: np.ndarray, rows: np.ndarray, transforms: np.ndarray) -> Iterator[np.ndarray]:
     """Batches (b, H, W, F) float32 of the given rows of images (N, F, H, W), each turned by its transform."""
-    size = max(1, BATCH_PIXELS // int(np.prod(images.shape[2:])))
+    size = batch_size(images.shape)
     for start in range(0, len(rows), size):
         chosen = slice(start, start + size)
         yield gather(images, rows[chosen], transforms[chosen])
+
+
+def batch_size(shape: tuple[int, ...]) -> int:
+    """How many images of an array (N, F, H, W) go into a batch."""
+    return max(1, BATCH_PIXELS // max(1, int(np.prod(shape[2:]))))
 
 
 @lru_cache(maxsize=8)
@@ -45,10 +57,44 @@ def predict(
     `advance` is called with the number of images after each batch.
     """
     score = _compiled(model)
+    size = batch_size(images.shape)
+    parts = [slice(start, start + size) for start in range(0, len(rows), size)]
     probabilities = np.empty(len(rows))
-    start = 0
-    for batch in batches(images, rows, transforms):
-        probabilities[start : start + len(batch)] = score(batch)[:, 0]
-        start += len(batch)
-        advance(len(batch))
+
+    def work(part: slice) -> np.ndarray:
+        return score(gather(images, rows[part], transforms[part])).numpy()[:, 0]
+
+    for part, found in zip(parts, _side_by_side(work, parts), strict=True):
+        probabilities[part] = found
+        advance(len(found))
     return probabilities
+
+
+def predict_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Merger probability of images that come in pieces (n, F, H, W) of any numeric type, (n,) float64 for each piece.
+
+    NaN where a pixel is NaN or beyond float32, the network's type, which could swallow it without a sign. Flat in
+    memory: a few pieces are held at a time.
+    """
+    score = _compiled(model)
+
+    def work(piece: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            batch = gather(piece, np.arange(len(piece)))
+        probabilities = score(batch).numpy()[:, 0].astype(np.float64)
+        probabilities[~np.isfinite(batch).all(axis=(1, 2, 3))] = np.nan
+        return probabilities
+
+    return _side_by_side(work, pieces)
+
+
+def _side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield `work(item)` of each item in order, WORKERS of them under way; items are taken as they are needed."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > WORKERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

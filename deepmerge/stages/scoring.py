@@ -1,0 +1,122 @@
+"""Score images of any number with a trained model."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+
+from deepmerge.data.archive import explained_disk_errors
+from deepmerge.data.image_file import open_images
+from deepmerge.errors import InputError
+from deepmerge.files import replacing
+from deepmerge.model import devices, prediction
+from deepmerge.progress import progress_bar
+from deepmerge.stages.common import Results
+from deepmerge.tracking import runs
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".parquet", ".csv")
+GROUP = 1 << 16  # rows written at a time
+
+Write = Callable[[np.ndarray, np.ndarray], None]
+
+
+def predict(images: Path, model: str, out: Path) -> Results:
+    """Write the merger probability of every image in an npy or FITS file (N, F, H, W) to `out`, a Parquet or CSV file.
+
+    Columns `row` (from 0) and `probability`, undefined where an image has NaN or infinite pixels. A Parquet file tells
+    of the model in its metadata: `model` as given, `run_id`, and `data_fingerprint` of the training data. `model` is
+    what `runs.find` takes, without 'last'. Raises InputError for other files, images of another shape than the
+    model's and a place that cannot be written to; then an older `out` stays as it was.
+    """
+    _check_out(out)
+    if model == runs.LAST:
+        raise InputError(
+            "model should be a run id, a models:/ URI or a run.json: 'last' is the newest of a data set, and images "
+            "alone do not say of which; 'deepmerge models' lists what there is"
+        )
+    devices.prepare()
+    with open_images(images) as file:
+        run = runs.find(model, "DATASET")
+        network = prediction.load(runs.model_file(run))
+        height, width, filters = network.input_shape[1:]
+        file.require((filters, height, width))
+        told = {"model": model, "run_id": run.info.run_id}
+        told["data_fingerprint"] = run.data.tags.get("data_fingerprint", "unknown")
+        scores = prediction.predict_pieces(network, file.pieces(prediction.batch_size(file.shape)))
+        counted = _Summary()
+        with (
+            explained_disk_errors(out.parent),
+            replacing(out) as aside,
+            _table(aside, told) as write,
+            progress_bar(f"Scoring {images.name}", file.shape[0]) as advance,
+        ):
+            for start, group in _grouped(scores, advance):
+                write(np.arange(start, start + len(group)), group)
+                counted.add(group)
+    if counted.undefined:
+        log.warning(
+            "%d of %d images have NaN or infinite pixels; their probability is left undefined",
+            counted.undefined,
+            counted.images,
+        )
+    return {"run_id": run.info.run_id, **counted.results(), "written": str(out)}
+
+
+class _Summary:
+    """Counts over all probabilities, of which none is kept."""
+
+    def __init__(self) -> None:
+        self.images = self.undefined = self.mergers = 0
+        self.sum = 0.0
+
+    def add(self, probabilities: np.ndarray) -> None:
+        known = probabilities[~np.isnan(probabilities)]
+        self.images += len(probabilities)
+        self.undefined += len(probabilities) - len(known)
+        self.mergers += int((known >= 0.5).sum())
+        self.sum += float(known.sum())
+
+    def results(self) -> Results:
+        known = self.images - self.undefined
+        shares = (self.sum / known, self.mergers / known) if known else (np.nan, np.nan)
+        return {"images": self.images, "mean_probability": shares[0], "share_above_0.5": shares[1]}
+
+
+def _check_out(out: Path) -> None:
+    if out.suffix not in SUFFIXES or out.is_dir():
+        raise InputError(f"out should be a file ending in {' or '.join(SUFFIXES)}, got {out}")
+
+
+def _grouped(scores: Iterator[np.ndarray], advance: Callable[..., None]) -> Iterator[tuple[int, np.ndarray]]:
+    """Join probabilities to groups of about GROUP images; yields the first row of each and its values."""
+    start, held = 0, [np.empty(0)]
+    for found in scores:
+        advance(len(found))
+        held.append(found)
+        if sum(map(len, held)) >= GROUP:
+            group = np.concatenate(held)
+            yield start, group
+            start, held = start + len(group), [np.empty(0)]
+    yield start, np.concatenate(held)
+
+
+@contextmanager
+def _table(path: Path, metadata: dict[str, str]) -> Iterator[Write]:
+    """Yield what appends rows and probabilities to a new table; its suffix chooses CSV or Parquet."""
+    if path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            file.write("row,probability\n")
+            yield lambda rows, probabilities: pd.DataFrame({"row": rows, "probability": probabilities}).to_csv(
+                file, header=False, index=False
+            )
+        return
+    schema = pa.schema([("row", pa.int64()), ("probability", pa.float64())], metadata)
+    with parquet.ParquetWriter(path, schema) as writer:
+        yield lambda rows, probabilities: writer.write_table(pa.table([rows, probabilities], schema=schema))

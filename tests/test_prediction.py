@@ -1,0 +1,90 @@
+import threading
+
+import keras
+import numpy as np
+import pytest
+
+from deepmerge.data.batches import gather
+from deepmerge.model import prediction
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((32, 32, 2)),
+            layers.Conv2D(3, 5, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(1, "sigmoid"),
+        ]
+    )
+
+
+@pytest.fixture
+def few_at_a_time(monkeypatch):
+    monkeypatch.setattr(prediction, "BATCH_PIXELS", 4 * 32 * 32)
+
+
+IMAGES = np.random.default_rng(0).normal(0, 3, (23, 2, 32, 32))
+
+
+def all_at_once(model, rows, transforms):
+    return np.asarray(model(gather(IMAGES, rows, transforms), training=False))[:, 0]
+
+
+def test_batches_change_no_number_and_keep_the_order(model, few_at_a_time):
+    rows, transforms = np.array([7, 3, 22, *range(20), 7]), np.arange(24) % 8
+    steps = []
+    found = prediction.predict(model, IMAGES, rows, transforms, steps.append)
+    np.testing.assert_allclose(found, all_at_once(model, rows, transforms), atol=1e-6)
+    assert found.dtype == np.float64
+    assert (sum(steps), max(steps)) == (24, 4)
+    assert prediction.predict(model, IMAGES, rows[:0], transforms[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("sizes", [[23], [1] * 23, [0, 5, 17, 1]])
+def test_pieces_give_the_numbers_of_the_whole(model, sizes):
+    pieces = np.split(IMAGES, np.cumsum(sizes)[:-1])
+    found = list(prediction.predict_pieces(model, pieces))
+    assert [len(piece) for piece in found] == sizes
+    np.testing.assert_allclose(np.concatenate(found), all_at_once(model, np.arange(23), None), atol=1e-6)
+
+
+@pytest.mark.parametrize("pixel", [np.nan, np.inf, -np.inf, 1e300])
+def test_an_image_with_a_pixel_that_is_not_finite_is_undefined_and_the_others_are_scored(model, pixel):
+    images = IMAGES.copy()
+    images[[2, 9], 1, 30, 5] = pixel
+    [found] = prediction.predict_pieces(model, [images])
+    assert np.flatnonzero(np.isnan(found)).tolist() == [2, 9]
+    others = np.delete(np.arange(23), [2, 9])
+    np.testing.assert_allclose(found[others], all_at_once(model, others, None), atol=1e-6)
+
+
+def test_no_more_pieces_are_taken_than_are_under_way(model):
+    taken, done = 0, 0
+    ahead = []
+
+    def pieces():
+        nonlocal taken
+        for _ in range(20):
+            taken += 1
+            ahead.append(taken - done)
+            yield IMAGES[:1]
+
+    for _ in prediction.predict_pieces(model, pieces()):
+        done += 1
+    assert done == 20
+    assert max(ahead) <= prediction.WORKERS + 2
+
+
+def test_a_failure_while_reading_ends_the_work_and_its_threads(model):
+    def pieces():
+        yield IMAGES[:5]
+        raise OSError("the disk is gone")
+
+    before = threading.active_count()
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(prediction.predict_pieces(model, pieces()))
+    assert threading.active_count() <= before

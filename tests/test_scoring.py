@@ -1,0 +1,296 @@
+import json
+import logging
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+from pyarrow import parquet
+
+from deepmerge import config, stages
+from deepmerge.data.image_file import open_images
+from deepmerge.errors import InputError
+from deepmerge.model import devices
+from deepmerge.stages import scoring
+from deepmerge.tracking import plugin, runs
+
+devices.prepare()
+
+IMAGES = np.random.default_rng(0).normal(0, 3, (23, 2, 32, 32)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A saved network that was not trained, and its file."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((32, 32, 2)), keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")]
+    model = keras.Sequential(layers)
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    model.save(path)
+    return model, path
+
+
+@pytest.fixture
+def score(network, tmp_path, monkeypatch):
+    """`predict` with that network in place of a run of MLflow."""
+    run = SimpleNamespace(info=SimpleNamespace(run_id="a" * 32), data=SimpleNamespace(tags={"data_fingerprint": "f1"}))
+    monkeypatch.setattr(runs, "find", lambda model, dataset: run)
+    monkeypatch.setattr(runs, "model_file", lambda found: network[1])
+
+    def call(images=IMAGES, out="scores.parquet", model="models:/any@champion"):
+        path = tmp_path / "images.npy"
+        np.save(path, images)
+        return stages.predict(path, model, tmp_path / out)
+
+    return call
+
+
+def expected(network, images=IMAGES):
+    return np.asarray(network[0](np.moveaxis(images, 1, -1), training=False))[:, 0]
+
+
+def test_every_image_gets_a_row_with_its_probability(score, network, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "GROUP", 5)
+    monkeypatch.setattr("deepmerge.model.prediction.BATCH_PIXELS", 3 * 32 * 32)
+    results = score()
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    assert {name: str(kind) for name, kind in table.dtypes.items()} == {"row": "int64", "probability": "float64"}
+    assert table["row"].tolist() == list(range(23))
+    np.testing.assert_allclose(table["probability"], expected(network), atol=1e-6)
+    assert parquet.ParquetFile(tmp_path / "scores.parquet").num_row_groups > 3
+    assert results["images"] == 23
+    assert results["mean_probability"] == pytest.approx(expected(network).mean())
+    assert results["share_above_0.5"] == pytest.approx((expected(network) >= 0.5).mean())
+    assert results["written"] == str(tmp_path / "scores.parquet")
+
+
+def test_csv_and_parquet_hold_the_same_numbers(score, tmp_path):
+    score()
+    score(out="scores.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "scores.csv"), pd.read_parquet(tmp_path / "scores.parquet"))
+
+
+def test_the_parquet_file_tells_which_model_it_was(score, tmp_path):
+    score()
+    told = parquet.read_schema(tmp_path / "scores.parquet").metadata
+    assert told == {b"model": b"models:/any@champion", b"run_id": b"a" * 32, b"data_fingerprint": b"f1"}
+
+
+def test_images_with_undefined_pixels_are_left_undefined_and_counted_in_one_warning(score, network, tmp_path, caplog):
+    images = IMAGES.copy()
+    images[[3, 20], 0, 5, 5] = np.nan, np.inf
+    with caplog.at_level(logging.WARNING, logger="deepmerge"):
+        results = score(images)
+        score(images, "scores.csv")
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 of 23 images have NaN or infinite pixels; their probability is left undefined"
+    ] * 2
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    assert table["row"][table["probability"].isna()].tolist() == [3, 20]
+    assert (tmp_path / "scores.csv").read_text().splitlines()[4] == "3,"
+    known = np.delete(np.arange(23), [3, 20])
+    np.testing.assert_allclose(table["probability"][known], expected(network)[known], atol=1e-6)
+    assert results["mean_probability"] == pytest.approx(expected(network)[known].mean())
+
+
+@pytest.mark.parametrize("out", ["scores.parquet", "scores.csv"])
+def test_no_image_makes_a_table_without_rows(score, tmp_path, out):
+    results = score(IMAGES[:0], out)
+    table = (pd.read_csv if out.endswith("csv") else pd.read_parquet)(tmp_path / out)
+    assert (len(table), list(table)) == (0, ["row", "probability"])
+    assert results["images"] == 0
+    assert np.isnan(results["mean_probability"])
+
+
+@pytest.mark.parametrize("out", ["scores.npy", "scores", "scores.parquet.gz", "folder.csv"])
+def test_another_suffix_is_refused_before_anything_is_read(tmp_path, out):
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(InputError, match=r"should be a file ending in \.parquet or \.csv, got "):
+        stages.predict(tmp_path / "nowhere.npy", "models:/none@champion", tmp_path / out)
+
+
+def test_the_last_model_of_no_data_set_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"'last' is the newest of a data set.*deepmerge models"):
+        stages.predict(tmp_path / "nowhere.npy", "last", tmp_path / "scores.csv")
+
+
+def test_images_channels_last_are_refused_and_an_older_table_stays(score, tmp_path):
+    (tmp_path / "scores.csv").write_text("older\n")
+    with pytest.raises(InputError, match=r"should have shape \(N, 2, 32, 32\).*channels last: save np\.moveaxis"):
+        score(np.moveaxis(IMAGES, 1, -1), "scores.csv")
+    assert (tmp_path / "scores.csv").read_text() == "older\n"
+
+
+@pytest.mark.parametrize("out", ["scores.parquet", "scores.csv"])
+def test_a_failure_half_way_leaves_the_older_table_and_nothing_else(score, tmp_path, monkeypatch, out):
+    score(out=out)
+    before = (tmp_path / out).read_bytes()
+    monkeypatch.setattr(scoring, "GROUP", 5)
+    monkeypatch.setattr("deepmerge.model.prediction.BATCH_PIXELS", 3 * 32 * 32)
+
+    @contextmanager
+    def stopping(path):
+        with open_images(path) as file:
+
+            def read(part):
+                if part.start >= 15:
+                    raise KeyboardInterrupt
+                return file.read(part)
+
+            yield replace(file, read=read)
+
+    monkeypatch.setattr(scoring, "open_images", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        score(out=out)
+    assert (tmp_path / out).read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["images.npy", out])
+
+
+def test_a_full_disk_is_said_in_one_line(score, tmp_path, monkeypatch):
+    def full(self, table):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(parquet.ParquetWriter, "write_table", full)
+    with pytest.raises(InputError, match=r"Cannot write to .*: No space left on device\. Free some space"):
+        score()
+    assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
+
+
+# With a trained model
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Folder and address of an MLflow store."""
+    folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    MlflowClient(uri).create_experiment(plugin.EXPERIMENT, (folder / "artifacts").as_uri())
+    return folder, uri
+
+
+@pytest.fixture
+def trained(store, write_sample, monkeypatch):
+    """The run of a model of the small sample, registered as champion, and the file of its images."""
+    folder, uri = store
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+    mlflow.set_tracking_uri(uri)
+    used = config.load(str(write_sample()), {"epochs": 2, "batch_size": 16})
+    noted = folder / "run.json"
+    if not noted.exists():
+        results = stages.train(used, out=folder)
+        stages.evaluate("tiny", results["run_id"])
+        client = MlflowClient()
+        run = client.get_run(results["run_id"])
+        client.create_registered_model("deepmerge-tiny")
+        model_id = run.outputs.model_outputs[0].model_id
+        version = client.create_model_version("deepmerge-tiny", f"models:/{model_id}", run_id=run.info.run_id)
+        client.set_registered_model_alias("deepmerge-tiny", "champion", version.version)
+    yield json.loads(noted.read_text())["run_id"], used.data.images
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.slow
+def test_a_model_is_found_by_all_its_names_and_gives_the_numbers_of_evaluate(trained, store, tmp_path):
+    run_id, images = trained
+    judged = pd.read_parquet(runs.read_artifact(MlflowClient().get_run(run_id), "predictions.parquet"))
+    assert (judged["transform"] == 0).all()
+    for name in (run_id, "models:/deepmerge-tiny@champion", "models:/deepmerge-tiny/1", str(store[0] / "run.json")):
+        results = stages.predict(images, name, tmp_path / "scores.parquet")
+        assert results["run_id"] == run_id
+        table = pd.read_parquet(tmp_path / "scores.parquet")
+        again = table["probability"].to_numpy()[judged["row"]]
+        np.testing.assert_allclose(again, judged["probability"], atol=1e-6)
+    told = parquet.read_schema(tmp_path / "scores.parquet").metadata
+    assert told[b"data_fingerprint"].decode() == MlflowClient().get_run(run_id).data.tags["data_fingerprint"]
+
+
+def command(*words, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "deepmerge", *words], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+def test_the_command_prints_what_it_found_and_where_it_is(trained, tmp_path):
+    run_id, images = trained
+    done = command("predict", str(images), "--model", "models:/deepmerge-tiny@champion", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    printed = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert (printed["run_id"], printed["images"], printed["written"]) == (run_id, "120", "scores.parquet")
+    assert {"mean_probability", "share_above_0.5"} <= set(printed)
+    assert len(pd.read_parquet(tmp_path / "scores.parquet")) == 120
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "Missing option '--model'"),
+        (["--model", "models:/deepmerge-none@champion"], "model should exist in"),
+    ],
+)
+def test_wrong_words_end_with_two_and_one_line(trained, tmp_path, words, said):
+    done = command("predict", str(trained[1]), *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("scores*"))
+
+
+PEAK = """
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from deepmerge import stages
+stages.predict(Path(sys.argv[1]), sys.argv[2], Path("scores.parquet"))
+print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell the peak of memory")
+@pytest.mark.parametrize("suffix", ["npy", "fits"])
+def test_memory_does_not_grow_with_the_number_of_images(trained, tmp_path, suffix):
+    peaks = []
+    for count in (2_000, 20_000):
+        path = tmp_path / f"{count}.{suffix}"
+        write_sparse(path, (count, 2, 32, 32))
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, str(path), trained[0]],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks.append(int(done.stdout) / 1024)
+        assert len(pd.read_parquet(tmp_path / "scores.parquet")) == count
+    grown = 0.9 * path.stat().st_size / 2**20
+    assert grown > 100
+    assert peaks[1] - peaks[0] < 0.35 * grown
+
+
+def write_sparse(path, shape):
+    """A file of zeros that take no room on the disk."""
+    if path.suffix == ".npy":
+        np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        return
+    cards = ["SIMPLE  =                    T", f"BITPIX  = {-32:20}", f"NAXIS   = {len(shape):20}"]
+    cards += [f"NAXIS{axis}  = {length:20}" for axis, length in enumerate(reversed(shape), 1)]
+    header = "".join(card.ljust(80) for card in [*cards, "END"])
+    path.write_text(header.ljust(2880))
+    size = 4 * int(np.prod(shape))
+    os.truncate(path, 2880 + -(-size // 2880) * 2880)
