@@ -3,3 +3,7 @@
 
 class InputError(ValueError):
     """Wrong input. The message says what was expected, what was received, and how to mend it (exit status 2)."""
+
+
+class Refused(Exception):
+    """A promotion that its gate refused. The message says why and how to go on (exit status 3)."""

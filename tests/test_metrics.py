@@ -13,6 +13,7 @@ from deepmerge.analysis.metrics import (
     Estimate,
     _resampled_galaxies,
     _Sample,
+    difference,
     evaluate,
     flat,
     point_metrics,
@@ -266,6 +267,100 @@ def test_memory_stays_small_for_large_samples():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 150e6
+
+
+# --- differences of two models ------------------------------------------------------------------------------
+
+
+def two_models(*, shared, decimals=None):
+    """Labels, the scores of two models with `shared` errors in common, galaxies."""
+    y, p, galaxy = predictions(shared=shared, scatter=0.3)
+    logit = np.log(p / (1 - p))
+    rng = np.random.default_rng(8)
+    ours = 1 / (1 + np.exp(-logit - 0.5 * (2 * y - 1) - rng.normal(scale=0.3, size=len(y))))
+    return y, (ours if decimals is None else ours.round(decimals)), p, galaxy
+
+
+@pytest.mark.parametrize("decimals", [None, 1])
+def test_the_paired_interval_equals_a_loop_of_scikit_learn_over_the_same_galaxies(decimals):
+    y, ours, theirs, galaxy = (one[:160] for one in two_models(shared=1.0, decimals=decimals))
+    found = difference(y, ours, theirs, galaxy, resamples=40, seed=3)
+    number = np.unique(galaxy, return_inverse=True)[1]
+    (weights,) = _resampled_galaxies(_Sample(y, theirs, galaxy, 0.5), 40, 3)
+
+    def slow(w):
+        a, b = by_scikit_learn(y, ours, w), by_scikit_learn(y, theirs, w)
+        return {name: a[name] - b[name] for name in a}
+
+    loop = [slow(row[number]) for row in weights]
+    point = slow(np.ones(len(y)))
+    assert set(found) == set(point)
+    for name, estimate in found.items():
+        ends = np.quantile([measured[name] for measured in loop], [0.025, 0.975])
+        np.testing.assert_allclose(estimate, [point[name], *ends], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_a_model_does_not_differ_from_itself_at_all():
+    y, p, galaxy = predictions(decimals=2)
+    assert set(difference(y, p, p.copy(), galaxy, resamples=50).values()) == {Estimate(0, 0, 0)}
+
+
+def test_swapping_the_models_flips_the_difference():
+    y, ours, theirs, galaxy = two_models(shared=1.0)
+    forth = difference(y, ours, theirs, galaxy, resamples=50)
+    back = difference(y, theirs, ours, galaxy, resamples=50)
+    for name, (value, low, high) in forth.items():
+        np.testing.assert_allclose(back[name], (-value, -high, -low), rtol=1e-12, atol=1e-15, err_msg=name)
+
+
+def test_what_is_hard_for_both_models_cancels():
+    y, ours, theirs, galaxy = two_models(shared=2.0)
+    paired = difference(y, ours, theirs, galaxy)
+    alone = [evaluate(y, p, galaxy).metrics for p in (ours, theirs)]
+    for name in ("auc", "balanced_accuracy", "brier", "log_loss"):
+        unpaired = np.hypot(*(one[name].high - one[name].low for one in alone))
+        assert paired[name].high - paired[name].low < 0.6 * unpaired, name
+        assert paired[name].value == pytest.approx(alone[0][name].value - alone[1][name].value), name
+
+
+def test_models_with_nothing_in_common_gain_nothing_from_pairing():
+    y, _, galaxy = predictions()
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.uniform(size=(2, len(y)))
+    paired = difference(y, ours, theirs, galaxy)["auc"]
+    alone = [evaluate(y, p, galaxy).metrics["auc"] for p in (ours, theirs)]
+    unpaired = np.hypot(*(one.high - one.low for one in alone))
+    assert paired.high - paired.low == pytest.approx(unpaired, rel=0.15)
+
+
+def test_equally_good_models_are_told_apart_about_as_seldom_as_the_interval_says():
+    told_apart = 0
+    for seed in range(60):
+        y, p, galaxy = predictions(seed=seed)
+        rng = np.random.default_rng(seed)
+        ours, theirs = np.clip(p + rng.normal(scale=0.2, size=(2, len(y))), 0, 1)
+        _, low, high = difference(y, ours, theirs, galaxy, resamples=200)["auc"]
+        told_apart += not low <= 0 <= high
+    assert told_apart <= 8
+
+
+def test_a_difference_from_what_is_not_defined_is_not_defined():
+    y, p, galaxy = predictions()
+    found = difference(y, p, np.full(len(y), 0.1), galaxy, resamples=20)  # which predicts no merger at all
+    assert np.isnan(found["purity"]).all()
+    assert found["auc"].value == pytest.approx(point_metrics(y, p)["auc"] - 0.5)
+    one = (y == 0) | (galaxy == galaxy[y == 1][0])
+    alone = difference(y[one], p[one], p[one] / 2, galaxy[one])["brier"]
+    assert np.isfinite(alone.value)
+    assert np.isnan(alone[1:]).all()
+
+
+def test_both_models_need_scores_of_all_images():
+    y, p, galaxy = predictions()
+    with pytest.raises(InputError, match="one length"):
+        difference(y, p, p[:-1], galaxy)
+    with pytest.raises(InputError, match=r"\[0, 1\], got nan"):
+        difference(y, p, np.full(len(y), np.nan), galaxy)
 
 
 # --- curves ------------------------------------------------------------------------------------------------

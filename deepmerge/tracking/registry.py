@@ -1,0 +1,239 @@
+"""The model registry: a registered model for each data set, a version for each run, aliases for the champions."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion as Version
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+from deepmerge import config
+from deepmerge.errors import InputError
+from deepmerge.tracking import mutex, runs
+
+PREFIX = "deepmerge-"
+CHAMPION, PREVIOUS = "champion", "previous"
+# What a version takes over from its run, where the run has it.
+TAGS = ("dataset", "data_source", "data_fingerprint", "split", "split_fingerprint", "git_commit", "git_dirty")
+SETTINGS = ("dropout", "l2", "learning_rate", "params", "study")
+HEADLINE = {"test_auc": "test AUC", "test_balanced_accuracy": "balanced accuracy"}
+LOOKS, LOOKED_AT = "test_looks", "test_images"
+VERDICT = "promotion_"  # how the tags of the last verdict begin
+
+
+def register(run: runs.Run) -> Version:
+    """The version of a trained run in ``deepmerge-<dataset>``, made if need be, its tags those of the run by now.
+
+    Raises InputError when the run holds no model.
+    """
+    client = MlflowClient()
+    run = client.get_run(run.info.run_id)
+    runs.model_file(run)  # says what is wrong with a run that has no model
+    model_id = _model_id(run)
+    name = PREFIX + run.data.tags["dataset"]
+    tags, description = _tags(run), _description(run)
+    with mutex.only_one(name):
+        version = next(iter(_versions(f"name = '{name}' and run_id = '{run.info.run_id}'")), None)
+        if version is None:
+            with suppress(MlflowException):  # it exists, or else the next line says what is wrong
+                client.create_registered_model(name, {"dataset": run.data.tags["dataset"]})
+            version = client.create_model_version(
+                name,
+                f"models:/{model_id}",
+                run.info.run_id,
+                tags,
+                description=description,
+                await_creation_for=0,  # it is there; MLflow would say that it waits
+                model_id=model_id,
+            )
+            _link(client, model_id, version)
+        else:
+            _tag(version, {key: value for key, value in tags.items() if version.tags.get(key) != value})
+            client.update_model_version(name, version.version, description)
+    return client.get_model_version(name, version.version)
+
+
+def champion(name: str) -> Version | None:
+    """The reigning version of a registered model."""
+    return _aliased(name, CHAMPION)
+
+
+def crown(version: Version, reigning: Version | None) -> bool:
+    """Make `version` champion in place of `reigning`, which becomes the previous one.
+
+    False, and nothing is changed, when another than `reigning` has become champion meanwhile.
+    """
+    client = MlflowClient()
+    with mutex.only_one(version.name):
+        now = champion(version.name)
+        if (now and now.version) != (reigning and reigning.version):
+            return False
+        if now is not None:
+            client.set_registered_model_alias(version.name, PREVIOUS, now.version)
+        client.set_registered_model_alias(version.name, CHAMPION, version.version)
+    return True
+
+
+def rollback(dataset: str) -> dict[str, str]:
+    """Swap the champion of a data set and the version that was champion before it; a second time swaps back.
+
+    Raises InputError when there is none.
+    """
+    runs.connect()
+    client = MlflowClient()
+    name = PREFIX + config.name_of(dataset)
+    with mutex.only_one(name):
+        now, before = champion(name), _aliased(name, PREVIOUS)
+        if now is None or before is None or now.version == before.version:
+            found = "no champion" if now is None else f"champion version {now.version} and no previous one"
+            raise InputError(
+                f"a rollback needs a champion of {name} and the one before it, found {found} in "
+                f"{mlflow.get_tracking_uri()}; 'deepmerge promote {dataset}' makes champions"
+            )
+        client.set_registered_model_alias(name, CHAMPION, before.version)
+        client.set_registered_model_alias(name, PREVIOUS, now.version)
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    _tag(before, {"rollback": f"{when}: champion again in place of version {now.version}"})
+    _tag(now, {"rollback": f"{when}: version {before.version} is champion again"})
+    return {"model": name, CHAMPION: f"version {before.version}", PREVIOUS: f"version {now.version}"}
+
+
+def behind(version: Version) -> tuple[runs.Run, Path]:
+    """The run of a version and the local path of its Keras file. Raises InputError where either was deleted."""
+    try:
+        run = MlflowClient().get_run(version.run_id)
+        deleted = run.info.lifecycle_stage == "deleted"
+        path = runs.model_file(run)
+        problem = f"run {version.run_id} was deleted" * deleted or f"there is no file {path}" * (not path.exists())
+    except (MlflowException, OSError) as error:
+        problem = " ".join(str(error).split()).rstrip(".")
+    if problem:
+        raise InputError(
+            f"{version.name} version {version.version}, the champion, should have its run and its model, but: "
+            f"{problem}; bring them back ('mlflow runs restore'), or replace it with --rollback or --force REASON"
+        )
+    return run, path
+
+
+def record(version: Version, verdict: Mapping[str, object], folder: Path) -> None:
+    """Put a verdict into tags of a version and its run, in place of an earlier one, and its files beside the model.
+
+    The run is to be open.
+    """
+    client = MlflowClient()
+    run = client.get_run(version.run_id)
+    tags = {f"{VERDICT}{name}": str(value) for name, value in verdict.items()}
+    for old in (tag for tag in run.data.tags if tag.startswith(VERDICT) and tag not in tags):
+        client.delete_tag(version.run_id, old)
+    mlflow.set_tags(tags)
+    known = client.get_model_version(version.name, version.version).tags
+    for old in (tag for tag in known if tag.startswith(VERDICT) and tag not in tags):
+        client.delete_model_version_tag(version.name, version.version, old)
+    _tag(version, tags)
+    client.log_model_artifacts(_model_id(run), str(folder))
+
+
+def look(run: runs.Run, images: str) -> int:
+    """Count one more look at test images for the sake of a promotion; how many there have been with it, of all runs.
+
+    `images` is a fingerprint of these images. Counted where it happens, in tags of the run.
+    """
+    run_id = run.info.run_id
+    client = MlflowClient()
+    with mutex.only_one("looks"):
+        condition = f"tags.{LOOKED_AT} = '{images}'"
+        found = mlflow.search_runs(search_all_experiments=True, filter_string=condition, output_format="list")
+        so_far = {one.info.run_id: int(one.data.tags[LOOKS]) for one in found}
+        client.set_tag(run_id, LOOKS, str(so_far.get(run_id, 0) + 1))
+        client.set_tag(run_id, LOOKED_AT, images)
+    return sum(so_far.values()) + 1
+
+
+def listing(dataset: str | None = None) -> list[dict[str, str]]:
+    """One line of texts for each registered version, of all data sets or of one, the newest first."""
+    runs.connect()
+    wanted = None if dataset is None else PREFIX + config.name_of(dataset)
+    lines = []
+    for model in mlflow.search_registered_models(filter_string=f"name LIKE '{PREFIX}%'", order_by=["name"]):
+        if wanted not in (None, model.name) or not model.name.startswith(PREFIX):
+            continue
+        versions = _versions(f"name = '{model.name}'")
+        for version in sorted(versions, key=lambda version: -int(version.version)):
+            aliases = [alias for alias, number in model.aliases.items() if int(number) == int(version.version)]
+            created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
+            lines.append(
+                {
+                    "model": model.name,
+                    "version": str(version.version),
+                    "aliases": ", ".join(sorted(aliases)),
+                    **{name: _interval(version.tags, name) for name in HEADLINE},
+                    "split": version.tags.get("split", ""),
+                    "data_source": version.tags.get("data_source", ""),
+                    "decision": version.tags.get(f"{VERDICT}decision", ""),
+                    "created": created.strftime("%Y-%m-%dT%H:%MZ"),
+                    "run_id": version.run_id or "",
+                }
+            )
+    return lines
+
+
+def _model_id(run: runs.Run) -> str:
+    return str(run.outputs.model_outputs[0].model_id)
+
+
+def _tag(version: Version, tags: Mapping[str, str]) -> None:
+    for key, value in tags.items():
+        MlflowClient().set_model_version_tag(version.name, version.version, key, value)
+
+
+def _tags(run: runs.Run) -> dict[str, str]:
+    known = {**run.data.tags, **run.data.params}
+    measured = [f"{name}{end}" for name in HEADLINE for end in ("", "_low", "_high")]
+    return {
+        **{name: known[name] for name in (*TAGS, *SETTINGS) if name in known},
+        **{name: f"{run.data.metrics[name]:.4f}" for name in measured if name in run.data.metrics},
+    }
+
+
+def _description(run: runs.Run) -> str:
+    """What the version's page in the UI says first, in Markdown."""
+    tags = _tags(run)
+    measured = [f"{words} {_interval(tags, name)}" for name, words in HEADLINE.items() if name in tags]
+    settings = [f"{name} {tags[name]}" for name in SETTINGS if name in tags]
+    return (
+        f"Network for **{tags['dataset']}** images ({tags.get('data_source')}), split by {tags.get('split')}: "
+        f"**{', '.join(measured) or 'not evaluated yet'}** (95 % intervals over galaxies). "
+        f"{', '.join(settings)}. Raw pixels in, merger probability out. Run {run.info.run_id}."
+    )
+
+
+def _interval(tags: Mapping[str, str], name: str) -> str:
+    """Value and interval of a metric as text; nothing where there is no value."""
+    numbers = [tags.get(f"{name}{end}", "nan") for end in ("", "_low", "_high")]
+    value, low, high = (f"{float(number):.3f}" for number in numbers)
+    return "" if value == "nan" else f"{value} [{low}, {high}]"
+
+
+def _link(client: MlflowClient, model_id: str, version: Version) -> None:
+    """Let the model's page in the UI name the version."""
+    known = json.loads(client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    known.append({"name": version.name, "version": version.version})
+    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(known)})
+
+
+def _versions(condition: str) -> list[Version]:
+    return mlflow.search_model_versions(filter_string=condition)
+
+
+def _aliased(name: str, alias: str) -> Version | None:
+    try:
+        return MlflowClient().get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such model, no such alias
+            return None
+        raise
