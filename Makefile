@@ -42,7 +42,7 @@ test: .venv/ready  ## Fast tests
 	pytest
 
 slow: .venv/ready  ## End-to-end tests: documented commands, environments, pipeline, real data
-	pytest -m slow -n 0 --durations 8
+	pytest -m slow -n 2 --dist loadfile --durations 8
 
 lock: .venv/ready  ## Pin the packages anew from pyproject.toml
 	uv pip compile --quiet --python-version 3.11 --no-header --no-annotate $(UPGRADE) pyproject.toml -o requirements.txt

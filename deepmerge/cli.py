@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Container, Mapping, Sequence
@@ -44,7 +45,7 @@ class SettingsCommand(TyperCommand):
 
 
 # Failures whose message says it all; by name, since importing their classes takes seconds.
-ONE_LINE_FAILURES = ("TrainingDiverged", "MlflowException")
+ONE_LINE_FAILURES = ("TrainingDiverged", "MlflowException", "WorkerFailed", "OperationalError", "StorageInternalError")
 
 
 def settings(words: Sequence[str], own: Container[str]) -> tuple[dict[str, str], list[str]]:
@@ -65,6 +66,9 @@ def settings(words: Sequence[str], own: Container[str]) -> tuple[dict[str, str],
     return found, rest
 
 
+STATEMENT = r"\[SQL|\(Background"  # how SQLAlchemy begins what it adds to the words of a database
+
+
 app = typer.Typer(
     help="Train, evaluate, explain and compare networks that tell merging galaxies from non-merging ones.",
     no_args_is_help=True,
@@ -80,6 +84,10 @@ ModelOf = Annotated[str, typer.Argument(help="Data set whose newest model is mea
 Model = Annotated[
     str, typer.Option(help="Run id, models:/ URI, run.json of a training, or 'last': the newest of DATASET.")
 ]
+Params = Annotated[
+    str | None,
+    typer.Option(help="'tuned': the settings that tune found; or a file of such settings. They win over the file's."),
+]
 Layer = Annotated[str | None, typer.Option(help="Convolution to explain, by name or number; default: the last.")]
 Method = Annotated[str | None, typer.Option(help="hirescam (default), or gradcam as in the paper.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for results that other programs read, DVC among them.")]
@@ -90,22 +98,65 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace other data
 
 @app.command("main", cls=SettingsCommand)
 def main_command(
-    ctx: typer.Context, dataset: Dataset, layer: Layer = None, method: Method = None, pdf: Pdf = False
+    ctx: typer.Context,
+    dataset: Dataset,
+    params: Params = None,
+    layer: Layer = None,
+    method: Method = None,
+    pdf: Pdf = False,
 ) -> None:
     """Train, evaluate and explain one model, in one MLflow run."""
     from deepmerge import config
 
-    experiment = config.load(dataset, ctx.obj)
+    experiment = config.load(dataset, ctx.obj, params)
     show(stages().main(experiment, layer, method, pdf))
 
 
 @app.command(cls=SettingsCommand)
-def train(ctx: typer.Context, dataset: Dataset, pdf: Pdf = False, out: Out = None) -> None:
+def train(ctx: typer.Context, dataset: Dataset, params: Params = None, pdf: Pdf = False, out: Out = None) -> None:
     """Train a model; validation decides when to stop, the test images stay unseen."""
     from deepmerge import config
 
-    experiment = config.load(dataset, ctx.obj)
+    experiment = config.load(dataset, ctx.obj, params)
     show(stages().train(experiment, pdf, out))
+
+
+@app.command(cls=SettingsCommand)
+def tune(
+    ctx: typer.Context,
+    dataset: Dataset,
+    trials: Annotated[int | None, typer.Option(help="Trials in all, those of earlier calls counted.")] = None,
+    objective: Annotated[str | None, typer.Option(help="log_loss or auc, of the validation galaxies.")] = None,
+    folds: Annotated[int | None, typer.Option(help="Above 1: mean over so many folds outside the test.")] = None,
+    pruning: Annotated[bool | None, typer.Option(help="Stop trials that fall behind the median.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes here; default: one a core.", min=1)] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Database of studies; default: optuna.db beside mlflow.db.")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study, to have one of your own.")] = None,
+    seeds: Annotated[int, typer.Option(help="Models to train with the winning settings; 0: none.", min=0)] = 1,
+    pdf: Pdf = False,
+    out: Out = None,
+) -> None:
+    """Search for better settings on the validation galaxies, then train, judge, explain and register the winner.
+
+    What was interrupted goes on with the same command; further machines join with it against one --storage.
+    """
+    from deepmerge import config
+
+    asked = {"trials": trials, "objective": objective, "folds": folds, "pruning": pruning}
+    experiment = config.load(dataset, ctx.obj, tuning=asked)
+    tuned = config.params_file(dataset, config.TUNED)
+    found = stages().tune(
+        experiment, tuned, workers=workers, storage=storage, name=study, seeds=seeds, pdf=pdf, out=out
+    )
+    show(found)
+
+
+@app.command(hidden=True)
+def work() -> None:
+    """Run trials of a study; started by tune."""
+    stages().work()
 
 
 @app.command()
@@ -136,6 +187,61 @@ def compare(
     """Compare models of several variants, each also on the images of the others; one table, three figures."""
     names = ",".join(datasets).split(",")
     show(stages().compare(names, models.split(",") if models else ["last"] * len(names), out))
+
+
+@app.command()
+def promote(
+    dataset: ModelOf,
+    model: Model = "last",
+    metric: Annotated[str | None, typer.Option(help="What decides, as evaluate names it; default: auc.")] = None,
+    force: Annotated[str | None, typer.Option(help="Reason to promote it though the gate refuses.")] = None,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Swap the champion and the one before it.")] = False,
+    allow_refusal: Annotated[bool, typer.Option("--allow-refusal", help="End with 0 also when refused.")] = False,
+    out: Out = None,
+) -> None:
+    """Make a model champion of DATASET if it is better than the one that reigns; exit status 3 if it is refused."""
+    from deepmerge.errors import InputError, Refused
+
+    if rollback:
+        if force is not None or model != "last":
+            raise InputError("--rollback should stand alone: it takes the previous champion, for no other reason")
+        from deepmerge.tracking import registry
+
+        show(registry.rollback(dataset))
+        return
+    found = stages().promote(dataset, model, metric, force, out)
+    show(found)
+    if found["decision"] == "refused" and not allow_refusal:
+        raise Refused(f"{found['model']} version {found['version']} was refused: {found['reason']}")
+
+
+@app.command()
+def models(
+    dataset: Annotated[str | None, typer.Argument(help="Data set whose models are meant; default: all.")] = None,
+) -> None:
+    """List registered models with aliases, metrics and the decision of their gate; for programs, tab-separated."""
+    from deepmerge.tracking import registry
+
+    lines = registry.listing(dataset)
+    if lines:
+        show_table(lines)
+    else:
+        of = f" of {dataset}" if dataset else ""
+        print(f"No registered model{of} yet; 'deepmerge promote' registers one", file=sys.stderr)
+
+
+@app.command()
+def predict(
+    images: Annotated[Path, typer.Argument(help="npy or FITS file, channels first: (N, filters, H, W).")],
+    model: Annotated[str, typer.Option(help="Run id, run.json of a training, or models:/deepmerge-pristine@champion.")],
+    out: Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")] = Path("scores.parquet"),
+) -> None:
+    """Score images of any number: probability of a merger, one row an image.
+
+    Pixels in the units of the training images. A server of the same model (mlflow models serve) gives the same numbers,
+    but takes the images channels last: (N, H, W, filters).
+    """
+    show(stages().predict(images, model, out))
 
 
 @app.command()
@@ -268,6 +374,23 @@ def show(results: Mapping[str, Any]) -> None:
         print(f"{name:{width}}  {text}")
 
 
+def show_table(lines: Sequence[Mapping[str, str]]) -> None:
+    """Print lines of one kind as a table on a terminal, elsewhere separated by tabs below a line of names."""
+    if not sys.stdout.isatty():
+        print(*("\t".join(cells) for cells in [list(lines[0]), *(list(line.values()) for line in lines)]), sep="\n")
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    for name in lines[0]:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for line in lines:
+        table.add_row(*line.values())
+    Console().print(table)
+
+
 def _end_cleanly_on_signals() -> None:
     """Let SIGTERM and SIGHUP end the process as an exception does: servers stopped, files half-written removed."""
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -276,11 +399,11 @@ def _end_cleanly_on_signals() -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit status: 0 done, 2 wrong input (one line, no traceback), 1 anything else."""
+    """Run the command line. Exit status: 0 done, 2 wrong input, 3 promotion refused (one line each), 1 all else."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     _end_cleanly_on_signals()
-    from deepmerge.errors import InputError
+    from deepmerge.errors import InputError, Refused
 
     # Without arguments there is nothing to be wrong: the parser shows the help.
     one_line = len(sys.argv) > 1 and sys.argv[1:] != ["data"]
@@ -288,11 +411,16 @@ def main() -> None:
         sys.exit(app(standalone_mode=not one_line))
     except InputError as error:
         message = str(error)
+    except Refused as refusal:
+        print(f"Refused: {refusal}", file=sys.stderr)
+        sys.exit(3)
     except typer.Abort:
         sys.exit(130)
     except Exception as error:
         if type(error).__name__ in ONE_LINE_FAILURES:
-            print(f"Error: {' '.join(str(error).split())}", file=sys.stderr)
+            # What Optuna's database said is behind the exception; databases add the statement and a link.
+            said = str(error.__cause__ if type(error).__name__ == "StorageInternalError" else error)
+            print(f"Error: {' '.join(re.split(STATEMENT, said)[0].split())}", file=sys.stderr)
             sys.exit(1)
         # The parser's errors are no public class of Typer; each knows its message.
         if not hasattr(error, "format_message"):

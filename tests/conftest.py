@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 # TensorFlow reads it at import; tests of stages would otherwise drown in its greetings.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -61,6 +62,48 @@ def write_sample(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """A tracking store without anything in it, made once, since that takes two seconds; its file."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory, empty_database):
+    """A tracking store with the project's experiment that all tests of a module share; its URI."""
+    from mlflow.tracking import MlflowClient
+
+    from deepmerge.tracking import plugin
+
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_database, folder)
+    uri = f"sqlite:///{folder}/mlflow.db"
+    MlflowClient(uri).create_experiment(plugin.EXPERIMENT, (folder / "artifacts").as_uri())
+    return uri
+
+
+@pytest.fixture
+def client(database, monkeypatch):
+    """Point MLflow at the module's store as a user does, and leave none of its global state behind."""
+    import mlflow
+
+    launcher = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+    # A run that ends, or begins, changes the environment behind pytest's back.
+    with mock.patch.dict(os.environ, {"MLFLOW_TRACKING_URI": database}):
+        for name in launcher:
+            os.environ.pop(name, None)
+        monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+        mlflow.set_tracking_uri(database)
+        yield mlflow.MlflowClient()
+        while mlflow.active_run():
+            mlflow.end_run()
+        mlflow.set_tracking_uri(None)
 
 
 def environment(**variables):

@@ -89,7 +89,7 @@ def test_metrics_and_plots_are_shown_without_a_network(project):
     project.succeed("dvc", "plots", "show")
     page = (project.folder / "dvc_plots" / "index.html").read_text()
     assert "<script src" not in page
-    for title in ("Validation loss", "ROC", "Reliability", "Confusion pristine"):
+    for title in ("Validation log loss", "ROC", "Reliability", "Confusion pristine"):
         assert title in page
 
 

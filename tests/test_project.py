@@ -132,7 +132,8 @@ def test_entry_points_are_deepmerge_commands_that_take_the_declared_parameters()
     assert project.name == "deepmerge"
     assert {"main", "train", "evaluate", "gradcam"} <= set(project._entry_points)
     for name, entry in project._entry_points.items():
-        line = entry.compute_command({}, storage_dir=None)
+        needed = {name: "x" for name, parameter in entry.parameters.items() if parameter.default is None}
+        line = entry.compute_command(needed, storage_dir=None)
         words = shlex.split(line)
         assert words[:3] == ["python", "-m", "deepmerge"]
         found, rest = command(words[3:])

@@ -1,7 +1,6 @@
 import json
 import os
 import subprocess
-from unittest import mock
 
 import keras
 import mlflow
@@ -13,30 +12,7 @@ from mlflow.tracking import MlflowClient
 from deepmerge.errors import InputError
 from deepmerge.tracking import plugin, runs
 
-LAUNCHER = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """A tracking store that all tests of this module share, since a new one takes two seconds; its URI."""
-    folder = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    MlflowClient(uri).create_experiment(plugin.EXPERIMENT, (folder / "artifacts").as_uri())
-    return uri
-
-
-@pytest.fixture(autouse=True)
-def client(database, monkeypatch):
-    """Point MLflow at the shared store as a user does, and leave none of its global state behind."""
-    with mock.patch.dict(os.environ, {"MLFLOW_TRACKING_URI": database}):
-        for name in LAUNCHER:
-            os.environ.pop(name, None)
-        monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
-        mlflow.set_tracking_uri(database)
-        yield MlflowClient()
-        while mlflow.active_run():
-            mlflow.end_run()
-        mlflow.set_tracking_uri(None)
+pytestmark = pytest.mark.usefixtures("client")
 
 
 def start(dataset, **tags):

@@ -1,15 +1,12 @@
 import json
 import logging
-import os
 from pathlib import Path
-from unittest import mock
 
 import keras
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from mlflow.tracking import MlflowClient
 
 from deepmerge import config, stages
 from deepmerge.data.batches import gather
@@ -18,34 +15,11 @@ from deepmerge.model import devices, training
 from deepmerge.tracking import plugin, runs
 
 # TensorFlow takes its threads before its first operation, which in this process may be another test's.
-pytestmark = pytest.mark.slow  # each test trains
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("client")]  # each test trains
 
 devices.prepare()
 
 QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 3e-3}
-LAUNCHER = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    MlflowClient(uri).create_experiment(plugin.EXPERIMENT, (folder / "artifacts").as_uri())
-    return uri
-
-
-@pytest.fixture(autouse=True)
-def client(database, monkeypatch):
-    """Point MLflow at the store of this module as a user does, and leave none of its global state behind."""
-    with mock.patch.dict(os.environ, {"MLFLOW_TRACKING_URI": database}):
-        for name in LAUNCHER:
-            os.environ.pop(name, None)
-        monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
-        mlflow.set_tracking_uri(database)
-        yield MlflowClient()
-        while mlflow.active_run():
-            mlflow.end_run()
-        mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture
@@ -122,7 +96,7 @@ def test_main_logs_every_epoch_and_returns_what_it_logged(whole, client):
     logged = json.loads(runs.read_artifact(run, "history.json").read_text())
     assert logged["val_loss"] == history(client, run, "val_loss")
     best = results["best_epoch"]
-    assert best == 1 + int(np.argmin(logged["val_loss"]))
+    assert best == 1 + int(np.argmin(logged["val_log_loss"]))
     assert results["best_val_loss"] == logged["val_loss"][best - 1]
     numbers = {k: v for k, v in results.items() if isinstance(v, float) and np.isfinite(v)}
     assert {name: run.data.metrics[name] for name in numbers} == numbers

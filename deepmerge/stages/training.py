@@ -44,15 +44,16 @@ def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split
     split = splits.make(data, experiment.split)
     tags = {
         "dataset": experiment.name,
-        "data_source": data.data_source,
-        "data_fingerprint": data.fingerprint,
-        "split": split.protocol,
-        "split_fingerprint": split.fingerprint,
+        **described(data, split),
         "threads": str(threads),
         "started_in": str(Path.cwd()),
     }
+    used = {"dataset": experiment.name, **experiment.settings()}
+    if experiment.params is not None:
+        used["params"] = experiment.params.name
+        tags |= _found_by(experiment.params, data)
     with runs.new_run(f"{experiment.name}-{experiment.network.architecture}", tags):
-        runs.log_parameters({"dataset": experiment.name, **experiment.settings()})
+        runs.log_parameters(used)
         runs.log_environment()
         runs.log_json(experiment.model_dump(mode="json"), RECORD)
         runs.log_table(splits.described(split.table(), data), SPLIT_TABLE)
@@ -71,8 +72,8 @@ def train_in_run(
     with progress_bar(f"Training on {data.name}", experiment.training.epochs) as advance:
 
         def report(epoch: int, values: Mapping[str, float]) -> None:
-            runs.log_metrics({_metric_name(name): value for name, value in values.items()}, step=epoch)
-            advance(note=f"validation loss {values['val_loss']:.3f}")
+            runs.log_metrics(epoch_metrics(values), step=epoch)
+            advance(note=f"validation log loss {values['val_log_loss']:.3f}")
 
         trained = training.train(data, split, experiment, report)
     best = {
@@ -111,5 +112,26 @@ def _examples(data: Dataset, split: Split) -> Figure:
     )
 
 
-def _metric_name(name: str) -> str:
-    return name if name.startswith("val_") or name == "learning_rate" else f"train_{name}"
+def epoch_metrics(values: Mapping[str, float]) -> dict[str, float]:
+    """What is known after an epoch, under the names that runs give it."""
+    return {
+        name if name.startswith("val_") or name == "learning_rate" else f"train_{name}": value
+        for name, value in values.items()
+    }
+
+
+def described(data: Dataset, split: Split) -> dict[str, str]:
+    """Tags that tell which data and which split a run used."""
+    return {
+        "data_source": data.data_source,
+        "data_fingerprint": data.fingerprint,
+        "split": split.protocol,
+        "split_fingerprint": split.fingerprint,
+    }
+
+
+def _found_by(params: config.Params, data: Dataset) -> dict[str, str]:
+    """Tags that tell where settings came from; a warning where that was on other data."""
+    if params.data_fingerprint not in (None, data.fingerprint):
+        log.warning("The settings called %s were found on other data than %s; tune anew?", params.name, data.name)
+    return {} if params.study is None else {"study": params.study}

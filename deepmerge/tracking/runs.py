@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import re
@@ -17,6 +18,7 @@ from typing import Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import mlflow
 import numpy as np
@@ -31,9 +33,14 @@ from mlflow.tracking import MlflowClient
 from deepmerge.errors import InputError
 from deepmerge.tracking.plugin import EXPERIMENT
 
+log = logging.getLogger(__name__)
+# It logs the traceback of what it raises, and how it makes its tables.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
 DATABASE = Path("mlflow.db")
 LAST = "last"
 TRAINED = "trained"  # tag of the runs that hold a model
+FAILURE = "failure"  # tag with the reason why a run did not end well
 SERVING_PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
 
 
@@ -43,10 +50,11 @@ def connect() -> None:
     In the temporary copy that `dvc exp run --temp` works in, it is the one of the project itself, which stays.
     """
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        mlflow.set_tracking_uri(f"sqlite:///{_project() / DATABASE}")
+        mlflow.set_tracking_uri(f"sqlite:///{project() / DATABASE}")
 
 
-def _project() -> Path:
+def project() -> Path:
+    """The working directory or, in a temporary copy of it that DVC made, the one that was copied."""
     here = Path.cwd()
     return next((parent.parent for parent in here.parents if parent.name == ".dvc"), here)
 
@@ -54,10 +62,10 @@ def _project() -> Path:
 def _choose_experiment() -> None:
     """Select the experiment, unless the environment names one or `mlflow run` has already chosen."""
     if not any(os.environ.get(name) for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")):
-        in_a_copy = _project() != Path.cwd() and not os.environ.get("MLFLOW_TRACKING_URI")
+        in_a_copy = project() != Path.cwd() and not os.environ.get("MLFLOW_TRACKING_URI")
         if in_a_copy and mlflow.get_experiment_by_name(EXPERIMENT) is None:
             # MLflow would put artifacts into the working directory, which DVC deletes.
-            mlflow.create_experiment(EXPERIMENT, artifact_location=(_project() / "mlruns" / EXPERIMENT).as_uri())
+            mlflow.create_experiment(EXPERIMENT, artifact_location=(project() / "mlruns" / EXPERIMENT).as_uri())
         mlflow.set_experiment(EXPERIMENT)
 
 
@@ -88,14 +96,46 @@ def reopened(run: Run) -> Iterator[None]:
 
 
 @contextmanager
-def _ended_truthfully() -> Iterator[None]:
+def continued(run_id: str | None, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """Go on in a run that an earlier command left, whatever became of it; a new one where MLflow knows no such run."""
+    connect()
+    if run_id is None or not knows(run_id):
+        with new_run(name, tags) as made:
+            yield made
+        return
+    _link_launcher(run_id)
+    with mlflow.start_run(run_id=run_id), _ended_truthfully():
+        if FAILURE in mlflow.get_run(run_id).data.tags:
+            mlflow.delete_tag(FAILURE)
+        yield run_id
+
+
+@contextmanager
+def child(parent: str, name: str, tags: Mapping[str, str], stops: tuple[type[BaseException], ...]) -> Iterator[str]:
+    """Start a run below the run `parent`, which another process may hold open; `stops` are no failures: KILLED."""
+    with mlflow.start_run(run_name=name, tags={**tags, "mlflow.parentRunId": parent}) as run, _ended_truthfully(stops):
+        yield run.info.run_id
+
+
+def abandon(run_id: str, reason: str) -> None:
+    """End a run whose process is gone as KILLED, with the reason; nothing where MLflow knows no such run."""
+    client = MlflowClient()
+    try:
+        client.set_tag(run_id, FAILURE, reason)
+        client.set_terminated(run_id, "KILLED")
+    except MlflowException as error:
+        log.warning("run %s could not be ended: %s", run_id, error.message)
+
+
+@contextmanager
+def _ended_truthfully(stops: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        mlflow.end_run("KILLED")
-        raise
-    except Exception as error:
-        mlflow.set_tag("failure", f"{type(error).__name__}: {error}"[:500])
+    except BaseException as error:
+        if isinstance(error, (KeyboardInterrupt, SystemExit, *stops)):
+            mlflow.end_run("KILLED")
+            raise
+        mlflow.set_tag(FAILURE, f"{type(error).__name__}: {error}"[:500])
         raise
 
 
@@ -249,6 +289,19 @@ def log_table(table: pd.DataFrame, path: str) -> None:
             table.to_csv(target, index=False)
 
 
+def log_file(path: Path) -> None:
+    """Log a file as an artifact of its name."""
+    mlflow.log_artifact(str(path))
+
+
+def knows(run_id: str) -> bool:
+    """Whether MLflow has the run, and it was not deleted."""
+    try:
+        return mlflow.get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException:
+        return False
+
+
 @contextmanager
 def artifact_folder(path: str) -> Iterator[Path]:
     """Yield a folder; when the body succeeds, all files in it become artifacts below `path`."""
@@ -302,6 +355,12 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout
+
+
+def for_workers() -> dict[str, str]:
+    """Environment variables that let other processes write to the store and the experiment of the open run."""
+    experiment = mlflow.get_run(active_id()).info.experiment_id
+    return {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_EXPERIMENT_ID": experiment}
 
 
 def active_id() -> str:

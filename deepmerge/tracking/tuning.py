@@ -1,0 +1,402 @@
+"""Optuna studies: which settings to try next, in a database that any number of workers share.
+
+A study ends with an exact number of finished trials. Finished is what ran to its end, what was pruned, and what failed
+by its own settings (a loss that is not finite). A trial that was cut off (a killed process, a full disk, Ctrl-C) is
+queued again with the same settings, and the run that it left in MLflow is closed.
+"""
+
+import copy
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from deepmerge import config
+from deepmerge.errors import InputError
+from deepmerge.tracking import processes, runs
+
+log = logging.getLogger(__name__)
+
+DATABASE = "optuna.db"
+DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"log_loss": "minimize", "auc": "maximize"}
+RETRIES = 3  # how often a trial that was cut off is tried again; after that it may be what kills its worker
+HEARTBEAT = 10  # seconds; a worker on another machine counts as dead after six missed beats
+GRACE = 60
+OPENINGS = 3  # tries to open a database
+PAUSE = 1.0  # seconds between two looks of a worker that has nothing to do until another one ends
+RANDOM_TRIALS = 10  # before the sampler learns from them; Optuna's own number
+UNPRUNED_TRIALS = 5  # that a median needs; Optuna's own number
+
+Report = Callable[[int, float, Mapping[str, float]], None]
+Objective = Callable[[dict[str, Any], Report], float]
+
+
+class _Surplus(Exception):
+    """Another worker took the last place in the study at the same moment."""
+
+
+class _NotFinite(Exception):
+    """The objective is no number that trials could be compared by."""
+
+
+class _TakenAway(Exception):
+    """This worker was thought dead, and its trial given to another."""
+
+
+def default_storage() -> str:
+    """Where studies are kept unless the user says otherwise: ``optuna.db`` beside ``mlflow.db``."""
+    return f"sqlite:///{runs.project() / DATABASE}"
+
+
+class Study:
+    """A study in a database, opened in this process."""
+
+    def __init__(self, url: str, name: str, experiment: config.Experiment) -> None:
+        """Open the study called `name`; make it where there is none. `created` tells which it was.
+
+        Raises InputError where the database cannot be opened.
+        """
+        settings = experiment.tuning
+        # The first quarter of a learning curve says little about its end.
+        spared = experiment.training.epochs // 4
+        pruner = optuna.pruners.MedianPruner(UNPRUNED_TRIALS, n_warmup_steps=spared + 1)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.settings = settings
+        self.url = url
+        with _stable_for_us():
+            self._retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
+        how: dict[str, Any] = {
+            "storage": _storage(url, self._abandoned),
+            "study_name": name,
+            "sampler": _Sampler(experiment.training.seed),
+            "pruner": pruner if settings.pruning else optuna.pruners.NopPruner(),
+        }
+        try:
+            self._study = optuna.create_study(**how, direction=DIRECTIONS[settings.objective])
+            self.created = True
+        except optuna.exceptions.DuplicatedStudyError:
+            self._study = optuna.load_study(**how)
+            self.created = False
+
+    @property
+    def name(self) -> str:
+        """Its name in the database."""
+        return self._study.study_name
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was noted with `note`."""
+        return self._study.user_attrs
+
+    def note(self, **notes: Any) -> None:
+        """Keep notes with the study, for every process that opens it."""
+        for key, value in notes.items():
+            self._study.set_user_attr(key, value)
+
+    def run_id(self) -> str | None:
+        """The MLflow run of the study, which the process that made the study notes right after."""
+        deadline = time.monotonic() + (0 if self.created else GRACE)
+        while "run_id" not in self.notes and time.monotonic() < deadline:
+            time.sleep(PAUSE)
+        return self.notes.get("run_id")
+
+    def claim(self, task: str) -> bool:
+        """Take on a task that one process alone should do; False where another has, unless it is known to be gone."""
+        claimed = self.notes.get(task)
+        if claimed and not processes.is_gone(claimed):
+            return False
+        self.note(**{task: processes.own()})
+        time.sleep(PAUSE)  # of several that claim it at the same moment the last one has it
+        return bool(self.notes[task] == processes.own())
+
+    def release(self, task: str) -> None:
+        """Give up a task, done or not."""
+        self.note(**{task: None})
+
+    def begin_with(self, params: Mapping[str, Any]) -> None:
+        """Let the first trial have these settings, unless it has been queued before."""
+        self._study.enqueue_trial(dict(params), skip_if_exists=True)
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials that tell of settings, by number: finished, running or cut off."""
+        return [
+            trial
+            for trial in self._study.get_trials(deepcopy=False)
+            if "surplus" not in trial.user_attrs and trial.state != TrialState.WAITING
+        ]
+
+    def finished(self) -> int:
+        """How many trials count as finished."""
+        return sum(map(is_finished, self.trials()))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all trials are finished."""
+        return self.finished() >= self.settings.trials
+
+    def best(self) -> FrozenTrial | None:
+        """The best complete trial, the first among equals."""
+        complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
+        sign = 1 if DIRECTIONS[self.settings.objective] == "minimize" else -1
+        return min(complete, key=lambda trial: sign * trial.values[0], default=None)
+
+    # --- working -------------------------------------------------------------------------------------------
+
+    def work(self, objective: Objective, parent: str, own_fault: type[Exception], tags: Mapping[str, str]) -> None:
+        """Run trials until the study is full; each is an MLflow run with `tags` below the run `parent`.
+
+        `objective` gets settings and a report to call after each epoch with a step, the objective so far and metrics
+        of any names. What it raises of the type `own_fault` is the settings' own fault and ends their trial as failed;
+        anything else cuts it off and is raised.
+        """
+        while not self.is_full:
+            taken = [trial for trial in self.trials() if is_finished(trial) or trial.state == TrialState.RUNNING]
+            if len(taken) < self.settings.trials:
+                self._try_one(objective, parent, own_fault, tags)
+            else:
+                time.sleep(PAUSE)
+
+    def _try_one(self, objective: Objective, parent: str, own_fault: type[Exception], tags: Mapping[str, str]) -> None:
+        numbers = []
+
+        def run(trial: Trial) -> float:
+            numbers.append(trial.number)
+            trial.set_user_attr("worker", processes.own())
+            if self._is_surplus(trial.number):
+                trial.set_user_attr("surplus", True)
+                raise _Surplus
+            params = {name: _suggest(trial, name, allowed) for name, allowed in self.settings.space.items()}
+            named = {**tags, "trial": str(trial.number)}
+            with runs.child(parent, f"trial-{trial.number}", named, (optuna.TrialPruned, _TakenAway)) as run_id:
+                trial.set_user_attr("run_id", run_id)
+                try:
+                    value = _finite(objective(params, self._reporter(trial)))
+                except (own_fault, _NotFinite) as error:
+                    trial.set_user_attr("own_fault", str(error))
+                    raise
+                runs.log_metrics({f"trial_{self.settings.objective}": value})
+            return value
+
+        try:
+            self._study.optimize(run, n_trials=1, catch=(own_fault, _NotFinite, _Surplus))
+        except BaseException as error:
+            # Between its last report and its end a trial can be taken away too; Optuna then fails in various ways.
+            if isinstance(error, Exception) and numbers and self._was_taken_away(numbers[0]):
+                log.warning("trial %d was taken for dead and given to another worker; its result is dropped", *numbers)
+                return
+            for number in numbers:
+                self._cut_off(number, ended_by_optuna=True)
+            raise
+
+    def _reporter(self, trial: Trial) -> Report:
+        def report(step: int, value: float, metrics: Mapping[str, float]) -> None:
+            runs.log_metrics(metrics, step=step)
+            try:
+                trial.report(_finite(value), step)
+            except UpdateFinishedTrialError:
+                raise _TakenAway from None
+            if trial.should_prune():
+                raise optuna.TrialPruned(f"behind the median after epoch {step}")
+
+        return report
+
+    def _is_surplus(self, number: int) -> bool:
+        """Whether as many trials as are wanted were begun before this one."""
+        earlier = [trial for trial in self.trials() if trial.number < number]
+        return sum(is_finished(t) or t.state == TrialState.RUNNING for t in earlier) >= self.settings.trials
+
+    # --- trials that were cut off --------------------------------------------------------------------------
+
+    def reap(self) -> None:
+        """Queue the trials again whose worker is gone, and close their runs in MLflow."""
+        for trial in self.trials():
+            if trial.state == TrialState.RUNNING and _is_dead(trial):
+                self._cut_off(trial.number)
+        with _stable_for_us():
+            optuna.storages.fail_stale_trials(self._study)
+
+    def _cut_off(self, number: int, ended_by_optuna: bool = False) -> None:
+        """End a trial and queue it again; nothing where another process has ended it.
+
+        Optuna ends a trial itself when its function raises, but does not queue it again.
+        """
+        with _stable_for_us():
+            try:
+                self._study.tell(number, state=TrialState.FAIL)
+            except (ValueError, UpdateFinishedTrialError):
+                trial = self._by_number(number)
+                if not ended_by_optuna or trial.state != TrialState.FAIL or self._was_taken_away(number):
+                    return
+            except StorageInternalError:  # a full disk, say; the next command finds the trial with its worker gone
+                return
+            self._abandoned(self._study, copy.deepcopy(self._by_number(number)))
+
+    def _abandoned(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        if run_id := trial.user_attrs.get("run_id"):
+            runs.abandon(run_id, "cut off; tried again in another run")
+        # The retry should not look as if the dead worker had it.
+        trial.user_attrs = {}
+        if set(trial.params) != set(self.settings.space):
+            trial.params, trial.distributions = {}, {}
+        self._retry(study, trial)
+
+    def _was_taken_away(self, number: int) -> bool:
+        retries = self._study.get_trials(deepcopy=False)
+        return any(number in trial.system_attrs.get("retry_history", ()) for trial in retries)
+
+    def _by_number(self, number: int) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[number]
+
+    # --- what came out -------------------------------------------------------------------------------------
+
+    def table(self) -> pd.DataFrame:
+        """One line a trial: number, state, value, its settings, epochs, seconds, MLflow run, reason of a failure."""
+        return pd.DataFrame(
+            [
+                {
+                    "number": trial.number,
+                    "state": state(trial),
+                    "value": trial.values[0] if trial.state == TrialState.COMPLETE else np.nan,
+                    "last_value": next(reversed(trial.intermediate_values.values()), np.nan),
+                    **{name: trial.params.get(name) for name in self.settings.space},
+                    "epochs": len(trial.intermediate_values),
+                    "seconds": trial.duration.total_seconds() if trial.duration else np.nan,
+                    "run_id": trial.user_attrs.get("run_id", ""),
+                    "reason": trial.user_attrs.get("own_fault", ""),
+                }
+                for trial in self.trials()
+            ]
+        )
+
+    def importances(self) -> dict[str, float]:
+        """Share of the objective's variance that each setting explains (functional ANOVA: Hutter et al. 2014, ICML).
+
+        Empty where there are too few complete trials, or all have the same value.
+        """
+        values = [trial.values[0] for trial in self.trials() if trial.state == TrialState.COMPLETE]
+        if len(set(values)) < 2:
+            return {}
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        return optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+
+
+def is_finished(trial: FrozenTrial) -> bool:
+    """Whether a trial counts: complete, pruned, or failed by its own settings."""
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "own_fault" in trial.user_attrs
+
+
+State = Literal["complete", "pruned", "failed", "running", "cut off"]
+
+
+def state(trial: FrozenTrial) -> State:
+    """In a word: complete, pruned, failed (by its own settings), running, or cut off (and tried again)."""
+    if trial.state == TrialState.FAIL:
+        return "failed" if is_finished(trial) else "cut off"
+    words: dict[TrialState, State] = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
+    return words.get(trial.state, "running")
+
+
+class _Sampler(optuna.samplers.BaseSampler):
+    """TPE whose random numbers follow from the seed and the place of a trial in its study.
+
+    So workers never draw the same numbers, and a study that was interrupted goes on as if it had not been: Optuna
+    keeps no state of its samplers.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        place = _place(trial, study.get_trials(deepcopy=False))
+        seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])
+        self._tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._tpe.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._tpe.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._tpe.sample_independent(study, trial, param_name, param_distribution)
+
+
+def _place(trial: FrozenTrial, trials: list[FrozenTrial]) -> int:
+    """The number that a trial would have had, had none been cut off and tried again."""
+    original = trial.system_attrs.get("failed_trial", trial.number)
+    return original - sum("failed_trial" in other.system_attrs for other in trials if other.number < original)
+
+
+def _suggest(trial: Trial, name: str, allowed: config.Range) -> Any:
+    if allowed.low is None or allowed.high is None:
+        return trial.suggest_categorical(name, allowed.choices)
+    if config.SEARCHABLE[name].model_fields[name].annotation is int:
+        return trial.suggest_int(name, int(allowed.low), int(allowed.high), log=allowed.log)
+    return trial.suggest_float(name, allowed.low, allowed.high, log=allowed.log)
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise _NotFinite(f"the objective should be finite, got {value}")
+    return value
+
+
+def _is_dead(trial: FrozenTrial) -> bool:
+    """Whether a running trial's worker was on this machine and is gone; of others the missing heartbeat tells."""
+    worker = trial.user_attrs.get("worker")
+    if worker is None:  # it died before it could say who it was, and before its first heartbeat
+        return trial.datetime_start is not None and datetime.now() - trial.datetime_start > timedelta(seconds=GRACE)
+    return processes.is_gone(worker)
+
+
+def _storage(url: str, on_stale: Callable[[optuna.Study, FrozenTrial], None]) -> RDBStorage:
+    waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    beats: dict[str, Any] = {"heartbeat_interval": HEARTBEAT, "grace_period": GRACE}
+    for attempt in range(OPENINGS):
+        try:
+            with _stable_for_us():
+                return RDBStorage(url, waiting, **beats, heartbeat_stale_trial_callback=on_stale)
+        except ImportError:
+            raise InputError(
+                f"storage should be a database whose driver is installed, got {hidden(url)}; for PostgreSQL: "
+                "pip install 'deepmerge-lab[postgres]' and postgresql+psycopg://…"
+            ) from None
+        except Exception as error:  # of SQLAlchemy, its dialects and their drivers
+            why = " ".join(str(error).split())[:300]
+        if attempt < OPENINGS - 1:
+            time.sleep(PAUSE)  # of several that make the tables of a new database at once all but one fail
+    raise InputError(
+        f"storage should be the URL of a database that can be reached, such as {default_storage()}, got "
+        f"{hidden(url)}: {why}"
+    )
+
+
+def hidden(url: str) -> str:
+    """The URL of a database without its password."""
+    scheme, separator, rest = url.partition("://")
+    login, at, place = rest.rpartition("@")
+    return f"{scheme}{separator}{login.partition(':')[0]}{at}{place}"
+
+
+@contextmanager
+def _stable_for_us() -> Iterator[None]:
+    """Without Optuna's warnings that heartbeats may change: its version is pinned."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
