@@ -115,7 +115,7 @@ class Tuning(Settings):
         {
             "dropout": Range(low=0.0, high=0.6),
             "l2": Range(low=1e-6, high=1e-2, log=True),
-            "learning_rate": Range(low=2e-4, high=1e-2, log=True),
+            "learning_rate": Range(low=5e-5, high=1e-2, log=True),
         },
         min_length=1,
         description="settings to search: {low, high, log} or {choices}",

@@ -75,6 +75,7 @@ def children(client, parent):
     return client.search_runs([experiment], condition, order_by=["start_time ASC"])
 
 
+@pytest.mark.slow
 def test_a_study_ends_with_exactly_the_trials_that_were_asked_for_and_finds_better_ones(study, parent):
     opened = study(25)
     opened.work(bowl, parent, Diverged, {})
@@ -111,6 +112,7 @@ def test_more_trials_are_added_to_those_of_an_earlier_call(study, parent):
     assert len(tried(study(5))) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, DiskFull])
 def test_an_interrupted_study_goes_on_as_if_it_had_not_been(study, parent, client, interruption):
     study(16, "whole").work(bowl, parent, Diverged, {})
@@ -189,7 +191,11 @@ def test_a_trial_behind_the_others_is_pruned_and_counts(study, parent, client):
     assert run.info.status == "KILLED"
     assert "failure" not in run.data.tags
     history = client.get_metric_history(run.info.run_id, "val_log_loss")
-    assert [(m.step, m.value) for m in history] == [(1, 9.0), (2, 9.0)]  # the first quarter of the epochs is spared
+    assert [(m.step, m.value) for m in history] == [
+        (1, 9.0),
+        (2, 9.0),
+        (3, 9.0),
+    ]  # the first half of the epochs is spared
     assert study(7, "unpruned", pruning=False)._study.pruner.__class__ is optuna.pruners.NopPruner
 
 
@@ -212,6 +218,7 @@ def test_every_trial_is_a_run_below_that_of_the_study(study, parent, client):
     assert opened.table()["run_id"].tolist() == [run.info.run_id for run in found]
 
 
+@pytest.mark.slow
 def test_the_trial_of_a_dead_worker_is_queued_again_and_its_run_closed(study, parent, client):
     """A worker that is killed while it works: a process of its own that ends without a word."""
     opened = study(3)
@@ -270,6 +277,7 @@ def test_a_worker_that_was_taken_for_dead_drops_its_result_and_goes_on(study, pa
     assert min(trial.values[0] for trial in opened.trials() if trial.values) >= 0
 
 
+@pytest.mark.slow
 def test_a_trial_that_kills_every_worker_is_given_up(study, parent, monkeypatch):
     def poison(params, report):
         if params["stretch"] == "asinh" and params["dropout"] == 0.2:

@@ -256,7 +256,7 @@ ODD = {
     "all zero": [TrialPoint(i, "complete", 0.0, {"dropout": 0.0}, [0.0, 0.0]) for i in range(5)],
     "all infinite": [TrialPoint(i, "complete", INF, {"dropout": 0.0}, [INF, NAN]) for i in range(5)],
     "negative": [TrialPoint(i, "complete", -1.0 - i, {"dropout": -2.0}, [-1.0]) for i in range(5)],
-    "500": study(500, "mixed", dropout=0.2, learning_rate=1e-4, augment=True, schedule="cosine"),
+    "200": study(200, "mixed", dropout=0.2, learning_rate=1e-4, augment=True, schedule="cosine"),
     "long names": study(9, **{"a long name " * 5: "a long choice " * 5, "$x_1^{b$": None, "b": 1, "c": 2, "d": 3}),
 }
 

@@ -34,7 +34,15 @@ from deepmerge.tracking import registry, runs, tuning
 log = logging.getLogger(__name__)
 
 # A trial's value depends on what these do, so other code makes another study.
-CODE = ("config.py", "data/batches.py", "data/dataset.py", "data/splits.py", "model", "stages/tuning.py")
+CODE = (
+    "config.py",
+    "data/batches.py",
+    "data/dataset.py",
+    "data/splits.py",
+    "model",
+    "stages/tuning.py",
+    "tracking/tuning.py",
+)
 WINNER, TRAINER = "winner", "winner_trained_by"  # what is noted with a study
 WORDS = {"log_loss": "validation log loss", "auc": "validation AUC"}
 
@@ -170,8 +178,8 @@ def _describe_study(
     study: tuning.Study, experiment: config.Experiment, data: Dataset, first: Mapping[str, Any]
 ) -> None:
     fixed = {key: value for key, value in experiment.settings().items() if key not in first}
-    searched = {f"search_{name}": json.dumps(allowed.model_dump(exclude_defaults=True))
-                for name, allowed in experiment.tuning.space.items()}  # fmt: skip
+    space = experiment.tuning.space
+    searched = {f"search_{name}": json.dumps(space[name].model_dump(exclude_defaults=True)) for name in space}
     asked = {name: getattr(experiment.tuning, name) for name in ("objective", "folds", "pruning")}
     runs.log_parameters({"dataset": experiment.name, **fixed, **asked, **searched})
     runs.log_environment()
@@ -225,7 +233,7 @@ def _report(
     measured = {
         f"best_trial_val_{objective}": best.values[0],
         f"first_trial_val_{objective}": start,
-        **{f"trials_{state}": float(states.get(state, 0)) for state in ("complete", "pruned", "failed")},
+        **{f"trials_{state}": int(states.get(state, 0)) for state in ("complete", "pruned", "failed")},
     }
     runs.log_metrics(measured)
     log_figures(_figures(study, experiment, begun.number if begun else None, said), pdf)

@@ -69,9 +69,9 @@ class Study:
         Raises InputError where the database cannot be opened.
         """
         settings = experiment.tuning
-        # The first quarter of a learning curve says little about its end.
-        spared = experiment.training.epochs // 4
-        pruner = optuna.pruners.MedianPruner(UNPRUNED_TRIALS, n_warmup_steps=spared + 1)
+        # The first half of a learning curve says little about its end: the running statistics of batch norm, by which
+        # validation goes, settle in some 500 steps, and until then the loss can rise to several times its start.
+        pruner = optuna.pruners.MedianPruner(UNPRUNED_TRIALS, n_warmup_steps=experiment.training.epochs // 2 + 1)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.settings = settings
         self.url = url
