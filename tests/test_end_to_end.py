@@ -111,6 +111,22 @@ def test_the_local_environment_can_be_asked_for(project):
     assert not [name for name in run.data.metrics if name.startswith("test_")]
 
 
+def test_tune_is_an_entry_point_whose_run_holds_the_trials_and_train_uses_what_it_found(project):
+    given = ("trials=2", "workers=1", "seeds=0", "epochs=1")
+    project.succeed("mlflow", "run", ".", "-e", "tune", "-P", "dataset=noisy", *(w for g in given for w in ("-P", g)))
+    study = next(run for run in project.runs() if run.data.tags.get("kind") == "study")
+    assert study.info.status == "FINISHED"
+    assert study.data.tags["mlflow.project.env"] == "local"  # the run that the launcher made
+    trials = [run for run in project.runs() if run.data.tags.get("mlflow.parentRunId") == study.info.run_id]
+    assert [run.data.tags["kind"] for run in trials] == ["trial"] * 2
+    project.succeed("mlflow", "run", ".", "-e", "train", "-P", "dataset=noisy", "-P", "params=tuned", "-P", "epochs=1")
+    run = project.runs()[0]
+    assert run.data.params["params"] == "tuned"
+    assert run.data.tags["study"] == study.data.tags["study"]
+    best = min(trials, key=lambda trial: trial.data.metrics["trial_log_loss"])
+    assert run.data.params["learning_rate"] == best.data.params["learning_rate"]
+
+
 def test_a_conda_that_is_there_is_given_the_environment_file(project, tmp_path):
     """The conda here is a script that notes what it is asked for and builds nothing."""
     conda = tmp_path / "bin" / "conda"

@@ -6,20 +6,22 @@ import shutil
 
 import pandas as pd
 import pytest
+import yaml
 
 pytestmark = pytest.mark.slow
 
 VARIANTS = ("pristine", "noisy")
-STAGES = {f"{stage}@{dataset}" for stage in ("split", "train", "evaluate", "gradcam") for dataset in VARIANTS}
-STAGES |= {"compare"}
+STEPS = ("split", "tune", "train", "evaluate", "gradcam", "promote")
+STAGES = {f"{stage}@{dataset}" for stage in STEPS for dataset in VARIANTS} | {"compare"}
 
 
 @pytest.fixture(scope="module")
 def project(checkout):
-    """A copy of the project with a small versioned sample, trained for one epoch, after `dvc repro`."""
+    """A copy of the project with a small versioned sample, two trials of one epoch each, after `dvc repro`."""
     for dataset in VARIANTS:
         path = checkout.folder / "experiments" / f"{dataset}.yaml"
-        path.write_text(re.sub(r"epochs: \d+", "epochs: 1", path.read_text()))
+        text = re.sub(r"epochs: \d+", "epochs: 1", path.read_text())
+        path.write_text(re.sub(r"trials: \d+", "trials: 2", text))
     checkout.succeed("dvc", "add", "--quiet", "data")
     checkout.commit("A small sample")
     checkout.succeed("dvc", "repro")
@@ -44,6 +46,15 @@ def test_every_result_is_there_and_its_run_in_mlflow(project):
         measured = json.loads((results / "metrics.json").read_text())
         assert run.data.metrics["test_auc"] == measured["test_auc"]
         assert (results / "gradcam.png").stat().st_size > 10_000
+        tuned = yaml.safe_load((project.folder / "experiments" / "tuned" / f"{dataset}.yaml").read_text())
+        assert {name: run.data.params[name] for name in tuned["settings"]} == {
+            name: str(value) for name, value in tuned["settings"].items()
+        }
+        assert run.data.tags["study"] == tuned["study"]["name"]
+        assert len(pd.read_csv(results / "study.csv")) == 2
+        verdict = json.loads((results / "promotion.json").read_text())
+        assert (verdict["run_id"], verdict["model"]) == (noted, f"deepmerge-{dataset}")
+        assert verdict["decision"] in ("promoted", "refused")
     table = pd.read_csv(project.folder / "results" / "comparison" / "metrics.csv")
     assert set(zip(table["trained_on"], table["judged_on"], strict=True)) == {
         (a, b) for a in VARIANTS for b in VARIANTS
@@ -62,9 +73,14 @@ def test_a_second_repro_has_nothing_to_do(project):
     [
         ("deepmerge/analysis/figures.py", '"""', '"""Curves. ', {"evaluate@pristine", "evaluate@noisy", "compare"}),
         ("deepmerge/analysis/saliency.py", '"""', '"""Maps. ', {"gradcam@pristine", "gradcam@noisy", "compare"}),
-        ("deepmerge/model/network.py", '"""', '"""Nets. ', {"train@pristine", "train@noisy"}),
-        ("experiments/pristine.yaml", "dropout: 0.2", "dropout: 0.3", {"train@pristine"}),
-        ("experiments/noisy.yaml", "split_seed: 5", "split_seed: 6", {"split@noisy", "train@noisy"}),
+        ("deepmerge/analysis/promotion.py", '"""', '"""Gate. ', {"promote@pristine", "promote@noisy", "compare"}),
+        (
+            *("deepmerge/model/network.py", '"""', '"""Nets. '),
+            {"tune@pristine", "tune@noisy", "train@pristine", "train@noisy"},
+        ),
+        ("experiments/pristine.yaml", "dropout: 0.2", "dropout: 0.3", {"tune@pristine", "train@pristine"}),
+        ("experiments/noisy.yaml", "split_seed: 5", "split_seed: 6", {"split@noisy", "tune@noisy", "train@noisy"}),
+        ("experiments/noisy.yaml", "trials: 2", "trials: 3", {"tune@noisy"}),
         ("experiments/noisy.yaml", "# Noisy", "# Very noisy", set()),
         ("README.md", "DeepMerge", "Deep Merge", set()),
         ("deepmerge/tracking/ui.py", '"""', '"""UI. ', set()),
@@ -95,10 +111,10 @@ def test_metrics_and_plots_are_shown_without_a_network(project):
 
 @pytest.mark.parametrize("where", [[], ["--temp"]])
 def test_an_experiment_with_another_setting_is_a_run_of_its_own(project, where):
-    setting = "experiments/noisy.yaml:network.dropout=0.35" if where else "experiments/noisy.yaml:network.dropout=0.3"
+    setting = f"experiments/noisy.yaml:network.width={'1.5' if where else '0.5'}"
     project.succeed("dvc", "exp", "run", *where, "--name", f"trial{len(where)}", "-S", setting, "train@noisy")
     run = project.runs()[0]
-    assert run.data.params["dropout"] == setting.rpartition("=")[2]
+    assert run.data.params["width"] == setting.rpartition("=")[2]
     assert run.data.tags["dvc_experiment"] == f"trial{len(where)}"
     assert project.succeed("dvc", "exp", "show", "--csv").stdout.count(f"trial{len(where)}") == 1
     project.succeed("git", "checkout", "--quiet", ".")
