@@ -111,10 +111,10 @@ def test_metrics_and_plots_are_shown_without_a_network(project):
 
 @pytest.mark.parametrize("where", [[], ["--temp"]])
 def test_an_experiment_with_another_setting_is_a_run_of_its_own(project, where):
-    setting = f"experiments/noisy.yaml:network.width={'1.5' if where else '0.5'}"
+    setting = f"experiments/noisy.yaml:training.batch_size={'32' if where else '16'}"
     project.succeed("dvc", "exp", "run", *where, "--name", f"trial{len(where)}", "-S", setting, "train@noisy")
     run = project.runs()[0]
-    assert run.data.params["width"] == setting.rpartition("=")[2]
+    assert run.data.params["batch_size"] == setting.rpartition("=")[2]
     assert run.data.tags["dvc_experiment"] == f"trial{len(where)}"
     assert project.succeed("dvc", "exp", "show", "--csv").stdout.count(f"trial{len(where)}") == 1
     project.succeed("git", "checkout", "--quiet", ".")

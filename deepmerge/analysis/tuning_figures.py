@@ -389,7 +389,7 @@ def _setting_axis(axes: Axes, name: str, trials: Sequence[TrialPoint], log_scale
         axes.set_xscale("log")
         room = max((high / low) ** 0.06, 1.1)
         axes.set_xlim(low / room, high * room)
-        between = (1, 2, 5) if high / low < 10 else (1, 3) if high / low < 300 else (1,)
+        between = (1, 2, 5) if high / low < 10 else (1, 3) if high / low < 60 else (1,)
         axes.xaxis.set_major_locator(LogLocator(subs=between, numticks=6))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_locator(NullLocator())

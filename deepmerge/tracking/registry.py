@@ -204,12 +204,20 @@ def _description(run: runs.Run) -> str:
     """What the version's page in the UI says first, in Markdown."""
     tags = _tags(run)
     measured = [f"{words} {_interval(tags, name)}" for name, words in HEADLINE.items() if name in tags]
-    settings = [f"{name} {tags[name]}" for name in SETTINGS if name in tags]
+    settings = [f"{name} {_short(tags[name])}" for name in SETTINGS if name in tags]
     return (
         f"Network for **{tags['dataset']}** images ({tags.get('data_source')}), split by {tags.get('split')}: "
         f"**{', '.join(measured) or 'not evaluated yet'}** (95 % intervals over galaxies). "
         f"{', '.join(settings)}. Raw pixels in, merger probability out. Run {run.info.run_id}."
     )
+
+
+def _short(text: str) -> str:
+    """A number with three digits, anything else as it is."""
+    try:
+        return f"{float(text):.3g}"
+    except ValueError:
+        return text
 
 
 def _interval(tags: Mapping[str, str], name: str) -> str:

@@ -335,8 +335,9 @@ def _code_state() -> dict[str, str]:
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return {"git_commit": "none", "git_dirty": "unknown"}
-    # The pipeline writes dvc.lock while it runs; data are told apart by their fingerprint.
-    changes = _git("status", "--porcelain", "--", ":/", ":(exclude,top)dvc.lock", ":(exclude,top)data.dvc")
+    # The pipeline writes these while it runs; data are told apart by their fingerprint, settings are on the run.
+    written = [f":(exclude,top){path}" for path in ("dvc.lock", "data.dvc", "experiments/tuned")]
+    changes = _git("status", "--porcelain", "--", ":/", *written)
     return {"git_commit": commit.strip(), "git_dirty": "yes" if changes else "no"}
 
 
