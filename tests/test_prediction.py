@@ -88,3 +88,9 @@ def test_a_failure_while_reading_ends_the_work_and_its_threads(model):
     with pytest.raises(OSError, match="the disk is gone"):
         list(prediction.predict_pieces(model, pieces()))
     assert threading.active_count() <= before
+
+
+def test_the_network_is_traced_once_for_batches_of_any_size(model):
+    for count in (1, 5, 23):
+        prediction.predict(model, IMAGES, np.arange(count), np.zeros(count, int))
+    assert prediction._compiled(model).experimental_get_tracing_count() == 1

@@ -41,8 +41,9 @@ def batch_size(shape: tuple[int, ...]) -> int:
 
 @lru_cache(maxsize=8)
 def _compiled(model: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
-    """The forward pass as a graph, traced once a model; Keras's own `predict` is slower."""
-    return tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
+    """The forward pass as a graph, traced once for batches of any size; Keras's own `predict` is slower."""
+    batches_of_any_size = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    return tf.function(lambda batch: model(batch, training=False), input_signature=[batches_of_any_size])
 
 
 def predict(
