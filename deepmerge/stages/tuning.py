@@ -39,7 +39,10 @@ CODE = (
     "data/batches.py",
     "data/dataset.py",
     "data/splits.py",
-    "model",
+    "model/devices.py",
+    "model/fast_norm.py",
+    "model/network.py",
+    "model/training.py",
     "stages/tuning.py",
     "tracking/tuning.py",
 )
@@ -154,10 +157,9 @@ def _parts(experiment: config.Experiment, data: Dataset, split: Split) -> Iterat
 
 def _code_fingerprint() -> str:
     here = Path(__file__).parents[1]
-    files = [file for place in CODE for file in sorted((here / place).rglob("*.py")) or [here / place]]
     digest = hashlib.sha256(str([version(name) for name in ("tensorflow", "keras", "numpy")]).encode())
-    for file in files:
-        digest.update(file.read_bytes())
+    for name in CODE:
+        digest.update((here / name).read_bytes())
     return digest.hexdigest()[:16]
 
 
