@@ -39,6 +39,7 @@ class Desk:
             shutil.copy(file, folder)
         self.storage = f"sqlite:///{folder}/optuna.db"
         self.tracking = f"sqlite:///{folder}/mlflow.db"
+        self.opened = None
 
     def start(self, trials, *words, workers=2, seeds=0, limit=None, **variables):
         """Start tuning in a process group of its own."""
@@ -69,8 +70,10 @@ class Desk:
 
     @property
     def study(self):
-        [name] = optuna.get_all_study_names(self.storage)
-        return optuna.load_study(study_name=name, storage=self.storage)
+        if self.opened is None:  # each opening holds connections, of which a server has a hundred
+            self.opened = optuna.storages.RDBStorage(self.storage)
+        [name] = optuna.get_all_study_names(self.opened)
+        return optuna.load_study(study_name=name, storage=self.opened)
 
     def trials(self, *states):
         """Trials in these states, without those that lost a race for the last place."""
@@ -252,6 +255,7 @@ def test_with_one_worker_the_same_seed_is_the_same_study_also_when_interrupted(d
     whole = [(trial.params, trial.values) for trial in desk.trials()]
     for name in ("optuna.db", "mlflow.db"):
         Path(desk.folder, name).unlink()
+    desk.opened = None
     process = desk.start(3, workers=1)
     desk.wait_for_trials(1, RUNNING, process, lambda trial: trial.number == 1 and running(trial))
     os.killpg(process.pid, signal.SIGKILL)
