@@ -6,6 +6,8 @@ from deepmerge import config
 from deepmerge.data import dataset, splits
 from deepmerge.model import training
 
+slow = pytest.mark.slow  # each traces a training step or more, three seconds a time
+
 QUICK = {"epochs": 4, "batch_size": 16, "learning_rate": 3e-3}
 
 
@@ -25,6 +27,7 @@ def weights(trained):
     return np.concatenate([w.ravel() for w in trained.model.get_weights()])
 
 
+@slow
 def test_training_learns_what_can_be_learned(setting):
     data, split, experiment = setting(epochs=12)
     trained = training.train(data, split, experiment)
@@ -32,12 +35,14 @@ def test_training_learns_what_can_be_learned(setting):
     assert max(trained.history["val_auc"]) > 0.9
 
 
+@slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(setting):
     first, again, other = (training.train(*setting(seed=seed)) for seed in (1, 1, 2))
     assert first.history == again.history
     assert weights(first).tobytes() == weights(again).tobytes() != weights(other).tobytes()
 
 
+@slow
 def test_training_does_not_touch_the_test_part(setting, monkeypatch):
     """NaN in every test image: had one been looked at, the loss or the pixel statistics would be NaN."""
     data, split, experiment = setting()
@@ -47,6 +52,7 @@ def test_training_does_not_touch_the_test_part(setting, monkeypatch):
     assert training.train(blind, split, experiment).history == training.train(data, split, experiment).history
 
 
+@slow
 def test_pixel_statistics_come_from_training_images_alone(setting):
     data, split, experiment = setting(epochs=1)
     changed = np.array(data.images)
@@ -68,6 +74,7 @@ class Script(keras.callbacks.Callback):
         self.model.set_weights([np.full_like(w, epoch) for w in self.model.get_weights()])
 
 
+@slow
 @pytest.mark.parametrize(
     ("losses", "patience", "epochs_run", "best"),
     [
@@ -104,6 +111,7 @@ def test_each_epoch_is_reported(setting):
     assert set(trained.history) == measured | {f"val_{name}" for name in measured} | {"learning_rate"}
 
 
+@slow
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_the_learning_rate_follows_its_schedule(setting, schedule):
     data, split, experiment = setting(schedule=schedule)
