@@ -32,10 +32,20 @@ def test_gather_agrees_with_plain_indexing_in_any_order(images):
 
 
 def test_the_eight_transforms_are_the_symmetries_of_the_square(images):
-    one = gather(images, np.array([0]))
+    one = images[0]
     turned = [transform(one, code).tobytes() for code in range(TRANSFORMS)]
     assert len(set(turned)) == TRANSFORMS
     assert {transform(transform(one, 3), code).tobytes() for code in range(TRANSFORMS)} == set(turned)
+
+
+@pytest.mark.parametrize("dtype", [">f4", "f8", "f2", "i2", "u1"])
+def test_gather_turns_by_quarters_and_then_upside_down(images, dtype):
+    """Against one image at a time with its filters behind, as a network sees it."""
+    images = (100 * images).astype(dtype)
+    rows, codes = np.array([9, 2, 2, 30, 0, 1, 8, 5]), np.arange(TRANSFORMS)
+    for row, code, got in zip(rows, codes, gather(images, rows, codes), strict=True):
+        expected = np.rot90(np.moveaxis(images[row], 0, -1), code % 4)
+        np.testing.assert_array_equal(got, (np.flipud(expected) if code >= 4 else expected).astype(np.float32))
 
 
 def test_an_epoch_shows_every_image_once(images):
@@ -56,7 +66,7 @@ def test_epochs_differ_repeat_and_follow_the_seed(images):
 
 def test_augmentation_only_turns_and_flips(images):
     shown, _, _ = contents(batches(images, augment=True).epoch(0))
-    allowed = {bytes(transform(gather(images, np.array([row])), code)[0]) for row in range(40) for code in range(8)}
+    allowed = {bytes(gather(images, [row], [code])[0]) for row in range(40) for code in range(TRANSFORMS)}
     assert set(map(bytes, shown)) <= allowed
     assert len(set(map(bytes, shown)) & set(map(bytes, gather(images, np.arange(40))))) < 20
 

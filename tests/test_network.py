@@ -4,10 +4,11 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from deepmerge import config
 from deepmerge.model import network, prediction
-from deepmerge.model.fast_norm import FastBatchNormalization
+from deepmerge.model.fast_layers import FastBatchNormalization, FastConv2D
 
 STRETCHES = ("raw", "standard", "asinh", "log")
 
@@ -93,23 +94,40 @@ def test_a_saved_network_needs_no_code_and_scores_the_same(stretch, tmp_path):
     np.testing.assert_array_equal(back(given, training=False), model(given, training=False))
 
 
-def test_the_faster_batch_norm_trains_to_the_same_numbers():
-    """Against Keras's own layer: outputs, gradients and moving statistics of a few steps, to float tolerance."""
-    given = np.random.default_rng(0).normal(3, 2, (8, 12, 12, 4)).astype(np.float32)
-    target = np.random.default_rng(1).normal(size=given.shape).astype(np.float32)
+FAST = {
+    "convolution": (keras.layers.Conv2D, FastConv2D, {"filters": 5, "kernel_size": 3, "activation": "relu"}),
+    "norm of channels": (keras.layers.BatchNormalization, FastBatchNormalization, {"axis": -1}),
+    "norm of the width": (keras.layers.BatchNormalization, FastBatchNormalization, {"axis": 2}),
+}
+
+
+@pytest.mark.parametrize("kind", FAST)
+def test_the_faster_layers_train_to_the_same_numbers(kind):
+    """Against Keras's own: losses, weights and moving statistics of a few steps, the gradient, the output."""
+    slow, fast, settings = FAST[kind]
+    given = np.random.default_rng(0).normal(3, 2, (8, 12, 10, 4)).astype(np.float32)
     results = []
-    for layer in (keras.layers.BatchNormalization(), FastBatchNormalization()):
+    for layer in (slow(**settings), fast(**settings)):
         model = keras.Sequential([keras.Input(given.shape[1:]), layer])
-        model.compile(keras.optimizers.SGD(0.1), "mse")
+        start = [np.random.default_rng(i).uniform(0.5, 1, w.shape) for i, w in enumerate(model.get_weights())]
+        model.set_weights(start)
+        target = np.random.default_rng(1).normal(size=model(given).shape).astype(np.float32)
+        with tf.GradientTape() as tape:
+            pixels = tf.constant(given)
+            tape.watch(pixels)
+            loss = tf.reduce_sum(model(pixels, training=True) * target)
+        gradient = tape.gradient(loss, pixels).numpy()
+        model.compile(keras.optimizers.SGD(0.01), "mse")
         losses = [float(model.train_on_batch(given * (i + 1), target)) for i in range(4)]
-        results.append([*layer.get_weights(), np.array(losses), model(given, training=False).numpy()])
-    for slow, fast in zip(*results, strict=True):
-        np.testing.assert_allclose(fast, slow, rtol=2e-5, atol=2e-5)
+        results.append([gradient, *layer.get_weights(), np.array(losses), model(given, training=False).numpy()])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(b, a, rtol=3e-5, atol=3e-5 * np.abs(a).max())
 
 
-def test_the_network_for_training_has_the_weights_of_the_one_to_save():
-    pixels = network.measure_pixels(images(), "asinh")
-    training, saved = (network.build((75, 75, 2), config.Network(), pixels, for_training=t) for t in (True, False))
+@pytest.mark.parametrize("architecture", ["default", "published"])
+def test_the_network_for_training_has_the_weights_of_the_one_to_save(architecture):
+    pixels, settings = network.measure_pixels(images(), "asinh"), config.Network(architecture=architecture)
+    training, saved = (network.build((75, 75, 2), settings, pixels, for_training=t) for t in (True, False))
     saved.set_weights(training.get_weights())
     given = images(4, seed=1)
     np.testing.assert_allclose(saved(given, training=False), training(given, training=False), atol=1e-6)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from deepmerge import config
-from deepmerge.model.fast_norm import FastBatchNormalization
+from deepmerge.model.fast_layers import FastBatchNormalization, FastConv2D
 
 DENSE_UNITS = (64, 32)  # units of the two hidden dense layers, Ciprijanovic et al. 2020, table 1
 CONVOLUTIONS = ((8, 5), (16, 3), (32, 3))  # (filters, kernel size), ibid.
@@ -68,19 +68,18 @@ def build(
     width (channels-first images met the default axis) and its hidden dense layers are softmax. 'default' normalises
     channels, uses ReLU, and drops units only behind the last batch norm, whose statistics dropout would shift.
     `settings.width` scales filters and hidden units, which number at least one.
-    `for_training` takes a faster batch norm where there is one: the same weights and numbers, but not built into Keras.
+    `for_training` takes faster layers: the same weights and numbers, but not built into Keras.
     """
     published = settings.architecture == "published"
     layers = keras.layers
     inputs = keras.Input(shape, name="pixels")
     x = _stretch_layers(inputs, settings.stretch, pixels)
+    convolution = FastConv2D if for_training else layers.Conv2D
+    norm = FastBatchNormalization if for_training else layers.BatchNormalization
     for number, (filters, size) in enumerate(CONVOLUTIONS, 1):
         filters = _scaled(filters, settings.width)
-        x = layers.Conv2D(filters, size, padding="same", activation="relu", name=f"conv_{number}")(x)
-        if published:
-            x = layers.BatchNormalization(axis=2)(x)
-        else:
-            x = (FastBatchNormalization if for_training else layers.BatchNormalization)()(x)
+        x = convolution(filters, size, padding="same", activation="relu", name=f"conv_{number}")(x)
+        x = norm(axis=2 if published else -1)(x)
         x = layers.MaxPooling2D(2)(x)
         if published:
             x = layers.Dropout(settings.dropout)(x)
@@ -115,12 +114,16 @@ def _arcsinh(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _stretch_layers(x: keras.KerasTensor, kind: str, pixels: PixelStatistics) -> keras.KerasTensor:
-    scale = keras.layers.Normalization
+    def scale(mean: np.ndarray, variance: np.ndarray, name: str) -> keras.layers.Normalization:
+        # The same constants in each column: TensorFlow takes ten times as long where it has two numbers to repeat.
+        columns = [np.tile(constants, (x.shape[2], 1)) for constants in (mean, variance)]
+        return keras.layers.Normalization((2, 3), *columns, name=name)
+
     if kind == "asinh":
-        x = scale(mean=np.zeros_like(pixels.softening), variance=pixels.softening**2, name="soften")(x)
+        x = scale(np.zeros_like(pixels.softening), pixels.softening**2, "soften")(x)
         x = _arcsinh(x)
     elif kind == "log":
         x = keras.ops.log10(keras.ops.maximum(x, LOG_FLOOR))
     if kind != "raw":
-        x = scale(mean=pixels.mean, variance=pixels.variance, name="standardise")(x)
+        x = scale(pixels.mean, pixels.variance, "standardise")(x)
     return x

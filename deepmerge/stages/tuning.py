@@ -40,7 +40,7 @@ CODE = (
     "data/dataset.py",
     "data/splits.py",
     "model/devices.py",
-    "model/fast_norm.py",
+    "model/fast_layers.py",
     "model/network.py",
     "model/training.py",
     "stages/tuning.py",
