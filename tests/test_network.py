@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from deepmerge import config
 from deepmerge.model import network, prediction
-from deepmerge.model.fast_layers import FastBatchNormalization, FastConv2D
+from deepmerge.model.fast_layers import FastBatchNormalization, FastConv2D, faster
 
 STRETCHES = ("raw", "standard", "asinh", "log")
 
@@ -122,6 +122,42 @@ def test_the_faster_layers_train_to_the_same_numbers(kind):
         results.append([gradient, *layer.get_weights(), np.array(losses), model(given, training=False).numpy()])
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(b, a, rtol=3e-5, atol=3e-5 * np.abs(a).max())
+
+
+def of_other_layers(kind):
+    """Networks that are not ours, with batch norm on what is no image, without scale, or in a model of one's own."""
+    layers = keras.layers
+    if kind == "subclass":
+
+        class Own(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.norm = layers.BatchNormalization()
+
+            def call(self, inputs, training=None):
+                return self.norm(inputs, training=training)
+
+        model = Own()
+    else:
+        norm = layers.BatchNormalization(axis=1, scale=kind != "scale", center=kind != "scale")
+        after = [layers.Flatten(), layers.BatchNormalization(), layers.Dense(1)]
+        model = keras.Sequential([keras.Input((6, 5, 2)), norm, *after])
+    model(np.zeros((1, 6, 5, 2)))
+    model.set_weights([np.random.default_rng(0).uniform(0.5, 2, w.shape) for w in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("kind", ["default", "published", "sequential", "scale", "subclass"])
+def test_the_faster_network_gives_the_same_numbers_and_the_saved_one_stays(kind):
+    ours = kind in ("default", "published")
+    model = built(kind, shape=(40, 36, 2)) if ours else of_other_layers(kind)
+    if ours:
+        model.set_weights([w + np.random.default_rng(0).uniform(0, 0.1, w.shape) for w in model.get_weights()])
+    given = images(6, (40, 36, 2) if ours else (6, 5, 2))
+    found = faster(model)
+    np.testing.assert_allclose(found(given, training=False), model(given, training=False), rtol=1e-5, atol=1e-6)
+    assert (found is model) == (kind == "subclass")
+    assert not any(isinstance(layer, FastBatchNormalization) for layer in model.layers)
 
 
 @pytest.mark.parametrize("architecture", ["default", "published"])

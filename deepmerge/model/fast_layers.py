@@ -1,8 +1,8 @@
-"""Layers that train faster on a CPU than Keras's own, with the same weights and numbers, for training only.
+"""Layers that are faster on a CPU than Keras's own, with the same weights and numbers, never to be saved.
 
 Keras's batch norm takes the moments in several passes over the images, nearly half of a training step of these
-networks; TensorFlow's gradient of a convolution's bias is slow for few filters. To save a network, copy the weights to
-the built-in layers, so that no code of ours is saved with it.
+networks; TensorFlow's gradient of a convolution's bias is slow for few filters. A network is trained with these layers
+and used with them (`faster`), but saved with Keras's own and the same weights, so that no code of ours is in the file.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-Gradients = tuple[tf.Tensor, ...]
+Tensors = tuple[tf.Tensor, ...]
 
 
 class FastConv2D(keras.layers.Conv2D):
@@ -23,21 +23,23 @@ class FastConv2D(keras.layers.Conv2D):
 
 
 @tf.custom_gradient
-def _add_bias(x: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Gradients]]:
+def _add_bias(x: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Tensors]]:
     return tf.nn.bias_add(x, bias), lambda above: (above, tf.reduce_sum(above, (0, 1, 2)))
 
 
 class FastBatchNormalization(keras.layers.BatchNormalization):
-    """Keras's batch norm of images (n, H, W, C) over the channels, or over the width (axis=2) as published."""
+    """Keras's batch norm, fast for images (n, H, W, C) over the channels, or over the width (axis=2) as published."""
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
         """Normalise with the moments of the batch in training and with the moving ones otherwise."""
-        if not training:
-            return super().call(inputs, training=False)
-        if self.axis == 2:
-            outputs, mean, variance = _normalised_over_width(inputs, self.gamma, self.beta, self.epsilon)
-        else:
-            outputs, mean, variance = _normalised_over_channels(inputs, self.gamma, self.beta, self.epsilon)
+        if len(inputs.shape) != 4 or self.axis not in (-1, 2, 3) or not (self.scale and self.center) or self.renorm:
+            return super().call(inputs, training=training, mask=mask)
+        normalise = _over_width if self.axis == 2 else _over_channels
+        learned = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+        if not (training and self.trainable):
+            moving = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)
+            return normalise(inputs, *learned, self.epsilon, moving)[0]
+        outputs, mean, variance = normalise(inputs, *learned, self.epsilon)
         self._follow(self.moving_mean, mean)
         self._follow(self.moving_variance, variance)
         return outputs
@@ -46,15 +48,33 @@ class FastBatchNormalization(keras.layers.BatchNormalization):
         moving.assign(moving * self.momentum + value * (1 - self.momentum))
 
 
-def _normalised_over_channels(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float) -> Gradients:
+def faster(model: keras.Model) -> keras.Model:
+    """The same network, for use and not for saving, with the fast batch norm in place of Keras's own.
+
+    A network without batch norm is returned as it is, and one whose graph Keras does not know (a subclass).
+    """
+    norm = keras.layers.BatchNormalization
+    if not getattr(model, "inputs", None) or not any(type(layer) is norm for layer in model.layers):
+        return model
+
+    def swap(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return (FastBatchNormalization if type(layer) is norm else type(layer)).from_config(layer.get_config())
+
+    clone = keras.models.clone_model(model, clone_function=swap)
+    clone.set_weights(model.get_weights())
+    return clone
+
+
+def _over_channels(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float, moving: Tensors = ()) -> Tensors:
     """Outputs, mean and variance, by TensorFlow's fused kernel."""
-    outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=epsilon, is_training=True)
+    fused = tf.compat.v1.nn.fused_batch_norm
+    outputs, mean, variance = fused(x, gamma, beta, *moving, epsilon=epsilon, is_training=not moving)
     # The kernel gives the unbiased variance for the moving average, Keras keeps the biased one.
     count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), variance.dtype)
     return outputs, mean, variance * (count - 1) / count
 
 
-def _normalised_over_width(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float) -> Gradients:
+def _over_width(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float, moving: Tensors = ()) -> Tensors:
     """Outputs, mean and variance, with the gradient written out (Ioffe & Szegedy 2015, arXiv:1502.03167, sect. 3)."""
     width, channels = x.shape[2:]
     count = tf.cast(tf.reduce_prod(tf.shape(x)) // width, x.dtype)
@@ -65,14 +85,19 @@ def _normalised_over_width(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsi
     def spread(values: tf.Tensor) -> tf.Tensor:
         return tf.repeat(values[:, tf.newaxis], channels, 1)  # a row of numbers is broadcast many times as fast as one
 
+    if moving:
+        mean, variance = moving
+        scale = gamma * tf.math.rsqrt(variance + epsilon)
+        return x * spread(scale) + spread(beta - mean * scale), mean, variance
+
     @tf.custom_gradient
-    def normalise(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[Gradients, Callable[..., Gradients]]:
+    def normalise(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[Tensors, Callable[..., Tensors]]:
         mean = total(x) / count
         variance = tf.maximum(total(x * x) / count - mean * mean, 0)
         inverse = tf.math.rsqrt(variance + epsilon)
         scale = gamma * inverse
 
-        def gradients(above: tf.Tensor, *_: tf.Tensor) -> Gradients:
+        def gradients(above: tf.Tensor, *_: tf.Tensor) -> Tensors:
             to_beta = total(above)
             to_gamma = inverse * (total(above * x) - mean * to_beta)
             slope = scale * inverse * to_gamma / count
@@ -81,5 +106,4 @@ def _normalised_over_width(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsi
 
         return (x * spread(scale) + spread(beta - mean * scale), mean, variance), gradients
 
-    outputs, mean, variance = normalise(x, tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta))
-    return outputs, mean, variance
+    return normalise(x, gamma, beta)

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmerge.data.batches import gather
+from deepmerge.model.fast_layers import faster
 from deepmerge.progress import Advance
 
 BATCH_PIXELS = 128 * 75 * 75  # 128 images of the release; larger batches gain nothing on a CPU
@@ -43,7 +44,8 @@ def batch_size(shape: tuple[int, ...]) -> int:
 def _compiled(model: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
     """The forward pass as a graph, traced once for batches of any size; Keras's own `predict` is slower."""
     batches_of_any_size = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-    return tf.function(lambda batch: model(batch, training=False), input_signature=[batches_of_any_size])
+    network = faster(model)
+    return tf.function(lambda batch: network(batch, training=False), input_signature=[batches_of_any_size])
 
 
 def predict(
