@@ -70,12 +70,16 @@ class Training(Settings):
     patience: int = Field(20, ge=1, description="epochs without a lower validation log loss before training stops")
     balance: Literal["sampling", "weights", "none"] = Field("sampling", description="how the rarer class counts more")
     augment: bool = Field(True, description="turn and flip training images at random")
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = Field(
+        "float32", description="what layers compute with; 'mixed' is faster on a GPU, the weights stay float32"
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, order and turns")
 
 
-# Which section a setting belongs to that a search may name. Seeds are no setting to be good at.
+NOT_SEARCHED = ("seed", "precision")  # nothing that one could be good at
+# Which section a setting belongs to that a search may name.
 SEARCHABLE: dict[str, type[Settings]] = {
-    name: section for section in (Network, Training) for name in section.model_fields if name != "seed"
+    name: section for section in (Network, Training) for name in section.model_fields if name not in NOT_SEARCHED
 }
 
 

@@ -138,7 +138,7 @@ def test_chunks_cover_every_row_once():
     images = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (10_001, 2, 75, 75), (0, 0, 0, 0))
     rows = np.concatenate([np.arange(len(images))[chunk] for chunk in dataset.chunks(images)])
     assert (rows == np.arange(10_001)).all()
-    assert len(dataset.chunks(images)) > 5
+    assert len(list(dataset.chunks(images))) > 5
 
 
 def test_check_agrees_with_numpy(make):

@@ -4,14 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deepmerge.data.memory_map import forget
 from deepmerge.data.splits import Part, possible_transforms
 from deepmerge.errors import InputError
 
 
 def transform(image: np.ndarray, code: int) -> np.ndarray:
     """A view of images (…, H, W) turned and flipped by one of the eight symmetries of the square (see splits)."""
-    turned = np.rot90(image, code % 4, axes=(-2, -1))
-    return turned[..., ::-1, :] if code >= 4 else turned
+    quarters = code % 4
+    turned = image.swapaxes(-2, -1) if quarters % 2 else image
+    rows = -1 if (quarters in (1, 2)) != (code >= 4) else 1
+    columns = -1 if quarters in (2, 3) else 1
+    return turned[..., ::rows, ::columns]  # np.rot90 takes as long as copying the image
 
 
 def gather(images: np.ndarray, rows: np.ndarray, transforms: np.ndarray | None = None) -> np.ndarray:
@@ -25,6 +29,7 @@ def gather(images: np.ndarray, rows: np.ndarray, transforms: np.ndarray | None =
         image = transform(pixels[rows[place]], int(codes[place]))
         for number in range(len(image)):
             batch[place, ..., number] = image[number]
+    forget(images, after=batch.nbytes)
     return batch
 
 
@@ -77,7 +82,7 @@ class TrainingBatches:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch; `batch(i)` gives images (b, H, W, F), labels (b,) and weights (b,)."""
+    """One epoch: what it shows, in order."""
 
     batches: TrainingBatches
     rows: np.ndarray
@@ -88,8 +93,20 @@ class Epoch:
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batches.batch_size)
 
-    def batch(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Batch number `index`, from 0; the last one may be smaller."""
-        chosen = slice(index * self.batches.batch_size, (index + 1) * self.batches.batch_size)
+    def size(self, index: int) -> int:
+        """Images of batch number `index`, from 0; the last one may have fewer."""
+        return min(self.batches.batch_size, len(self.rows) - index * self.batches.batch_size)
+
+    def batch(self, index: int, part: int = 0, parts: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Batch number `index`, or one of the `parts` that it is cut into.
+
+        Images (b, H, W, F), labels (b,) and weights (b,), all float32. A part is never empty: where a batch has fewer
+        images than parts, the last ones show its first with weight 0.
+        """
+        start, size = index * self.batches.batch_size, self.size(index)
+        chosen = np.arange(size * part // parts, size * (part + 1) // parts) if size >= parts else np.array([part])
+        spare = chosen >= size
+        chosen = start + np.where(spare, 0, chosen)
         images = gather(self.batches.images, self.rows[chosen], self.transforms[chosen])
-        return images, self.labels[chosen].astype(np.float32), self.weights[chosen]
+        weights = np.where(spare, 0, self.weights[chosen]).astype(np.float32)
+        return images, self.labels[chosen].astype(np.float32), weights

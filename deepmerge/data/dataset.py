@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 
 from deepmerge import config
 from deepmerge.data import release
+from deepmerge.data.memory_map import forget
 from deepmerge.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -55,10 +57,12 @@ class Dataset:
         return digest.hexdigest()[:32]
 
 
-def chunks(images: np.ndarray) -> list[slice]:
-    """Slices that walk over the first axis of `images` in pieces of about 64 MiB."""
+def chunks(images: np.ndarray) -> Iterator[slice]:
+    """Slices that walk over the first axis of `images` in pieces of about 64 MiB, and give back its memory."""
     rows = max(1, _CHUNK_BYTES // max(1, images[0].nbytes)) if len(images) else 1
-    return [slice(start, start + rows) for start in range(0, len(images), rows)]
+    for start in range(0, len(images), rows):
+        yield slice(start, start + rows)
+        forget(images)
 
 
 def read(files: config.Data, name: str) -> Dataset:

@@ -1,11 +1,17 @@
 """How TensorFlow runs: decided once, before its first operation, and part of every run's record."""
 
+import json
 import logging
+import os
+from functools import cache
 
 import keras
 import tensorflow as tf
 
 from deepmerge.cores import threads_each
+from deepmerge.errors import InputError
+
+CLUSTER = "TF_CONFIG"  # TensorFlow's own: JSON that names the machines of a training and which of them this is
 
 
 def prepare() -> int:
@@ -17,7 +23,45 @@ def prepare() -> int:
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)  # else the first process takes all of its memory
     # MLflow has Keras predict the example, with a bar of its own; without a terminal it becomes a log line.
     keras.config.disable_interactive_logging()
     logging.getLogger("absl").setLevel(logging.WARNING)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every network that is traced anew
     return threads
+
+
+@cache
+def strategy() -> tf.distribute.Strategy:
+    """What a training is parted among: the machines of TF_CONFIG, else all GPUs that are visible, else one device.
+
+    With TF_CONFIG it must be called before TensorFlow's first operation, on every machine. Raises InputError for a
+    TF_CONFIG that names no machines.
+    """
+    if os.environ.get(CLUSTER):
+        _place()
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    several = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(several) > 1:
+        return tf.distribute.MirroredStrategy([device.name for device in several])
+    return tf.distribute.get_strategy()
+
+
+def keeps_the_books() -> bool:
+    """Whether this process writes results: the only one, or the first of the machines that train together."""
+    return not os.environ.get(CLUSTER) or _place() == 0
+
+
+def _place() -> int:
+    """Number of this machine among those of TF_CONFIG; a chief, where there is one, comes before the workers."""
+    try:
+        told = json.loads(os.environ[CLUSTER])
+        cluster, kind, index = told["cluster"], told["task"]["type"], int(told["task"]["index"])
+        cluster[kind][index]
+    except (ValueError, TypeError, LookupError):
+        raise InputError(
+            f'{CLUSTER} should look like {{"cluster": {{"worker": ["host:port", …]}}, "task": {{"type": "worker", '
+            f'"index": 0}}}}, got {os.environ[CLUSTER]!r}; unset it to train on this machine alone'
+        ) from None
+    return index + (len(cluster.get("chief", ())) if kind == "worker" else 0)

@@ -34,15 +34,17 @@ class FastBatchNormalization(keras.layers.BatchNormalization):
         """Normalise with the moments of the batch in training and with the moving ones otherwise."""
         if len(inputs.shape) != 4 or self.axis not in (-1, 2, 3) or not (self.scale and self.center) or self.renorm:
             return super().call(inputs, training=training, mask=mask)
-        normalise = _over_width if self.axis == 2 else _over_channels
+        normalise = _over_channels
+        if self.axis == 2:
+            normalise, inputs = _over_width, tf.cast(inputs, tf.float32)  # half precision is too little for sums
         learned = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
         if not (training and self.trainable):
             moving = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)
-            return normalise(inputs, *learned, self.epsilon, moving)[0]
+            return tf.cast(normalise(inputs, *learned, self.epsilon, moving)[0], self.compute_dtype)
         outputs, mean, variance = normalise(inputs, *learned, self.epsilon)
         self._follow(self.moving_mean, mean)
         self._follow(self.moving_variance, variance)
-        return outputs
+        return tf.cast(outputs, self.compute_dtype)
 
     def _follow(self, moving: keras.Variable, value: tf.Tensor) -> None:
         moving.assign(moving * self.momentum + value * (1 - self.momentum))

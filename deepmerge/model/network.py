@@ -60,7 +60,12 @@ def _noise(images: np.ndarray) -> np.ndarray:
 
 
 def build(
-    shape: tuple[int, int, int], settings: config.Network, pixels: PixelStatistics, *, for_training: bool = False
+    shape: tuple[int, int, int],
+    settings: config.Network,
+    pixels: PixelStatistics,
+    *,
+    for_training: bool = False,
+    precision: str = "float32",
 ) -> keras.Model:
     """Build the network for images of `shape` (H, W, F), uncompiled.
 
@@ -68,33 +73,36 @@ def build(
     width (channels-first images met the default axis) and its hidden dense layers are softmax. 'default' normalises
     channels, uses ReLU, and drops units only behind the last batch norm, whose statistics dropout would shift.
     `settings.width` scales filters and hidden units, which number at least one.
-    `for_training` takes faster layers: the same weights and numbers, but not built into Keras.
+    `for_training` takes faster layers: the same weights and numbers, but not built into Keras. `precision` is Keras's
+    name of what the layers compute with between the stretch and the probability; the weights are float32.
     """
     published = settings.architecture == "published"
     layers = keras.layers
+    keep = {"dtype": precision}
     inputs = keras.Input(shape, name="pixels")
     x = _stretch_layers(inputs, settings.stretch, pixels)
     convolution = FastConv2D if for_training else layers.Conv2D
     norm = FastBatchNormalization if for_training else layers.BatchNormalization
     for number, (filters, size) in enumerate(CONVOLUTIONS, 1):
         filters = _scaled(filters, settings.width)
-        x = convolution(filters, size, padding="same", activation="relu", name=f"conv_{number}")(x)
-        x = norm(axis=2 if published else -1)(x)
-        x = layers.MaxPooling2D(2)(x)
+        x = convolution(filters, size, padding="same", activation="relu", name=f"conv_{number}", **keep)(x)
+        x = norm(axis=2 if published else -1, **keep)(x)
+        x = layers.MaxPooling2D(2, **keep)(x)
         if published:
-            x = layers.Dropout(settings.dropout)(x)
-    x = layers.Flatten()(x)
+            x = layers.Dropout(settings.dropout, **keep)(x)
+    x = layers.Flatten(**keep)(x)
     if not published:
-        x = layers.Dropout(settings.dropout)(x)
+        x = layers.Dropout(settings.dropout, **keep)(x)
     for units in DENSE_UNITS:
         x = layers.Dense(
             _scaled(units, settings.width),
             activation="softmax" if published else "relu",
             kernel_regularizer=keras.regularizers.L2(settings.l2),
+            **keep,
         )(x)
         if not published:
-            x = layers.Dropout(settings.dropout)(x)
-    outputs = layers.Dense(1, activation="sigmoid", name="merger_probability")(x)
+            x = layers.Dropout(settings.dropout, **keep)(x)
+    outputs = layers.Dense(1, activation="sigmoid", name="merger_probability", dtype="float32")(x)
     return keras.Model(inputs, outputs, name=f"deepmerge_{settings.architecture}")
 
 
@@ -117,7 +125,7 @@ def _stretch_layers(x: keras.KerasTensor, kind: str, pixels: PixelStatistics) ->
     def scale(mean: np.ndarray, variance: np.ndarray, name: str) -> keras.layers.Normalization:
         # The same constants in each column: TensorFlow takes ten times as long where it has two numbers to repeat.
         columns = [np.tile(constants, (x.shape[2], 1)) for constants in (mean, variance)]
-        return keras.layers.Normalization((2, 3), *columns, name=name)
+        return keras.layers.Normalization((2, 3), *columns, name=name, dtype="float32")
 
     if kind == "asinh":
         x = scale(np.zeros_like(pixels.softening), pixels.softening**2, "soften")(x)

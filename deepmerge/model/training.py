@@ -1,24 +1,24 @@
 """Train a network: Adam, early stopping on the validation log loss, the best weights kept."""
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from deepmerge import config
-from deepmerge.data.batches import TrainingBatches, class_weights, gather
+from deepmerge.data.batches import Epoch, TrainingBatches, class_weights, gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
-from deepmerge.model import network
-
-log = logging.getLogger(__name__)
+from deepmerge.model import devices, network, prediction
+from deepmerge.model.learner import Learner
 
 # 512 images of the release: enough that the median pixel is known to a fraction of a per cent, at any sample size.
 STATISTICS_VALUES = 512 * 75 * 75 * 2
 STOPPED_BY = "val_log_loss"  # without the L2 penalty of val_loss, which differs between settings
+LOG_CLIP = 1e-7  # probabilities nearer to 0 or 1 count as this far away, as in Keras's cross-entropy
 FINAL_RATE = 0.05  # the cosine schedule ends at this share of the first learning rate
 
 
@@ -51,6 +51,7 @@ def train(
     finite.
     """
     training = settings.training
+    strategy = devices.strategy()
     keras.utils.set_random_seed(training.seed)
     batches = TrainingBatches(
         dataset.images,
@@ -63,31 +64,65 @@ def train(
     )
     shape = (*dataset.images.shape[2:], dataset.images.shape[1])
     pixels = _pixel_statistics(dataset, split, settings)
-    model = network.build(shape, settings.network, pixels, for_training=True)
-    model.compile(
-        optimizer=keras.optimizers.Adam(_learning_rate(training, len(batches))),
-        loss="binary_crossentropy",
-        weighted_metrics=[
-            keras.metrics.BinaryCrossentropy(name="log_loss"),
-            keras.metrics.BinaryAccuracy(name="accuracy"),
-            keras.metrics.AUC(name="auc"),
-        ],
-    )
-    stopping = keras.callbacks.EarlyStopping(STOPPED_BY, 0, training.patience, mode="min", restore_best_weights=True)
-    watch = _Watch(on_epoch, training)
-    model.fit(
-        _Sequence(batches),
-        validation_data=_Validation(dataset, split),
-        epochs=training.epochs,
-        callbacks=[watch, stopping],
-        shuffle=False,
-        verbose=0,
-    )
-    best = int(np.argmin(watch.history[STOPPED_BY]))
+
+    def make() -> tuple[keras.Model, keras.optimizers.Optimizer]:
+        model = network.build(shape, settings.network, pixels, for_training=True, precision=training.precision)
+        optimizer = keras.optimizers.Adam(_learning_rate(training, len(batches)))
+        if training.precision == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        return model, optimizer
+
+    learner = Learner(strategy, make)
+    history: dict[str, list[float]] = {}
+    best, best_epoch, best_weights = math.inf, 0, learner.model.get_weights()
+    for number in range(1, training.epochs + 1):
+        values = _epoch(learner, batches.epoch(number - 1), dataset, split)
+        _require_finite(values, number, training)
+        for name, value in values.items():
+            history.setdefault(name, []).append(value)
+        on_epoch(number, values)
+        if values[STOPPED_BY] < best:
+            best, best_epoch, best_weights = values[STOPPED_BY], number, learner.model.get_weights()
+        elif number - best_epoch >= training.patience:
+            break
     trained = network.build(shape, settings.network, pixels)
-    # Early stopping restores the best weights itself only when patience ran out.
-    trained.set_weights(stopping.best_weights or model.get_weights())
-    return Trained(trained, watch.history, best + 1)
+    trained.set_weights(best_weights)
+    return Trained(trained, history, best_epoch)
+
+
+def _epoch(learner: Learner, epoch: Epoch, dataset: Dataset, split: Split) -> dict[str, float]:
+    """Learn from an epoch; its measures in training, those of the validation after it, the learning rate then."""
+    probability, penalty = learner.learn(epoch)
+    values = measures(epoch.labels, probability, epoch.weights, penalty)
+    part = split.validation
+    labels = dataset.labels[part.rows]
+    probability = prediction.predict(learner.model, dataset.images, part.rows, part.transforms)
+    penalty = float(sum(learner.model.losses))
+    found = measures(labels, probability, class_weights(labels), penalty)
+    found["log_loss"] = learner.agreed(found["log_loss"])
+    return {**values, **{f"val_{name}": value for name, value in found.items()}, "learning_rate": learner.learning_rate}
+
+
+def measures(labels: np.ndarray, probability: np.ndarray, weights: np.ndarray, penalty: float) -> dict[str, float]:
+    """Loss (with the penalty), log loss, accuracy and AUC of weighted images (n,); AUC undefined for a single class."""
+    known = np.clip(probability, LOG_CLIP, 1 - LOG_CLIP)
+    log_loss = float(np.average(-np.log(np.where(labels == 1, known, 1 - known)), weights=weights))
+    defined = len(np.unique(labels)) == 2 and bool(np.isfinite(probability).all())
+    return {
+        "loss": log_loss + penalty,
+        "log_loss": log_loss,
+        "accuracy": float(np.average((probability >= 0.5) == (labels == 1), weights=weights)),
+        "auc": float(roc_auc_score(labels, probability, sample_weight=weights)) if defined else math.nan,
+    }
+
+
+def _require_finite(values: dict[str, float], epoch: int, training: config.Training) -> None:
+    for name in ("loss", "val_loss"):
+        if not math.isfinite(values[name]):
+            raise TrainingDiverged(
+                f"{name} should stay finite, got {values[name]} in epoch {epoch}; try a learning rate below "
+                f"{training.learning_rate:g}, and 'deepmerge data check' for NaN or infinite pixels"
+            )
 
 
 def _pixel_statistics(dataset: Dataset, split: Split, settings: config.Experiment) -> network.PixelStatistics:
@@ -102,69 +137,3 @@ def _learning_rate(training: config.Training, steps: int) -> float | keras.optim
     if training.schedule == "constant":
         return training.learning_rate
     return keras.optimizers.schedules.CosineDecay(training.learning_rate, steps * training.epochs, FINAL_RATE)
-
-
-class _Sequence(keras.utils.PyDataset):
-    """Training batches for Keras, which asks for batch i of the running epoch."""
-
-    def __init__(self, batches: TrainingBatches):
-        super().__init__()
-        self.batches = batches
-        self.number = 0
-        self.epoch = batches.epoch(0)
-
-    def __len__(self) -> int:
-        return len(self.epoch)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        images, labels, weights = self.epoch.batch(index)
-        return images, labels[:, np.newaxis], weights
-
-    def on_epoch_end(self) -> None:
-        self.number += 1
-        self.epoch = self.batches.epoch(self.number)
-
-
-class _Validation(keras.utils.PyDataset):
-    """Validation batches: never shuffled nor augmented, both classes weighing the same."""
-
-    size = 256
-
-    def __init__(self, dataset: Dataset, split: Split):
-        super().__init__()
-        self.images = dataset.images
-        self.part = split.validation
-        labels = dataset.labels[self.part.rows]
-        self.labels = labels[:, np.newaxis].astype(np.float32)
-        self.weights = class_weights(labels)
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.part) / self.size)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        chosen = slice(index * self.size, (index + 1) * self.size)
-        images = gather(self.images, self.part.rows[chosen], self.part.transforms[chosen])
-        return images, self.labels[chosen], self.weights[chosen]
-
-
-class _Watch(keras.callbacks.Callback):
-    """Keeps the history, reports each epoch, and stops on a loss that is not finite."""
-
-    def __init__(self, on_epoch: EpochReport, training: config.Training):
-        super().__init__()
-        self.on_epoch = on_epoch
-        self.training = training
-        self.history: dict[str, list[float]] = {}
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        values = {name: float(value) for name, value in (logs or {}).items()}
-        bad = [name for name in ("loss", "val_loss") if not math.isfinite(values[name])]
-        if bad:
-            raise TrainingDiverged(
-                f"{bad[0]} should stay finite, got {values[bad[0]]} in epoch {epoch + 1}; try a learning rate below "
-                f"{self.training.learning_rate:g}, and 'deepmerge data check' for NaN or infinite pixels"
-            )
-        values["learning_rate"] = float(self.model.optimizer.learning_rate)
-        for name, value in values.items():
-            self.history.setdefault(name, []).append(value)
-        self.on_epoch(epoch + 1, values)

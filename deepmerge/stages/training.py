@@ -31,14 +31,26 @@ def train(experiment: config.Experiment, pdf: bool = False, out: Path | None = N
 
     `out` is a folder for ``run.json``, which names the run, and ``history.csv``.
     """
+    if not devices.keeps_the_books():
+        return assist(experiment)
     with training_run(experiment) as (data, split):
         return train_in_run(experiment, data, split, pdf, out)
+
+
+def assist(experiment: config.Experiment) -> Results:
+    """Train on one of several machines that is not the one to write the run."""
+    devices.prepare()
+    devices.strategy()
+    data = datasets.read(experiment.data, experiment.name)
+    trained = training.train(data, splits.make(data, experiment.split), experiment)
+    return {"best_epoch": trained.best_epoch}
 
 
 @contextmanager
 def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split]]:
     """Open a run that knows settings, data, split and code; yields the data and their split."""
     threads = devices.prepare()
+    devices_at_work = devices.strategy().num_replicas_in_sync
     data = datasets.read(experiment.data, experiment.name)
     datasets.require_finite(data)
     split = splits.make(data, experiment.split)
@@ -46,6 +58,7 @@ def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split
         "dataset": experiment.name,
         **described(data, split),
         "threads": str(threads),
+        "devices": str(devices_at_work),
         "started_in": str(Path.cwd()),
     }
     used = {"dataset": experiment.name, **experiment.settings()}

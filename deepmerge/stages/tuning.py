@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -41,6 +42,7 @@ CODE = (
     "data/splits.py",
     "model/devices.py",
     "model/fast_layers.py",
+    "model/learner.py",
     "model/network.py",
     "model/training.py",
     "stages/tuning.py",
@@ -71,6 +73,11 @@ def tune(
     first = experiment.first_trial()
     if experiment.split.split != "galaxy":
         raise InputError("tune needs split: galaxy, since random rows leak validation galaxies into training; got rows")
+    if os.environ.get(devices.CLUSTER):
+        raise InputError(
+            f"tune trains each network on one machine, but {devices.CLUSTER} is set; unset it, and run the same "
+            "command on every machine with one --storage and one MLflow server"
+        )
     data = datasets.read(experiment.data, experiment.name)
     datasets.require_finite(data)
     split = splits.make(data, experiment.split)

@@ -1,10 +1,11 @@
 """The main job: train, evaluate and explain one model, in one run."""
 
 from deepmerge import config
+from deepmerge.model import devices
 from deepmerge.stages.common import Results, load
 from deepmerge.stages.evaluation import evaluate_in_run
 from deepmerge.stages.explanation import gradcam_in_run
-from deepmerge.stages.training import train_in_run, training_run
+from deepmerge.stages.training import assist, train_in_run, training_run
 from deepmerge.tracking import runs
 
 
@@ -12,6 +13,8 @@ def main(
     experiment: config.Experiment, layer: str | None = None, method: str | None = None, pdf: bool = False
 ) -> Results:
     """Train, evaluate and explain; the model is judged as it was saved."""
+    if not devices.keeps_the_books():
+        return assist(experiment)
     with training_run(experiment) as (data, split):
         trained = train_in_run(experiment, data, split, pdf)
         judged = load(runs.find(trained["run_id"], experiment.name), data, split)

@@ -1,0 +1,100 @@
+"""Steps of training on one device, on several, or on several machines; Keras 3's own `fit` cannot do the last."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deepmerge.data.batches import Epoch
+
+
+class Learner:
+    """Fits a model in batches that are parted among the devices of a strategy.
+
+    make: builds the model, which takes pixels and ends in one sigmoid unit, and its optimizer; called in the scope of
+    the strategy. The loss is the weighted cross-entropy, its mean over the whole batch, plus the model's penalties.
+    """
+
+    def __init__(
+        self, strategy: tf.distribute.Strategy, make: Callable[[], tuple[keras.Model, keras.optimizers.Optimizer]]
+    ) -> None:
+        self._strategy = strategy
+        with strategy.scope():
+            self.model, self._optimizer = make()
+            self._optimizer.build(self.model.trainable_variables)
+        pixels = tf.TensorSpec((None, *self.model.input_shape[1:]), tf.float32)
+        numbers = tf.TensorSpec((None,), tf.float32)
+        alone = strategy.num_replicas_in_sync == 1
+        any_size = [[pixels, numbers, numbers], tf.TensorSpec((), tf.float32)] if alone else None
+        self._compiled = tf.function(self._everywhere, any_size, reduce_retracing=not alone)
+        mean = tf.distribute.ReduceOp.MEAN
+        self._mean = tf.function(lambda value: strategy.reduce(mean, strategy.run(tf.identity, (value,)), axis=None))
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the next step."""
+        return float(self._optimizer.learning_rate)
+
+    def learn(self, epoch: Epoch) -> tuple[np.ndarray, float]:
+        """Show the batches of an epoch in turn.
+
+        Returns the probabilities of its images as they were in training, (n,) float64 in order, and the mean of the
+        penalties on the weights.
+        """
+        probabilities, penalties = [], []
+        with ThreadPoolExecutor(1) as pool:
+            # The next batch is read while the devices work on one.
+            coming = pool.submit(self._distributed, epoch, 0)
+            for index in range(len(epoch)):
+                batch, size = coming.result()
+                if index + 1 < len(epoch):
+                    coming = pool.submit(self._distributed, epoch, index + 1)
+                found, penalty = self._compiled(batch, tf.constant(size, tf.float32))
+                probabilities.append(found[:size])
+                penalties.append(penalty)
+        return np.concatenate([p.numpy() for p in probabilities]).astype(np.float64), float(np.mean(penalties))
+
+    def agreed(self, value: float) -> float:
+        """The mean of what all machines found, so that all decide alike."""
+        if self._strategy.num_replicas_in_sync == 1:
+            return value
+        return float(self._mean(tf.constant(value, tf.float32)))
+
+    def _distributed(self, epoch: Epoch, index: int) -> tuple[list[tf.Tensor], int]:
+        """The parts of a batch, images, labels and weights, each on its device; only those of this machine are read."""
+        parts = self._strategy.num_replicas_in_sync
+        read = {}
+
+        def part(number: int, device: tf.distribute.experimental.ValueContext) -> tf.Tensor:
+            place = device.replica_id_in_sync_group
+            if place not in read:
+                read[place] = epoch.batch(index, place, parts)
+            return tf.constant(read[place][number])
+
+        values = [
+            self._strategy.experimental_distribute_values_from_function(lambda device, n=number: part(n, device))
+            for number in range(3)
+        ]
+        return values, epoch.size(index)
+
+    def _everywhere(self, batch: list[tf.Tensor], size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        found, penalty = self._strategy.run(self._step, args=(*batch, size))
+        mean = self._strategy.reduce(tf.distribute.ReduceOp.MEAN, penalty, axis=None)
+        return self._strategy.gather(found, axis=0), mean
+
+    def _step(
+        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, size: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """One step on one device; `size` is that of the whole batch. Gives probabilities and penalty."""
+        variables = self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            probability = self.model(images, training=True)[:, 0]
+            each = keras.losses.binary_crossentropy(labels[:, tf.newaxis], probability[:, tf.newaxis])
+            penalty = tf.add_n([tf.constant(0.0), *self.model.losses])
+            # The optimizer adds up the gradients of all devices.
+            loss = tf.reduce_sum(weights * each) / size + penalty / self._strategy.num_replicas_in_sync
+            loss = self._optimizer.scale_loss(loss)
+        self._optimizer.apply(tape.gradient(loss, variables), variables)
+        return probability, penalty
