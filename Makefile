@@ -14,7 +14,7 @@ help:  ## List the targets
 	@echo "Setting up .venv with the pinned packages (about half a minute) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.txt)"
-	@uv pip install --quiet --python $(BIN)/python -r requirements-dev.txt
+	@uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements-dev.txt
 	@uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 

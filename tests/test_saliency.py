@@ -1,7 +1,10 @@
 import os
+from dataclasses import asdict
 from functools import cache
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import itertools
 
 import keras
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from deepmerge.analysis.saliency import KINDS, TARGETS, GradCam, maps, normalised, panel_rows, pointing
+from deepmerge.analysis.saliency import KINDS, TARGETS, GradCam, maps, normalised, panel_rows, pointing, pooled
 from deepmerge.errors import InputError
 
 SIDE = 8
@@ -357,6 +360,18 @@ def test_random_maps_point_no_better_than_area():
     found = pointing(rng.uniform(size=masks.shape), masks, rng.uniform(size=masks.shape))
     assert found.hit_rate == pytest.approx(found.by_area, abs=0.03)
     assert found.by_area == pytest.approx(0.25, abs=0.01)
+
+
+def test_pooled_games_are_the_game_on_all_images():
+    rng = np.random.default_rng(0)
+    maps, masks, light = rng.uniform(size=(30, 5, 5)), rng.uniform(size=(30, 5, 5)) < 0.2, rng.uniform(size=(30, 5, 5))
+    maps[3], masks[7], masks[20:25] = 0, False, False  # the fourth part has no image to play with
+    cuts = [0, 2, 11, 20, 25, 30, 30]
+    parts = [slice(*ends) for ends in itertools.pairwise(cuts)]
+    found = pooled([pointing(maps[part], masks[part], light[part]) for part in parts])
+    assert asdict(found) == pytest.approx(asdict(pointing(maps, masks, light)))
+    nothing = pooled([pointing(maps[:0], masks[:0], light[:0])])
+    assert (np.isnan(nothing.hit_rate), nothing.used) == (True, 0)
 
 
 def test_pointing_names_wrong_input():

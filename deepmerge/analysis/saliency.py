@@ -1,6 +1,6 @@
 """Where a network looked: Grad-CAM maps, the images worth showing them for, and how well they point."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -247,6 +247,24 @@ def pointing(maps: np.ndarray, masks: np.ndarray, light: np.ndarray) -> Pointing
         used=int(use.sum()),
         empty_masks=int((~has_mask).sum()),
         empty_maps=int((has_mask & ~use).sum()),
+    )
+
+
+def pooled(games: Sequence[Pointing]) -> Pointing:
+    """The pointing game on the images of all `games` together."""
+    used = np.array([game.used for game in games])
+
+    def mean(shares: list[float]) -> float:
+        return float(np.average(np.array(shares)[used > 0], weights=used[used > 0])) if used.any() else np.nan
+
+    return Pointing(
+        hit_rate=mean([game.hit_rate for game in games]),
+        by_area=mean([game.by_area for game in games]),
+        by_light=mean([game.by_light for game in games]),
+        brightest_pixel=mean([game.brightest_pixel for game in games]),
+        used=int(used.sum()),
+        empty_masks=sum(game.empty_masks for game in games),
+        empty_maps=sum(game.empty_maps for game in games),
     )
 
 

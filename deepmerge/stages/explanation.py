@@ -10,11 +10,13 @@ from matplotlib.figure import Figure
 from deepmerge.analysis import canvas, image_figures, saliency
 from deepmerge.data import splits
 from deepmerge.data.batches import gather
+from deepmerge.data.memory_map import forget
 from deepmerge.model import prediction
 from deepmerge.progress import progress_bar
 from deepmerge.stages.common import SALIENCY_METHOD, Judged, Results, log_figures, note, reload, write_json
 from deepmerge.tracking import runs
 
+GAMES = 512  # images in memory at a time for the pointing game
 PANELS = 2  # galaxies of each kind and certainty among the panels
 
 
@@ -51,6 +53,7 @@ def gradcam_in_run(
         with progress_bar(f"Grad-CAM on {data.name}", len(part)) as advance:
             for piece in explainer.batches(prediction.batches(data.images, part.rows, part.transforms)):
                 maps[start : start + len(piece)] = piece
+                forget(maps)
                 start += len(piece)
                 advance(len(piece))
         maps.flush()
@@ -110,7 +113,11 @@ def _pointing(judged: Judged, maps: np.ndarray, table: pd.DataFrame) -> dict[str
     if data.masks is None:
         return {}
     hits = np.flatnonzero((table["label"] == 1) & (table["probability"] >= 0.5))
-    rows, transforms = table["row"].to_numpy()[hits], table["transform"].to_numpy()[hits]
-    masks = gather(data.masks[:, np.newaxis], rows, transforms)[..., 0]
-    game = saliency.pointing(maps[hits, 0], masks, gather(data.images, rows, transforms)[..., -1])
-    return {f"test_pointing_{name}": float(value) for name, value in asdict(game).items()}
+    rows, transforms = table["row"].to_numpy(), table["transform"].to_numpy()
+    games = []
+    for part in np.array_split(hits, len(hits) // GAMES + 1):
+        masks = gather(data.masks[:, np.newaxis], rows[part], transforms[part])[..., 0]
+        light = gather(data.images, rows[part], transforms[part])[..., -1]
+        games.append(saliency.pointing(maps[part, 0], masks, light))
+        forget(maps)
+    return {f"test_pointing_{name}": float(value) for name, value in asdict(saliency.pooled(games)).items()}
