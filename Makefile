@@ -44,10 +44,13 @@ test: .venv/ready  ## Fast tests
 slow: .venv/ready  ## End-to-end tests: documented commands, environments, pipeline, real data
 	pytest -m slow -n 2 --dist loadfile --durations 8
 
+bench: data  ## Time and memory beside other ways to do the same; writes BENCHMARKS.md (half an hour)
+	python -m benchmarks --write
+
 lock: .venv/ready  ## Pin the packages anew from pyproject.toml
 	uv pip compile --quiet --python-version 3.11 --no-header --no-annotate $(UPGRADE) pyproject.toml -o requirements.txt
 	uv pip compile --quiet --python-version 3.11 --no-header --no-annotate $(UPGRADE) pyproject.toml --extra dev \
 		-c requirements.txt -o requirements-dev.txt
 	sed -i "s/^# requirements.txt sha256: .*/# requirements.txt sha256: $$(sha256sum requirements.txt | cut -d' ' -f1)/" conda.yaml
 
-.PHONY: help setup data demo repro ui lint test slow lock
+.PHONY: help setup data demo repro ui lint test slow bench lock
