@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import yaml
 from matplotlib.figure import Figure
 
@@ -59,14 +61,16 @@ def write_images(folder: Path, images: int) -> Path:
 def measured(words: list[str], folder: Path) -> tuple[float, float]:
     """Peak memory of a command of ours in MiB, as the system counted it, and seconds."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-    start = time.perf_counter()
+    start, peak = time.perf_counter(), 0
     process = subprocess.Popen([sys.executable, "-m", "deepmerge", *words], cwd=folder, env=environment, stdout=-3)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    watched = psutil.Process(process.pid)
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            peak = max(peak, watched.memory_info().rss)
+        time.sleep(0.02)
     if process.returncode:
         raise RuntimeError(f"deepmerge {' '.join(words)} ended with exit status {process.returncode}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return usage.ru_maxrss * unit / 2**20, time.perf_counter() - start
+    return peak / 2**20, time.perf_counter() - start
 
 
 def run(folder: Path, sizes: list[int]) -> Iterator[Usage]:

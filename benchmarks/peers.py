@@ -50,14 +50,14 @@ def torch_trainer(
     published = settings.architecture == "published"
     nn = torch.nn
 
-    class WidthNorm(nn.BatchNorm2d):
+    class WidthNorm(torch.nn.BatchNorm2d):
         def forward(self, x: Any) -> Any:
             return super().forward(x.transpose(1, 3)).transpose(1, 3)
 
     def constant(values: np.ndarray) -> Any:
         return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
 
-    class Network(nn.Module):
+    class Network(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.softening, self.mean = constant(pixels.softening), constant(pixels.mean)
@@ -116,7 +116,7 @@ def torch_trainer(
 def _copy_weights(model: keras.Model, network: Any) -> None:
     """From Keras to PyTorch, layer by layer."""
     kinds = {"Conv2D": torch.nn.Conv2d, "BatchNormalization": torch.nn.BatchNorm2d, "Dense": torch.nn.Linear}
-    modules = [module for module in network.modules() if isinstance(module, tuple(kinds.values()))]
+    modules: list[Any] = [module for module in network.modules() if isinstance(module, tuple(kinds.values()))]
     layers = [layer for layer in model.layers if type(layer).__name__ in kinds]
     with torch.no_grad():
         for layer, module in zip(layers, modules, strict=True):

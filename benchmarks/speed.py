@@ -176,10 +176,10 @@ def run(topics: set[str], quick: bool) -> Iterator[Row]:
     if topics & {"training", "inference", "Grad-CAM"}:
         sample = Sample(256 if quick else 2048)
     if "training" in topics:
-        yield from training(sample, 1 if quick else 7)
+        yield from training(sample, 1 if quick else 5)
     if "inference" in topics:
         with tempfile.TemporaryDirectory() as folder:
-            yield from inference(sample, 512 if quick else 100_000, 1 if quick else 3, Path(folder))
+            yield from inference(sample, 512 if quick else 100_000, 1 if quick else 2, Path(folder))
     if "Grad-CAM" in topics:
         yield from explanation(sample, 1 if quick else 5)
     if "bootstrap" in topics:
