@@ -35,7 +35,7 @@ class GradCam:
         layer: str | int | None = None,
         *,
         method: str = "gradcam",
-        batch_size: int = 64,
+        batch_size: int = 256,
     ) -> None:
         if method not in METHODS:
             raise InputError(f"method should be one of {', '.join(METHODS)}, got {method!r}")
@@ -47,7 +47,8 @@ class GradCam:
         self.shape = tuple(model.input_shape[1:])
         self._average = method == "gradcam"
         self._network = keras.Model(model.inputs[0], [self.layer.output, self._last.input])
-        self._compiled = tf.function(self._maps)
+        # Compiled once for batches of any size; no image affects another.
+        self._compiled = tf.function(self._maps, [tf.TensorSpec((None, *self.shape), tf.float32)])
 
     def batches(self, images: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield maps (n, 2, H, W), float32 ≥ 0, for at most `batch_size` images each; axis 1 as in TARGETS.
@@ -59,14 +60,11 @@ class GradCam:
             self._check(batch)
             for start in range(0, len(batch), self.batch_size):
                 piece = np.asarray(batch[start : start + self.batch_size], dtype=np.float32)
-                # Always one shape, so that the function is compiled once; no image affects another.
-                spare = self.batch_size - len(piece)
-                filled = np.concatenate([piece, np.repeat(piece[-1:], spare, axis=0)]) if spare else piece
-                maps, finite = self._compiled(filled)
+                maps, finite = self._compiled(piece)
                 # Of the images too: a ReLU on the way can turn NaN into 0.
                 if not (finite and np.isfinite(piece).all()):
                     raise InputError("images and weights should be finite and give finite maps, got NaN or infinity")
-                yield maps.numpy()[: len(piece)]
+                yield maps.numpy()
 
     def _check(self, images: np.ndarray) -> None:
         shape = np.shape(images)
@@ -96,7 +94,7 @@ def maps(
     *,
     layer: str | int | None = None,
     method: str = "gradcam",
-    batch_size: int = 64,
+    batch_size: int = 256,
 ) -> np.ndarray:
     """Saliency maps of all images at once, (n, 2, H, W); see GradCam, whose `batches` spares the memory."""
     found = list(GradCam(model, layer, method=method, batch_size=batch_size).batches(images))
