@@ -27,7 +27,10 @@ def main(
     chosen = set(topics or TOPICS)
     if unknown := chosen - set(TOPICS):
         raise typer.BadParameter(f"topics should be among {', '.join(TOPICS)}; got {', '.join(sorted(unknown))}")
-    # TensorFlow takes seconds to import, which --help should not.
+    # TensorFlow takes seconds to import, which --help should not; `stages` does it without TensorFlow's greetings.
+    from deepmerge.cli import stages
+
+    stages()
     from benchmarks import commands, memory, peers, report, speed
     from deepmerge.analysis import canvas
 
@@ -40,6 +43,7 @@ def main(
     if "memory" in chosen:
         with tempfile.TemporaryDirectory() as folder:
             usages = list(memory.run(Path(folder), memory.sizes(quick)))
+            facts += memory.reading(Path(folder), 200 if quick else 5000)
         facts += memory.facts(usages)
         picture = memory.figure(usages)
     for table in report.table(rows, facts):

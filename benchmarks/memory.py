@@ -19,6 +19,7 @@ from benchmarks.measure import Fact, console
 from deepmerge import config
 from deepmerge.analysis import canvas
 from deepmerge.data import dataset as datasets
+from deepmerge.data.batches import gather
 from deepmerge.data.release import ROWS
 
 COMMANDS = ("train", "evaluate", "gradcam", "predict")
@@ -88,6 +89,23 @@ def run(folder: Path, sizes: list[int]) -> Iterator[Usage]:
             usage = Usage(command, images, *measured(words[command], folder))
             console.print(f"  {command}: {usage.memory:.0f} MiB, {usage.seconds:.1f} s", style="dim")
             yield usage
+
+
+def reading(folder: Path, rows: int) -> Iterator[Fact]:
+    """Milliseconds to read an image at random places of the file that `run` left, from the disk and from the cache."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    with (folder / "images.npy").open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    chosen = np.random.default_rng(0).choice(len(images), rows, replace=False)
+    for where in ("disk", "cache"):
+        start = time.perf_counter()
+        for part in np.array_split(chosen, max(1, rows // 64)):
+            gather(images, part)
+        each = 1e3 * (time.perf_counter() - start) / rows
+        yield Fact("reading", f"an image of {len(images):,} at random, from the {where}", each, "ms")
 
 
 def sizes(quick: bool) -> list[int]:
