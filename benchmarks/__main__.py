@@ -18,7 +18,7 @@ PAGE, PICTURE = Path("BENCHMARKS.md"), Path("docs/benchmark-memory.png")
 def main(
     topics: Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(TOPICS)}. Default: all.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Little work once: whether it runs, not how fast.")] = False,
-    write: Annotated[bool, typer.Option("--write", help="Write BENCHMARKS.md, log to MLflow.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Renew BENCHMARKS.md, log to MLflow.")] = False,
 ) -> None:
     """Measure time and memory beside other ways to do the same work, and print a table.
 
@@ -51,8 +51,8 @@ def main(
     if write:
         if picture is not None:
             canvas.save(picture, PICTURE)
-        page = report.markdown(rows, facts, "make bench", str(PICTURE) if picture is not None else None)
-        PAGE.write_text(page)
+        before = PAGE.read_text() if PAGE.exists() else ""
+        PAGE.write_text(report.markdown(rows, facts, "make bench", str(PICTURE) if PICTURE.exists() else None, before))
         _log(rows, facts)
 
 

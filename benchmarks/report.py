@@ -1,6 +1,7 @@
 """Results as a table for people: on the terminal, and as BENCHMARKS.md."""
 
 import platform
+import re
 from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +27,7 @@ def table(rows: Sequence[Row], facts: Sequence[Fact]) -> list[Table]:
 
 
 HEAD = ("topic", "work", "peer", "deepmerge (ms)", "peer (ms)", "ratio", "lowest – highest", "target")
+MEASURED = re.compile(r"([\w -]+?) on (\d{4}-\d\d-\d\d)")
 FACTS = ("topic", "what", "measured", "at most")
 
 
@@ -36,23 +38,34 @@ def met(result: Row | Fact) -> bool:
     return result.most is None or result.value <= result.most
 
 
-def markdown(rows: Sequence[Row], facts: Sequence[Fact], command: str, picture: str | None) -> str:
-    """The page BENCHMARKS.md."""
+def markdown(rows: Sequence[Row], facts: Sequence[Fact], command: str, picture: str | None, before: str = "") -> str:
+    """The page BENCHMARKS.md; of the page as it was `before`, it keeps the topics that were not measured anew."""
+    anew = {row.topic for row in rows} | {fact.topic for fact in facts}
+    days = {topic.strip(): day for topic, day in MEASURED.findall(before) if topic.strip() not in anew}
+    days |= dict.fromkeys(sorted(anew), date.today().isoformat())
+    kept = [cells for cells in _cells_of(before) if cells[0] in days and cells[0] not in anew]
     parts = [
         "# Benchmarks",
-        f"Made by `{command}` on {date.today().isoformat()}: {machine()}. {packages()}.",
+        f"Made by `{command}`: {machine()}. {packages()}.",
+        "Measured: " + ", ".join(f"{topic} on {day}" for topic, day in days.items()) + ".",
         "Ratios are times of the peer over times of deepmerge, both for the same work in one process, taken in turn: "
         "the median of the repeats, and the lowest and highest of them. The networks of all peers have the same "
         "weights and give the same probabilities, checked before the clock starts. deepmerge turns and flips the "
         "images and reads them from disk meanwhile; the peers train on arrays in memory. ✗ marks a missed target.",
-        _rows(HEAD, [_cells(row) for row in rows]),
+        _rows(HEAD, [cells for cells in kept if len(cells) == len(HEAD)] + [_cells(row) for row in rows]),
         "## By itself",
         "Memory is the peak of the process as the system counts it, with what it read of mapped files.",
-        _rows(FACTS, [_fact_cells(fact) for fact in facts]),
+        _rows(FACTS, [cells for cells in kept if len(cells) == len(FACTS)] + [_fact_cells(fact) for fact in facts]),
     ]
     if picture:
         parts.append(f"![Peak memory and time for each image over the number of images]({picture})")
     return "\n\n".join(parts) + "\n"
+
+
+def _cells_of(page: str) -> list[tuple[str, ...]]:
+    """The lines of the tables of a page."""
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    return [tuple(cell.strip() for cell in line[1:-1].split("|")) for line in lines]
 
 
 def machine() -> str:

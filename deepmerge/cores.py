@@ -4,6 +4,9 @@ import os
 
 from deepmerge.errors import InputError
 
+# Number of a worker among those that a command started, from 0; each takes one GPU, where there are several.
+WORKER = "DEEPMERGE_WORKER"
+
 
 def count_cores() -> int:
     """Cores that this process may use; all of the machine where the system cannot tell (macOS)."""

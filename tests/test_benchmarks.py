@@ -55,8 +55,21 @@ def test_the_page_marks_what_misses_its_target():
         Row("t", "w", "q", 1.0, 9.0, "ms", (9, 9, 9), 1.6),
     ]
     page = report.markdown(rows, [Fact("f", "x", 2.0, "s", 1.0), Fact("f", "y", 2.0, "s")], "make bench", "p.png")
-    assert page.count("✗ ") == 2
+    assert page.count("✗ ") == 3  # with the legend
     assert "| t | w | q | 1 | 9 | 9.00 | 9.00 – 9.00 | ≥ 1.6 |" in page
+
+
+def test_a_page_keeps_what_was_not_measured_anew():
+    row = Row("training", "w", "p", 1.0, 2.0, "ms", (2.0, 1.9, 2.1), 1.6)
+    facts = [Fact("start-up", "x", 2.0, "s"), Fact("memory", "y", 9.0, "MiB")]
+    whole = report.markdown([row], facts, "make bench", None)
+    old = whole.replace(report.date.today().isoformat(), "2020-02-02")
+    page = report.markdown([], [Fact("memory", "z", 5.0, "MiB")], "make bench", None, old)
+    assert "training on 2020-02-02" in page
+    assert f"memory on {report.date.today().isoformat()}" in page
+    assert "| start-up | x | 2 s |  |" in page
+    assert "| training | w | p | 1 | 2 | 2.00 | 1.90 – 2.10 | ≥ 1.6 |" in page
+    assert ("| y |" in page, "| z |" in page) == (False, True)
 
 
 def test_growth_of_memory_and_the_cost_of_each_image_more():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import environment
 
+from deepmerge.cores import WORKER
 from deepmerge.errors import InputError
 from deepmerge.model import devices
 
@@ -138,6 +139,24 @@ def test_a_tf_config_that_names_no_machines_is_explained(monkeypatch, told):
     monkeypatch.setenv("TF_CONFIG", told)
     with pytest.raises(InputError, match=r"TF_CONFIG should look like .* unset it to train on this machine alone"):
         devices.strategy.__wrapped__()
+
+
+@pytest.mark.parametrize(("worker", "expected"), [(None, None), ("0", ["a"]), ("1", ["b"]), ("2", ["a"])])
+def test_each_worker_takes_one_gpu_and_a_command_alone_all(monkeypatch, worker, expected):
+    """No GPU here: what TensorFlow would be told."""
+    monkeypatch.delenv(WORKER, raising=False)
+    if worker is not None:
+        monkeypatch.setenv(WORKER, worker)
+    seen, growing = [], []
+    monkeypatch.setattr(devices.tf.config.threading, "get_intra_op_parallelism_threads", lambda: -1)
+    for name in ("set_intra_op_parallelism_threads", "set_inter_op_parallelism_threads"):
+        monkeypatch.setattr(devices.tf.config.threading, name, lambda count: None)
+    monkeypatch.setattr(devices.tf.config, "list_physical_devices", lambda kind: ["a", "b"])
+    monkeypatch.setattr(devices.tf.config, "set_visible_devices", lambda gpus, kind: seen.append(gpus))
+    monkeypatch.setattr(devices.tf.config.experimental, "set_memory_growth", lambda gpu, on: growing.append(gpu))
+    devices.prepare()
+    assert seen == ([] if expected is None else [expected])
+    assert growing == (expected or ["a", "b"])
 
 
 def test_without_other_machines_this_one_writes(monkeypatch):

@@ -29,7 +29,7 @@ def gather(images: np.ndarray, rows: np.ndarray, transforms: np.ndarray | None =
         image = transform(pixels[rows[place]], int(codes[place]))
         for number in range(len(image)):
             batch[place, ..., number] = image[number]
-    forget(images, after=batch.nbytes)
+        forget(images, after=image.nbytes)
     return batch
 
 

@@ -5,7 +5,9 @@ import threading
 
 import numpy as np
 
-KEPT = 64 * 2**20  # bytes that may be read before they are given back; each time costs as much as reading some images
+# Bytes that may be read before they are given back, which costs as much as reading an image or two. They may count for
+# forty times as much: the system can map 2 MiB around each byte that is looked at.
+KEPT = 2 * 2**20
 
 _read = threading.local()
 

@@ -8,7 +8,7 @@ from functools import cache
 import keras
 import tensorflow as tf
 
-from deepmerge.cores import threads_each
+from deepmerge.cores import WORKER, threads_each
 from deepmerge.errors import InputError
 
 CLUSTER = "TF_CONFIG"  # TensorFlow's own: JSON that names the machines of a training and which of them this is
@@ -23,7 +23,11 @@ def prepare() -> int:
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-        for gpu in tf.config.list_physical_devices("GPU"):
+        gpus = tf.config.list_physical_devices("GPU")
+        if gpus and WORKER in os.environ:
+            gpus = [gpus[int(os.environ[WORKER]) % len(gpus)]]
+            tf.config.set_visible_devices(gpus, "GPU")
+        for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)  # else the first process takes all of its memory
     # MLflow has Keras predict the example, with a bar of its own; without a terminal it becomes a log line.
     keras.config.disable_interactive_logging()

@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from deepmerge.cores import WORKER
+
 log = logging.getLogger(__name__)
 
 PAUSE = 0.5  # seconds between two looks at the workers
@@ -40,7 +42,7 @@ class Workers:
         self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> "Workers":
-        self._processes = [self._started() for _ in range(self._count)]
+        self._processes = [self._started(place) for place in range(self._count)]
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -66,7 +68,7 @@ class Workers:
                 raise WorkerFailed(f"a worker ended with exit status {status}; the same command goes on from here")
             if status is not None and status < 0:
                 killed += 1
-                self._processes[place] = self._started()
+                self._processes[place] = self._started(place)
         return killed
 
     @property
@@ -74,9 +76,10 @@ class Workers:
         """Whether all have ended."""
         return all(process.poll() is not None for process in self._processes)
 
-    def _started(self) -> "subprocess.Popen[str]":
+    def _started(self, place: int) -> "subprocess.Popen[str]":
+        environment = {**self._environment, WORKER: str(place)}
         process = subprocess.Popen(
-            [sys.executable, "-m", "deepmerge", "work"], stdin=subprocess.PIPE, text=True, env=self._environment
+            [sys.executable, "-m", "deepmerge", "work"], stdin=subprocess.PIPE, text=True, env=environment
         )
         assert process.stdin is not None
         process.stdin.write(self._order)
