@@ -265,7 +265,7 @@ print(next(line.split()[1] for line in Path("/proc/self/status").read_text().spl
 @pytest.mark.parametrize("suffix", ["npy", "fits"])
 def test_memory_does_not_grow_with_the_number_of_images(trained, tmp_path, suffix):
     peaks = []
-    for count in (2_000, 20_000):
+    for count in (8_000, 40_000):  # both more than the batches that are under way
         path = tmp_path / f"{count}.{suffix}"
         write_sparse(path, (count, 2, 32, 32))
         done = subprocess.run(
@@ -277,8 +277,8 @@ def test_memory_does_not_grow_with_the_number_of_images(trained, tmp_path, suffi
         )
         peaks.append(int(done.stdout) / 1024)
         assert len(pd.read_parquet(tmp_path / "scores.parquet")) == count
-    grown = 0.9 * path.stat().st_size / 2**20
-    assert grown > 100
+    grown = 0.8 * path.stat().st_size / 2**20
+    assert grown > 200
     assert peaks[1] - peaks[0] < 0.35 * grown
 
 

@@ -25,7 +25,8 @@ from optuna.trial import TrialState
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-QUICK = ("--epochs", "2", "--batch-size", "32", "--learning-rate", "0.003")
+EPOCHS = 20  # enough that a trial can be caught in the act, and no more than the patience
+QUICK = ("--epochs", str(EPOCHS), "--batch-size", "32", "--learning-rate", "0.003")
 RUNNING, COMPLETE = TrialState.RUNNING, TrialState.COMPLETE
 DEADLINE = 240  # seconds for anything to happen
 
@@ -86,7 +87,7 @@ class Desk:
         while len(found) < number:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "nothing happened"
-            time.sleep(0.3)
+            time.sleep(0.1)
             # Before it has workers its databases may be half made, and looking would make tables too.
             if psutil.Process(process.pid).children():
                 found = [trial for trial in self.trials(state) if also(trial)]
@@ -274,10 +275,11 @@ def test_folds_are_averaged(desk, folds):
     for trial in desk.trials():
         history = sorted(client.get_metric_history(trial.user_attrs["run_id"], "val_auc"), key=lambda m: m.step)
         losses = sorted(client.get_metric_history(trial.user_attrs["run_id"], "val_log_loss"), key=lambda m: m.step)
-        assert [metric.step for metric in history] == [1, 2, 3, 4]
-        kept = [
-            history[first + int(np.argmin([losses[first].value, losses[first + 1].value]))].value for first in (0, 2)
-        ]
+        assert [metric.step for metric in history] == list(range(1, 2 * EPOCHS + 1))
+        kept = []
+        for fold in (slice(EPOCHS), slice(EPOCHS, None)):
+            best = int(np.argmin([metric.value for metric in losses[fold]]))
+            kept.append(history[fold][best].value)
         assert trial.values[0] == pytest.approx(np.mean(kept))
 
 

@@ -29,7 +29,7 @@ from deepmerge.progress import progress_bar
 from deepmerge.stages.common import RECORD, Results, log_figures, note, write_json, write_table
 from deepmerge.stages.training import described, epoch_metrics
 from deepmerge.stages.whole import main
-from deepmerge.stages.workers import MOST_LOST, PAUSE, WorkerFailed, Workers, take_order
+from deepmerge.stages.workers import MOST_LOST, PAUSE, WorkerFailed, Workers, end_if_told, take_order
 from deepmerge.tracking import registry, runs, tuning
 
 log = logging.getLogger(__name__)
@@ -146,6 +146,7 @@ def try_settings(experiment: config.Experiment, data: Dataset, parts: Sequence[S
     kept: list[float] = []
 
     def on_epoch(epoch: int, values: dict[str, float]) -> None:
+        end_if_told()
         step = len(kept) * experiment.training.epochs + epoch
         report(step, float(np.mean([*kept, values[name]])), epoch_metrics(values))
 

@@ -24,6 +24,9 @@ TOLD_AGAIN = 10
 MOST_LOST = 8
 
 
+_told = threading.Event()
+
+
 class WorkerFailed(RuntimeError):
     """A worker could not go on; it has said why."""
 
@@ -90,10 +93,22 @@ class Workers:
 def take_order() -> dict[str, Any]:
     """In a worker: read its order, and see to it that the worker ends when whoever gave it ends or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the giver decides
+    signal.signal(signal.SIGTERM, _end)
     threading.excepthook = _say_in_one_line
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_giver, daemon=True).start()
     return dict(order)
+
+
+def end_if_told() -> None:
+    """In a worker, at every opportunity: end, should the signal to do so have been lost in a garbage collection."""
+    if _told.is_set():
+        sys.exit(128 + signal.SIGTERM)
+
+
+def _end(number: int, frame: object) -> None:
+    _told.set()
+    sys.exit(128 + number)
 
 
 def _say_in_one_line(failure: threading.ExceptHookArgs) -> None:
