@@ -44,7 +44,7 @@ test: .venv/ready  ## Fast tests
 slow: .venv/ready  ## End-to-end tests: documented commands, environments, pipeline, real data
 	pytest -m slow -n 2 --dist loadfile --durations 8
 
-bench: data  ## Time and memory beside other ways to do the same; writes BENCHMARKS.md (half an hour)
+bench: data  ## Time and memory beside other ways to do the same; writes BENCHMARKS.md (25 minutes)
 	python -m benchmarks --write
 
 lock: .venv/ready  ## Pin the packages anew from pyproject.toml

@@ -105,9 +105,11 @@ def inference(sample: Sample, images: int, repeats: int, folder: Path) -> Iterat
     del file
     memory = gather(np.load(path, mmap_mode="r"), np.arange(images))
 
+    used = faster(model)  # as `prediction.load` gives it
+
     def ours() -> np.ndarray:
         with open_images(path) as opened:
-            return np.concatenate(list(prediction.predict_pieces(model, opened.pieces(prediction.batch_size(shape)))))
+            return np.concatenate(list(prediction.predict_pieces(used, opened.pieces(prediction.batch_size(shape)))))
 
     works = {
         "deepmerge": ours,

@@ -91,7 +91,8 @@ def test_a_saved_network_needs_no_code_and_scores_the_same(stretch, tmp_path):
     assert "__lambda__" not in stored
     given = images(5)
     back = prediction.load(path)
-    np.testing.assert_array_equal(back(given, training=False), model(given, training=False))
+    np.testing.assert_allclose(back(given, training=False), model(given, training=False), atol=1e-6)
+    np.testing.assert_array_equal(keras.models.load_model(path)(given, training=False), model(given, training=False))
 
 
 FAST = {
@@ -167,6 +168,17 @@ def test_the_network_for_training_has_the_weights_of_the_one_to_save(architectur
     saved.set_weights(training.get_weights())
     given = images(4, seed=1)
     np.testing.assert_allclose(saved(given, training=False), training(given, training=False), atol=1e-6)
+
+
+def test_predictions_follow_the_weights():
+    """A network in training is scored after each epoch."""
+    model, given = built(), np.moveaxis(images(4), -1, 1)
+    rows, nothing = np.arange(4), np.zeros(4, np.uint8)
+    before = prediction.predict(model, given, rows, nothing)
+    model.set_weights([w + 0.1 for w in model.get_weights()])
+    after = prediction.predict(model, given, rows, nothing)
+    np.testing.assert_allclose(after, model(images(4), training=False).numpy()[:, 0], rtol=1e-5)
+    assert not np.allclose(before, after)
 
 
 def test_predictions_do_not_depend_on_the_batch(monkeypatch):

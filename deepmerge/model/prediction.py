@@ -23,8 +23,8 @@ Result = TypeVar("Result")
 
 
 def load(path: Path) -> keras.Model:
-    """Load a saved network; safe mode refuses files that bring code along."""
-    return keras.models.load_model(path, compile=False, safe_mode=True)
+    """Load a saved network, with faster layers, not to be saved again; safe mode refuses files with code in them."""
+    return faster(keras.models.load_model(path, compile=False, safe_mode=True))
 
 
 def batches(images: np.ndarray, rows: np.ndarray, transforms: np.ndarray) -> Iterator[np.ndarray]:
@@ -44,8 +44,7 @@ def batch_size(shape: tuple[int, ...]) -> int:
 def _compiled(model: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
     """The forward pass as a graph, traced once for batches of any size; Keras's own `predict` is slower."""
     batches_of_any_size = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-    network = faster(model)
-    return tf.function(lambda batch: network(batch, training=False), input_signature=[batches_of_any_size])
+    return tf.function(lambda batch: model(batch, training=False), input_signature=[batches_of_any_size])
 
 
 def predict(

@@ -12,7 +12,6 @@ from deepmerge.data import splits
 from deepmerge.data.batches import gather
 from deepmerge.data.memory_map import forget
 from deepmerge.model import prediction
-from deepmerge.model.fast_layers import faster
 from deepmerge.progress import progress_bar
 from deepmerge.stages.common import SALIENCY_METHOD, Judged, Results, log_figures, note, reload, write_json
 from deepmerge.tracking import runs
@@ -44,7 +43,7 @@ def gradcam_in_run(
     """Explain a model in its own run, which is open."""
     data, part = judged.data, judged.split.test
     method = method or SALIENCY_METHOD
-    explainer = saliency.GradCam(faster(judged.model), layer, method=method)
+    explainer = saliency.GradCam(judged.model, layer, method=method)
     table = splits.described(pd.DataFrame({"row": part.rows, "transform": part.transforms}), data)
     table["probability"] = prediction.predict(judged.model, data.images, part.rows, part.transforms)
     with runs.artifact_folder("saliency") as folder:

@@ -42,6 +42,7 @@ def assist(experiment: config.Experiment) -> Results:
     devices.prepare()
     devices.strategy()
     data = datasets.read(experiment.data, experiment.name)
+    datasets.require_finite(data)  # as the other machine does, which would not come to train with this one
     trained = training.train(data, splits.make(data, experiment.split), experiment)
     return {"best_epoch": trained.best_epoch}
 
