@@ -1,5 +1,6 @@
 """Tuning as a user runs it: real processes, which get killed, on sqlite and on PostgreSQL."""
 
+import contextlib
 import os
 import resource
 import shutil
@@ -89,7 +90,7 @@ class Desk:
             assert time.monotonic() < deadline, "nothing happened"
             time.sleep(0.1)
             # Before it has workers its databases may be half made, and looking would make tables too.
-            if psutil.Process(process.pid).children():
+            if has_workers(process):
                 found = [trial for trial in self.trials(state) if also(trial)]
         return found
 
@@ -120,6 +121,15 @@ def desk(tmp_path, write_sample):
     experiment = write_sample(tuning={"space": space, "pruning": False})
     (tmp_path / "desk").mkdir()
     return Desk(tmp_path / "desk", experiment)
+
+
+def has_workers(process):
+    """Whether the command has begun a worker; it has other children before, such as git."""
+    for child in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.cmdline()[-1:] == ["work"]:
+                return True
+    return False
 
 
 def worker_of(trial):
