@@ -13,7 +13,9 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from deepmerge import cli, config
+from deepmerge import config
+from deepmerge.cli import commands as cli
+from deepmerge.cli import options
 from deepmerge.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -122,7 +124,7 @@ def test_the_help_of_training_lists_every_setting_with_its_default(name):
     ],
 )
 def test_settings_are_read_in_every_spelling(arguments, found):
-    assert cli.settings(arguments, own=["--pdf"]) == (found, [])
+    assert options.settings(arguments, own=["--pdf"]) == (found, [])
 
 
 @pytest.mark.parametrize(
@@ -130,12 +132,12 @@ def test_settings_are_read_in_every_spelling(arguments, found):
     [(["--pdf", "a", "--epochs", "3"], ["--pdf", "a"]), (["epochs=3"], ["epochs=3"]), (["-e", "3"], ["-e", "3"])],
 )
 def test_what_is_no_setting_is_left_to_the_parser(arguments, stray):
-    assert cli.settings(arguments, own=["--pdf"])[1] == stray
+    assert options.settings(arguments, own=["--pdf"])[1] == stray
 
 
 def test_a_setting_without_its_value_is_refused():
     with pytest.raises(InputError, match="should look like --epochs 3, got '--epochs'"):
-        cli.settings(["mine", "--epochs"], own=[])
+        options.settings(["mine", "--epochs"], own=[])
 
 
 def test_settings_may_come_before_the_data_set(run, stages, experiment):
@@ -234,7 +236,7 @@ def test_a_real_process_says_one_line_without_a_traceback(tmp_path):
 def test_other_failures_end_with_status_1_and_their_traceback():
     done = in_fresh_python(
         "import sys; sys.argv = ['deepmerge', 'evaluate', 'noisy']\n"
-        "from deepmerge import cli\n"
+        "from deepmerge.cli import commands as cli\n"
         "def stages(): raise OSError('disk full')\n"
         "cli.stages = stages\n"
         "cli.main()"

@@ -14,7 +14,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from deepmerge import cli, config
+from deepmerge import config
+from deepmerge.cli import commands as cli
 
 ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -277,7 +278,7 @@ def test_arrows_run_down_only(name):
 def test_the_command_line_and_the_stages_use_all_rooms_so_that_the_arrows_mean_something():
     used = set().union(*(rooms_imported(names) for name, names in MODULES.items() if room(name) == "stages"))
     assert used >= MAY_IMPORT["stages"]
-    assert "stages" in rooms_imported(MODULES["deepmerge/cli.py"])
+    assert "stages" in rooms_imported(MODULES["deepmerge/cli/loading.py"])
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if room(name) == "tracking"])

@@ -1,6 +1,7 @@
 """The gate: its verdict and figure as pure functions, and the stage with networks whose worth is known."""
 
 import json
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -13,8 +14,9 @@ from matplotlib.text import Text
 from mlflow.entities import LoggedModelOutput
 from sklearn.metrics import roc_auc_score
 
-from deepmerge import cli, config, stages
+from deepmerge import config, stages
 from deepmerge.analysis import metrics, promotion
+from deepmerge.cli import commands as cli
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
 from deepmerge.model import devices
@@ -214,7 +216,9 @@ def trained(client, memory, write_sample, tmp_path):
         key = (skill, shift, *settings.items())
         if key not in memory:
             if shift not in memory:
-                memory[shift] = config.load(str(write_sample()))
+                # Its own folder, or a second sample of one test would replace the first.
+                folder = shutil.copytree(write_sample().parent, tmp_path / f"shifted by {shift}")
+                memory[shift] = config.load(str(folder / "tiny.yaml"))
                 if shift:
                     images = memory[shift].data.images
                     np.save(images, np.load(images) + shift)
