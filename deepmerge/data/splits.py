@@ -114,35 +114,55 @@ def split_galaxies(dataset: Dataset, settings: config.Split) -> Split:
 
     All views of a galaxy land in one part. Raises InputError when a stage has too few galaxies to be split.
     """
+    galaxies, stages = stages_of_galaxies(dataset, originals(dataset))
+    members = parted(stages, settings.validation_fraction, settings.test_fraction, settings.split_seed)
+    return Split("galaxy", *(views(dataset, galaxies[chosen]) for chosen in members))
+
+
+def originals(dataset: Dataset) -> np.ndarray:
+    """Rows of the images that are no copies, (n,)."""
+    return np.flatnonzero(dataset.catalogue["copy"].to_numpy() == 0).astype(np.int64)
+
+
+def views(dataset: Dataset, galaxies: np.ndarray) -> Part:
+    """All images of these galaxies, numbered as in `Dataset.galaxies`, but no copies."""
+    rows = originals(dataset)
+    rows = rows[np.isin(dataset.galaxies[rows], galaxies)]
+    return Part(rows, np.zeros(len(rows), np.uint8))
+
+
+def stages_of_galaxies(dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The galaxies that these rows show, numbered as in `Dataset.galaxies`, and the stage of each."""
+    galaxies, first = np.unique(dataset.galaxies[rows], return_index=True)
+    return galaxies, dataset.catalogue["stage"].to_numpy()[rows][first]
+
+
+def parted(stages: np.ndarray, validation: float, test: float, seed: int) -> tuple[np.ndarray, ...]:
+    """Indices of `stages`, (G,) one a galaxy, that train, validate and test; each stage in the same proportions.
+
+    Raises InputError when a stage has too few galaxies.
+    """
+    train, held_out = drawn(stages, validation + test, seed)
+    validating, testing = drawn(stages[held_out], test / (validation + test), seed)
+    return train, held_out[validating], held_out[testing]
+
+
+def drawn(stages: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of `stages`, (G,) one a galaxy, that stay, and of the `share` drawn at random from each stage.
+
+    Raises InputError when a stage has too few galaxies.
+    """
     from sklearn.model_selection import train_test_split
 
-    originals = np.flatnonzero(dataset.catalogue["copy"].to_numpy() == 0)
-    galaxies = dataset.galaxies[originals]
-    unique, first = np.unique(galaxies, return_index=True)
-    stages = dataset.catalogue["stage"].to_numpy()[originals][first]
-    held_out = settings.validation_fraction + settings.test_fraction
     try:
-        train, rest = train_test_split(
-            np.arange(len(unique)), test_size=held_out, random_state=settings.split_seed, stratify=stages
-        )
-        validation, test = train_test_split(
-            rest,
-            test_size=settings.test_fraction / held_out,
-            random_state=settings.split_seed,
-            stratify=stages[rest],
-        )
+        stay, taken = train_test_split(np.arange(len(stages)), test_size=share, random_state=seed, stratify=stages)
     except ValueError:
         counts = pd.Series(stages).value_counts().to_dict()
         raise InputError(
             "a galaxy split needs enough galaxies of every stage for train, validation and test "
             f"(about 10 of the rarest), got {counts}; merge rare stages in the catalogue or add galaxies"
         ) from None
-
-    def part(members: np.ndarray) -> Part:
-        rows = originals[np.isin(galaxies, unique[members])]
-        return Part(rows.astype(np.int64), np.zeros(len(rows), np.uint8))
-
-    return Split("galaxy", part(train), part(validation), part(test))
+    return stay, taken
 
 
 def split_rows(dataset: Dataset, settings: config.Split) -> Split:
@@ -151,7 +171,10 @@ def split_rows(dataset: Dataset, settings: config.Split) -> Split:
     Where the data hold no copies, the five copies of each merger image are made first. The shuffle is the one of
     the published notebook (legacy numpy generator), so that seed 5 on the released rows gives its very split.
     """
-    rows, transforms = _augmented(dataset)
+    rows = np.arange(len(dataset.labels))
+    has_copies = bool(dataset.catalogue["copy"].any())
+    images = Part(rows, np.zeros(len(rows), np.uint8)) if has_copies else with_copies(dataset, rows)
+    rows, transforms = images.rows, images.transforms
     order = np.random.RandomState(settings.split_seed).choice(len(rows), size=len(rows), replace=False)
     validation = int(settings.validation_fraction * len(rows))
     test = int(settings.test_fraction * len(rows))
@@ -166,24 +189,29 @@ def folds(dataset: Dataset, split: Split, count: int, seed: int) -> list[Split]:
     The stages are spread evenly over the folds; the test part stays as it is. Raises InputError when a stage has fewer
     galaxies than there are folds.
     """
-    from sklearn.model_selection import StratifiedKFold
-
     rows = np.concatenate([split.train.rows, split.validation.rows])
     transforms = np.concatenate([split.train.transforms, split.validation.transforms])
-    galaxies, first = np.unique(dataset.galaxies[rows], return_index=True)
-    stages = dataset.catalogue["stage"].to_numpy()[rows][first]
-    fewest = pd.Series(stages).value_counts().min()
-    if not 2 <= count <= fewest:
-        raise InputError(
-            f"folds should be 2 to {fewest}, the galaxies of the rarest stage outside the test, got {count}"
-        )
+    galaxies, stages = stages_of_galaxies(dataset, rows)
 
     def part(chosen: np.ndarray) -> Part:
         return Part(rows[chosen], transforms[chosen])
 
-    shuffled = StratifiedKFold(count, shuffle=True, random_state=seed).split(galaxies, stages)
-    validating = [np.isin(dataset.galaxies[rows], galaxies[held_out]) for _, held_out in shuffled]
+    validating = [np.isin(dataset.galaxies[rows], galaxies[held_out]) for held_out in shuffled(stages, count, seed)]
     return [Split(split.protocol, part(~chosen), part(chosen), split.test) for chosen in validating]
+
+
+def shuffled(stages: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
+    """Indices of `stages`, (G,) one a galaxy, in `count` folds, the stages spread evenly over them.
+
+    Raises InputError when a stage has fewer galaxies than there are folds.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    fewest = pd.Series(stages).value_counts().min()
+    if not 2 <= count <= fewest:
+        raise InputError(f"folds should be 2 to {fewest}, the galaxies of the rarest stage among them, got {count}")
+    folds = StratifiedKFold(count, shuffle=True, random_state=seed).split(stages, stages)
+    return [held_out for _, held_out in folds]
 
 
 def described(table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
@@ -199,14 +227,9 @@ def shared_galaxies(dataset: Dataset, split: Split) -> float:
     return float(np.isin(galaxies[split.test.rows], galaxies[split.train.rows]).mean())
 
 
-def _augmented(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    count = len(dataset.labels)
-    if dataset.catalogue["copy"].any():
-        return np.arange(count), np.zeros(count, np.uint8)
-    mergers = np.flatnonzero(dataset.labels == 1)
-    others = np.flatnonzero(dataset.labels == 0)
+def with_copies(dataset: Dataset, rows: np.ndarray) -> Part:
+    """These images, those of mergers in the five flips and rotations of the release (three of an oblong image)."""
+    mergers, others = rows[dataset.labels[rows] == 1], rows[dataset.labels[rows] == 0]
     copies = RELEASE_COPIES[np.isin(RELEASE_COPIES, possible_transforms(dataset.images.shape))]
-    rows = np.concatenate([np.tile(mergers, len(copies)), others])
-    transforms = np.zeros(len(rows), np.uint8)
-    transforms[: len(mergers) * len(copies)] = np.repeat(copies, len(mergers))
-    return rows, transforms
+    transforms = np.concatenate([np.repeat(copies, len(mergers)), np.zeros(len(others), np.uint8)])
+    return Part(np.concatenate([np.tile(mergers, len(copies)), others]), transforms)

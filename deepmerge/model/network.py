@@ -72,11 +72,14 @@ def build(
     'published' has 174,801 parameters on (75, 75, 2), as in the authors' notebook: its batch norm works over the image
     width (channels-first images met the default axis) and its hidden dense layers are softmax. 'default' normalises
     channels, uses ReLU, and drops units only behind the last batch norm, whose statistics dropout would shift.
+    `settings.batch_norm` and `settings.hidden` say otherwise where one of the two ways is to be tried alone.
     `settings.width` scales filters and hidden units, which number at least one.
     `for_training` takes faster layers: the same weights and numbers, but not built into Keras. `precision` is Keras's
     name of what the layers compute with between the stretch and the probability; the weights are float32.
     """
     published = settings.architecture == "published"
+    over_width = {"architecture": published, "channels": False, "width": True}[settings.batch_norm]
+    softmax = {"architecture": published, "relu": False, "softmax": True}[settings.hidden]
     layers = keras.layers
     keep = {"dtype": precision}
     inputs = keras.Input(shape, name="pixels")
@@ -86,7 +89,7 @@ def build(
     for number, (filters, size) in enumerate(CONVOLUTIONS, 1):
         filters = _scaled(filters, settings.width)
         x = convolution(filters, size, padding="same", activation="relu", name=f"conv_{number}", **keep)(x)
-        x = norm(axis=2 if published else -1, **keep)(x)
+        x = norm(axis=2 if over_width else -1, **keep)(x)
         x = layers.MaxPooling2D(2, **keep)(x)
         if published:
             x = layers.Dropout(settings.dropout, **keep)(x)
@@ -96,7 +99,7 @@ def build(
     for units in DENSE_UNITS:
         x = layers.Dense(
             _scaled(units, settings.width),
-            activation="softmax" if published else "relu",
+            activation="softmax" if softmax else "relu",
             kernel_regularizer=keras.regularizers.L2(settings.l2),
             **keep,
         )(x)

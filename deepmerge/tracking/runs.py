@@ -111,9 +111,12 @@ def continued(run_id: str | None, name: str, tags: Mapping[str, str]) -> Iterato
 
 
 @contextmanager
-def child(parent: str, name: str, tags: Mapping[str, str], stops: tuple[type[BaseException], ...]) -> Iterator[str]:
-    """Start a run below the run `parent`, which another process may hold open; `stops` are no failures: KILLED."""
-    with mlflow.start_run(run_name=name, tags={**tags, "mlflow.parentRunId": parent}) as run, _ended_truthfully(stops):
+def child(
+    parent: str, name: str, tags: Mapping[str, str], stops: tuple[type[BaseException], ...] = ()
+) -> Iterator[str]:
+    """Start a run below the run `parent`, open here or in another process; `stops` are no failures: KILLED."""
+    below = {**tags, "mlflow.parentRunId": parent}
+    with mlflow.start_run(run_name=name, tags=below, nested=True) as run, _ended_truthfully(stops):
         yield run.info.run_id
 
 
@@ -237,8 +240,11 @@ def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
     mlflow.log_metrics(defined, step=step, model_id=_model_id(mlflow.get_run(active_id())) if step is None else None)
 
 
-def log_model(model: Any, example: np.ndarray, predictions: np.ndarray) -> None:
-    """Save a Keras model with signature and example, and mark the run as trained."""
+def log_model(model: Any, example: np.ndarray, predictions: np.ndarray, trained: str = "yes") -> None:
+    """Save a Keras model with signature and example, and mark the run as trained.
+
+    Another mark than yes keeps the run from being the newest model of its data set.
+    """
     mlflow.tensorflow.log_model(
         model,
         name="model",
@@ -246,7 +252,7 @@ def log_model(model: Any, example: np.ndarray, predictions: np.ndarray) -> None:
         input_example=example,
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in SERVING_PACKAGES],
     )
-    mlflow.set_tag(TRAINED, "yes")
+    mlflow.set_tag(TRAINED, trained)
 
 
 def model_file(run: Run) -> Path:

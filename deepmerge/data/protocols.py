@@ -1,0 +1,78 @@
+"""Other ways to part the galaxies: folds that test each once, and the published protocol beside an honest one."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from deepmerge import config
+from deepmerge.data import splits
+from deepmerge.data.dataset import Dataset
+from deepmerge.data.splits import Part, Split
+
+
+class Protocols(NamedTuple):
+    """The same galaxies split in two ways, with equally many images in each part.
+
+    rows: copies of the mergers first, then random rows, as published. galaxy: by galaxy first, then copies in each
+    part. unseen: images of other galaxies, none of which is in either.
+    """
+
+    rows: Split
+    galaxy: Split
+    unseen: Part
+
+
+def cross(dataset: Dataset, settings: config.Split, count: int) -> list[Split]:
+    """Part the galaxies into `count` folds; each tests once, while some of the others validate and the rest train.
+
+    The stages are spread evenly; copies are dropped. As many validate as in a single split of these settings. Raises
+    InputError when a stage has fewer galaxies than there are folds, or too few to validate.
+    """
+    galaxies, stages = splits.stages_of_galaxies(dataset, splits.originals(dataset))
+    folds = splits.shuffled(stages, count, settings.split_seed)
+    validation = settings.validation_fraction * count / (count - 1)  # as a share of the galaxies that do not test
+    made = []
+    for number, testing in enumerate(folds):
+        others = np.setdiff1d(np.arange(len(stages)), testing)
+        training, validating = splits.drawn(stages[others], validation, settings.split_seed + number)
+        members = (others[training], others[validating], testing)
+        made.append(Split("galaxy", *(splits.views(dataset, galaxies[chosen]) for chosen in members)))
+    return made
+
+
+def with_copies(dataset: Dataset, split: Split) -> Split:
+    """The split with the flipped and rotated copies of the release in its training part."""
+    return Split(split.protocol, splits.with_copies(dataset, split.train.rows), split.validation, split.test)
+
+
+def protocols(dataset: Dataset, settings: config.Split) -> Protocols:
+    """Set galaxies aside as a test of these settings would, and split the others in both ways.
+
+    Each part has as many images in both: of the more numerous, random ones are left out. Raises InputError when a stage
+    has too few galaxies.
+    """
+    rng = np.random.default_rng(settings.split_seed)
+    honest = splits.split_galaxies(dataset, settings)
+    pool = np.sort(np.concatenate([honest.train.rows, honest.validation.rows]))
+    copied = splits.with_copies(dataset, pool)
+    order = rng.permutation(len(copied))
+    ends = np.round(
+        np.cumsum([1 - settings.test_fraction - settings.validation_fraction, settings.validation_fraction])
+        * len(order)
+    ).astype(int)
+    leaking = [_chosen(copied, members) for members in np.split(order, ends)]
+
+    galaxies, stages = splits.stages_of_galaxies(dataset, pool)
+    members = splits.parted(stages, settings.validation_fraction, settings.test_fraction, settings.split_seed)
+    clean = [splits.with_copies(dataset, splits.views(dataset, galaxies[chosen]).rows) for chosen in members]
+
+    for number, (one, other) in enumerate(zip(leaking, clean, strict=True)):
+        size = min(len(one), len(other))
+        leaking[number], clean[number] = (
+            _chosen(part, np.sort(rng.choice(len(part), size, replace=False))) for part in (one, other)
+        )
+    return Protocols(Split("rows", *leaking), Split("galaxy", *clean), honest.test)
+
+
+def _chosen(part: Part, members: np.ndarray) -> Part:
+    return Part(part.rows[members], part.transforms[members])
