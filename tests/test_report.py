@@ -1,0 +1,276 @@
+"""The page says what it was given, fetches nothing, and cannot be broken by what it is given."""
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib.image import imsave
+
+from deepmerge.analysis import report
+from deepmerge.analysis.metrics import Estimate, evaluate
+from deepmerge.analysis.report import Picture, Report, Section, Table, headline, html_page, model_card, said
+from deepmerge.errors import InputError
+
+SIMULATED = "Simulated demo data, not Illustris"
+HOSTILE = "<script>alert(1)</script>\"' onload=x & {} {0} </style> \\1"
+VOID = {"meta", "img"}
+
+
+@pytest.fixture(scope="module")
+def png():
+    held = io.BytesIO()
+    imsave(held, np.zeros((150, 300)))
+    return held.getvalue()
+
+
+def card(**changed):
+    given = {
+        "architecture": "default",
+        "parameters": 174_505,
+        "settings": {"dropout": 0.2, "augment": True},
+        "parts": {"train": (503, 2012), "test": (145, 580)},
+        "protocol": "galaxy",
+        "simulated": True,
+        "origin": {"commit": "c33bc0e", "threads": "2"},
+    }
+    return model_card("deepmerge-noisy, version 3", **given | changed)
+
+
+def page(png, text="text"):
+    """A report that has something in every place, `text` in all that hold any."""
+    table = Table(text, [text, text, text], [[text, "0.966 [0.939, 0.989]", text]], apart=1)
+    inner = Section(text, tables=[replace(table, folded=True)], sections=[Section(text, points=[text])])
+    whole = Section(text, [text], [text], [text], {text: text}, [table], [Picture(text, text, png)], [inner])
+    kinds = card(architecture=text, settings={text: text}, parts={text: (1, 2)}, origin={text: text})
+    return Report(text, text, text, {text: text}, [whole, Section(text), kinds], text)
+
+
+class Tree(HTMLParser):
+    """What stands in a page; fails where a tag is closed that is not the last one opened."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        assert len(dict(attrs)) == len(attrs), "an attribute twice"
+        self.elements.append(SimpleNamespace(tag=tag, text="", at=dict(attrs), within=[e.tag for e in self.open]))
+        if tag not in VOID:
+            self.open.append(self.elements[-1])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop().tag == tag
+
+    def handle_data(self, data):
+        for element in self.open:
+            element.text += data
+
+    def all(self, *tags):
+        return [element for element in self.elements if element.tag in tags]
+
+
+# --- the page ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["text", HOSTILE, "", "Ćiprijanović ≥ 0.5"])
+def test_the_page_is_well_formed_whatever_it_holds(png, text):
+    tree = Tree(html_page(page(png, text)))
+    ids = [element.at["id"] for element in tree.elements if "id" in element.at]
+    assert len(ids) == len(set(ids))
+    links = [element.at["href"] for element in tree.all("a")]
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    assert [element.text for element in tree.all("h1")] == [text]
+    levels = [int(element.tag[1]) for element in tree.all("h1", "h2", "h3", "h4", "h5", "h6")]
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert all(element.at["scope"] in ("col", "row") for element in tree.all("th"))
+
+
+def test_what_comes_from_outside_is_shown_and_not_run(png):
+    harmless, hostile = Tree(html_page(page(png))), Tree(html_page(page(png, HOSTILE)))
+    assert [e.tag for e in hostile.elements] == [e.tag for e in harmless.elements]
+    assert [sorted(e.at) for e in hostile.elements] == [sorted(e.at) for e in harmless.elements]
+    shown = [
+        theirs.text for ours, theirs in zip(harmless.elements, hostile.elements, strict=True) if ours.text == "text"
+    ]
+    assert len(shown) > 20
+    assert set(shown) == {HOSTILE}
+    assert hostile.all("img")[0].at["alt"] == HOSTILE
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(png):
+    text = html_page(page(png, "see https://elsewhere.org/x.png, arXiv:1810.03993 and doi:10.17909/t9-vqk6-pc80."))
+    tree = Tree(text)
+    assert not tree.all("script", "link", "iframe", "object", "base", "form")
+    assert not re.search(r"url\(|@import|javascript:", text)
+    for element in tree.elements:
+        assert element.at.get("src", "data:image/png;base64,").startswith("data:image/png;base64,")
+        assert not [name for name in element.at if name.startswith("on") or name in ("srcset", "action", "poster")]
+    allowed = ("#", "https://arxiv.org/abs/", "https://doi.org/10.")
+    assert all(element.at["href"].startswith(allowed) for element in tree.all("a"))
+    [policy] = [element for element in tree.all("meta") if "http-equiv" in element.at]
+    assert policy.at["content"].startswith("default-src 'none'")
+
+
+def test_citations_become_links_without_the_full_stop_behind_them():
+    cited = Section("s", paragraphs=["As in arXiv:1810.03993, doi:10.17909/t9-vqk6-pc80."])
+    links = {e.text: e.at["href"] for e in Tree(html_page(Report("", "", "", {}, [cited], ""))).all("a")}
+    assert links["arXiv:1810.03993"] == "https://arxiv.org/abs/1810.03993"
+    assert links["doi:10.17909/t9-vqk6-pc80"] == "https://doi.org/10.17909/t9-vqk6-pc80"
+
+
+def test_the_same_report_gives_the_same_bytes(png):
+    assert html_page(page(png)) == html_page(page(png))
+
+
+def test_a_warning_is_the_first_thing_on_the_page_and_in_its_title(png):
+    tree = Tree(html_page(replace(page(png), warning=SIMULATED)))
+    [body] = tree.all("body")
+    assert body.text.strip().startswith(SIMULATED)
+    assert tree.all("title")[0].text == f"{SIMULATED}: text"
+
+
+def test_a_page_without_a_warning_has_no_banner(png):
+    tree = Tree(html_page(replace(page(png), warning="", title="Report")))
+    assert not [element for element in tree.elements if element.at.get("class") == "warning"]
+    assert tree.all("title")[0].text == "Report"
+
+
+def test_the_contents_lead_to_every_section(png):
+    whole = replace(page(png), sections=[Section("One"), Section("One"), Section("Two")])
+    tree = Tree(html_page(whole))
+    targets = {e.at["id"]: e.text.strip() for e in tree.all("section")}
+    assert [(e.text, targets[e.at["href"][1:]]) for e in tree.all("a")] == [
+        ("One", "One"),
+        ("One", "One"),
+        ("Two", "Two"),
+    ]
+
+
+def test_a_picture_is_embedded_whole_with_the_shape_it_has(png):
+    [image] = Tree(html_page(page(png))).all("img")
+    assert base64.b64decode(image.at["src"].partition(",")[2]) == png
+    assert (image.at["width"], image.at["height"]) == ("200", "100")  # 300 × 150 pixels at two thirds
+
+
+def test_columns_set_apart_are_the_last_ones_and_folded_tables_can_be_opened():
+    table = Table("c", list("abcd"), [list("efgh")], apart=2)
+    tree = Tree(html_page(Report("", "", "", {}, [Section("s", tables=[table, replace(table, folded=True)])], "")))
+    apart = [e.text for e in tree.all("th", "td") if e.at.get("class") == "apart"]
+    assert apart == list("cdgh") * 2
+    assert ["details" in e.within for e in tree.all("table")] == [False, True]
+
+
+def test_the_style_prints_what_is_folded_and_knows_dark_screens():
+    style = report.STYLE.read_text()
+    assert "details::details-content" in style.partition("@media print")[2]
+    assert "prefers-color-scheme: dark" in style
+
+
+@pytest.mark.parametrize(
+    ("ink", "paper"), [("text", "page"), ("quiet", "page"), ("link", "page"), ("warning-text", "warning-page")]
+)
+@pytest.mark.parametrize("theme", [0, 1, 2], ids=["light", "dark", "print"])
+def test_texts_can_be_read_on_their_ground(ink, paper, theme):
+    """A contrast of 4.5 or more, the level AA of WCAG 2.1."""
+    block = re.findall(r":root \{(.*?)\}", report.STYLE.read_text(), re.DOTALL)[theme]
+
+    def luminance(name):
+        digits = re.search(rf"--{name}: #(\w+)", block)[1]
+        digits = "".join(2 * d for d in digits) if len(digits) == 3 else digits
+        c = np.frombuffer(bytes.fromhex(digits), np.uint8) / 255
+        return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+    low, high = sorted((luminance(ink), luminance(paper)))
+    assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: Table("t", ["a", "b"], [["1", "2"], ["3"]]), lambda: Picture("p", "", b"GIF89a")]
+)
+def test_a_table_or_picture_that_cannot_be_shown_is_refused(build):
+    with pytest.raises(InputError, match=r"expected .*received"):
+        build()
+
+
+# --- its content -------------------------------------------------------------------------------------------
+
+
+def test_a_metric_is_written_without_what_is_undefined():
+    nan = np.nan
+    assert said(Estimate(0.9664, 0.9391, 0.989)) == "0.966 [0.939, 0.989]"
+    assert said(Estimate(0.5, nan, nan)) == "0.500"
+    assert said(Estimate(nan, nan, nan)) == "undefined"
+    assert said(Estimate(0.0, 0.0, 0.0)) == "0.000 [0.000, 0.000]"
+
+
+def sample(mergers=2):
+    labels = np.repeat([1] * mergers + [0] * (12 - mergers), 4)
+    probabilities = np.random.default_rng(0).uniform(size=48) * 0.7 + labels * 0.3
+    return evaluate(labels, probabilities, np.repeat(np.arange(12), 4), resamples=50).metrics
+
+
+def test_the_headline_gives_every_metric_of_every_data_set_and_the_published_accuracy_apart():
+    found = {"mine": sample(), "yours": sample(6)}
+    table = headline(found)
+    rows = {row[0]: row[1:] for row in table.rows}
+    for name, words in report.HEADLINE.items():
+        assert rows[words][:2] == [said(found["mine"][name]), said(found["yours"][name])]
+    assert table.header[1:3] == ["mine", "yours"]
+    assert table.apart == 2
+    assert all("random rows" in name for name in table.header[-2:])
+    published = [row[-2:] for row in rows.values()]
+    assert [cells for cells in published if cells != ["–", "–"]] == [["0.79", "0.76"]]
+    assert rows[report.HEADLINE["accuracy"]][-2:] == ["0.79", "0.76"]
+    for warning in ("98.6 %", "neither comparable", "upper or lower bound", "arXiv:2004.11981"):
+        assert warning in " ".join(table.caption.split())
+
+
+def test_the_headline_tells_what_accuracy_costs_nothing():
+    rows = {row[0]: row[1] for row in headline({"rare": sample(2)}).rows}
+    assert rows["Test images (of which mergers)"] == "48 (8)"
+    assert rows["Accuracy of naming the commoner class every time"] == f"{40 / 48:.3f}"
+
+
+def test_metrics_that_a_run_does_not_hold_are_undefined_not_zero():
+    rows = {row[0]: row[1] for row in headline({"d": {"auc": Estimate(0.9, 0.8, 1.0)}}).rows}
+    assert rows.pop("AUC") == "0.900 [0.800, 1.000]"
+    assert set(rows.values()) == {"undefined"}
+
+
+@pytest.mark.parametrize("datasets", [{}, {"d": {}}, {"d": {"test_auc": Estimate(0.9, 0.8, 1.0)}}])
+def test_a_headline_without_metrics_is_refused(datasets):
+    with pytest.raises(InputError, match=r"expected .*received"):
+        headline(datasets)
+
+
+def texts(section):
+    return Tree(html_page(Report("", "", "", {}, [section], ""))).all("main")[0].text
+
+
+def test_a_model_card_has_the_parts_of_mitchell_et_al_and_what_makes_the_model_again():
+    titles = [part.title for part in card().sections]
+    for topic in ("details", "Intended", "Factors", "Metrics", "Training and evaluation", "Ethical", "Caveats"):
+        assert any(topic in title for title in titles)
+    shown = texts(card())
+    for content in ("174,505", "c33bc0e", "dropout", "2,012", "merger fraction", "domain adaptation"):
+        assert content in shown
+
+
+def test_a_model_card_says_which_data_and_which_split():
+    assert "not Illustris" in texts(card())
+    assert "not Illustris" not in texts(card(simulated=False))
+    assert "no galaxy is in two parts" in texts(card())
+    leaking = texts(card(protocol="rows"))
+    assert "optimistic" in leaking
+    assert "no galaxy is in two parts" not in leaking
+    with pytest.raises(InputError, match="'galaxy' or 'rows', got 'galaxies'"):
+        card(protocol="galaxies")
