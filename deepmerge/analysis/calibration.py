@@ -1,0 +1,303 @@
+"""What merger probabilities mean: calibrated, at a survey's merger fraction, and cut at a threshold.
+
+Networks here train with both classes weighing the same, so their probabilities are meant at balance: a prior of
+1/2. Whatever is fitted or chosen belongs on validation images and is judged on test images.
+
+Intervals are those of `metrics` (95 %, bootstrap over galaxies), but of rates NaN where they have no width: a sample
+in which something never went wrong does not tell how seldom it does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit
+
+from deepmerge.analysis.metrics import (
+    BINS,
+    SMALLEST_PROBABILITY,
+    Band,
+    _band,
+    _checked,
+    _resampled_galaxies,
+    _Sample,
+    difference,
+    evaluate,
+)
+from deepmerge.errors import InputError
+
+# Logits ten times too large or too small: beyond them the probabilities are past calibration, not in need of it.
+TEMPERATURES = (0.1, 10.0)
+GAINS = ("auc", "log_loss_at_balance", "calibration_error_at_balance", "brier_at_balance")
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Isotonic:
+    """A piecewise linear map of probabilities: knots x (k,), rising, and their y (k,), never falling, in (0, 1)."""
+
+    x: list[float]
+    y: list[float]
+
+    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return calibrated probabilities, of the same shape; beyond the knots that of the nearest."""
+        return np.interp(_probabilities(probabilities), self.x, self.y)
+
+
+def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Find the temperature T at which sigmoid(logit(p) / T) has the least log loss, both classes weighing the same.
+
+    Temperature scaling (Guo et al. 2017, arXiv:1706.04599, section 4.2); above 1 the network is too sure of itself.
+    labels: (n,) 0 or 1 = merger, both there; probabilities: (n,) in [0, 1], kept SMALLEST_PROBABILITY away from its
+    ends. T lies within TEMPERATURES: it is the lower end where 0.5 parts the classes without error, so that no T is
+    too small, and the upper end where the probabilities are no better than chance. Raises InputError for other input.
+    """
+    from scipy.optimize import brentq
+
+    y, p, weights = _both_classes(labels, probabilities)
+    logits = _logits(p)
+
+    def slope(sharpness: float) -> float:
+        """The derivative of the log loss by 1 / T, in which the loss is convex: it has one root or none."""
+        return float(np.sum(weights * (expit(sharpness * logits) - y) * logits))
+
+    coldest, hottest = TEMPERATURES
+    if slope(1 / coldest) <= 0:
+        return coldest
+    if slope(1 / hottest) >= 0:
+        return hottest
+    return float(1 / brentq(slope, 1 / hottest, 1 / coldest))
+
+
+def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return sigmoid(logit(p) / temperature) of probabilities of any shape, guarded as in `fit_temperature`.
+
+    The order of images stays, and so does 0.5. Raises InputError for a temperature that is not above 0.
+    """
+    if not 0 < temperature < np.inf:
+        raise InputError(f"temperature should be a number above 0 (1 changes nothing), got {temperature}")
+    return expit(_logits(_probabilities(probabilities)) / temperature)
+
+
+def fit_isotonic(labels: np.ndarray, probabilities: np.ndarray) -> Isotonic:
+    """Fit the map, never falling, with the least squared error, both classes weighing the same.
+
+    Isotonic regression (Zadrozny & Elkan 2002, KDD, 694). labels, probabilities as in `fit_temperature`. It bends as
+    it needs, so it overfits small samples, and its steps make ties. No result is nearer to 0 or 1 than 1 / (n + 2),
+    n = images of the scarcer class: Laplace's rule of succession for what did not happen in n trials.
+    Raises InputError for input that is not as above.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    y, p, weights = _both_classes(labels, probabilities)
+    least = 1 / (np.bincount(y).min() + 2)
+    fitted = IsotonicRegression(y_min=least, y_max=1 - least).fit(p, y, sample_weight=weights)
+    return Isotonic(fitted.X_thresholds_.tolist(), fitted.y_thresholds_.tolist())
+
+
+def at_prior(probabilities: np.ndarray, fraction: float, trained_at: float = 0.5) -> np.ndarray:
+    """Move probabilities from one merger fraction to another (Saerens et al. 2002, Neural Comput. 14, 21, eq. 4).
+
+    probabilities: any shape, in [0, 1]; fraction: share of mergers among the galaxies to be judged; trained_at: that
+    at which the probabilities are meant; both in (0, 1). This is Bayes' rule: right if the probabilities are
+    calibrated and a class looks the same in both samples. Raises InputError for other input.
+    """
+    p = _probabilities(probabilities)
+    to, of = _share("fraction", fraction), _share("trained_at", trained_at)
+    mergers, others = p * to / of, (1 - p) * (1 - to) / (1 - of)
+    return mergers / (mergers + others)
+
+
+def reliability(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    galaxies: np.ndarray,
+    fraction: float = 0.5,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare predicted with observed where the merger fraction is `fraction`: a row for each of the bins of `metrics`.
+
+    `metrics.evaluate` does so at the sample's own fraction, where probabilities meant at balance miss the diagonal
+    however well calibrated. labels, probabilities, galaxies as there; fraction in (0, 1).
+
+    Columns: `probability` (mean predicted), `observed` (share of mergers) with `observed_low` and `observed_high`, and
+    the images in the sample: `mergers`, `non_mergers`. NaN in empty bins. Raises InputError for other input.
+    """
+    sample = _Sample(labels, probabilities, galaxies, 0.5)
+    shares = np.array([1 - _share("fraction", fraction), fraction])[:, None]
+
+    def measured(weights: np.ndarray) -> np.ndarray:
+        """Mean predicted and observed, (b, 2, BINS)."""
+        sums = np.tensordot(weights, sample.totals, axes=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            in_bin, summed = np.split((sums / sums[:, :, :1] * shares)[:, :, 4:], 2, axis=2)
+            return np.stack([summed.sum(axis=1), in_bin[:, 1]], axis=1) / in_bin.sum(axis=1, keepdims=True)
+
+    draws = [measured(weights) for weights in _resampled_galaxies(sample, resamples, seed)]
+    value, low, high = _without_empty_intervals(_band(measured(sample.once), draws))
+    others, mergers = sample.totals[:, :, 4 : 4 + BINS].sum(axis=0).astype(int)
+    return pd.DataFrame(
+        {
+            "probability": value[0],
+            "observed": value[1],
+            "observed_low": low[1],
+            "observed_high": high[1],
+            "mergers": mergers,
+            "non_mergers": others,
+        }
+    )
+
+
+def operating_points(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    galaxies: np.ndarray,
+    fraction: float,
+    thresholds: Sequence[float] | np.ndarray,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Measure purity and completeness at each threshold where the merger fraction is `fraction`.
+
+    With true and false positive rates t, f: completeness = t, purity = π t / (π t + (1 − π) f), π = fraction in (0, 1).
+    labels, probabilities, galaxies as in `metrics.evaluate`; thresholds: (k,) in [0, 1], an image is called a merger
+    from its threshold on (≥).
+
+    Columns: `threshold`; `purity`, `completeness`, each with `_low` and `_high`; `tp`, `fp`: images of the sample that
+    are called mergers, rightly and wrongly. With few `fp` the purity at a small fraction rests on these few.
+    Purity is NaN where no image is called. Raises InputError for other input.
+    """
+    y, p, ids = _checked(labels, probabilities, galaxies, 0.5)
+    pi = _share("fraction", fraction)
+    cuts = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
+    if cuts.ndim != 1 or not ((cuts >= 0) & (cuts <= 1)).all():
+        raise InputError(f"thresholds should be a list of numbers in [0, 1], got {thresholds!r}")
+    sample = _Sample(y, p, ids, 0.5)
+    galaxy = np.unique(ids, return_inverse=True)[1]
+    called = np.zeros((len(sample.totals), 2, len(cuts)))
+    np.add.at(called, (galaxy, y), p[:, None] >= cuts)
+
+    def measured(weights: np.ndarray) -> np.ndarray:
+        """Purity and completeness, (b, 2, k)."""
+        images = weights @ sample.totals[:, :, 0]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            fpr, tpr = np.moveaxis(np.tensordot(weights, called, axes=1) / images[:, :, None], 1, 0)
+            return np.stack([_purity(tpr, fpr, pi), tpr], axis=1)
+
+    draws = [measured(weights) for weights in _resampled_galaxies(sample, resamples, seed)]
+    value, low, high = _without_empty_intervals(_band(measured(sample.once), draws))
+    columns = {"threshold": cuts}
+    for row, name in enumerate(("purity", "completeness")):
+        columns |= {name: value[row], f"{name}_low": low[row], f"{name}_high": high[row]}
+    fp, tp = called.sum(axis=0).astype(int)
+    return pd.DataFrame(columns | {"tp": tp, "fp": fp})
+
+
+def choose_threshold(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    fraction: float,
+    *,
+    purity: float | None = None,
+    completeness: float | None = None,
+) -> float:
+    """Choose the threshold of highest completeness among those with the wanted `purity`, or the other way round.
+
+    labels, probabilities: of validation images, (n,), with both classes; fraction: merger fraction in (0, 1) at which
+    purity counts; purity or completeness, one of them, in (0, 1]: the least that will do. The threshold is one of the
+    probabilities, of equally good ones the highest. Being the best of many on these images, it promises too much:
+    measure it on test images by `operating_points`.
+    Raises InputError for other input, and where the purity cannot be had: it says how much can.
+    """
+    from sklearn.metrics import roc_curve
+
+    if (purity is None) == (completeness is None):
+        raise InputError(f"give one of purity and completeness, got purity={purity}, completeness={completeness}")
+    wanted = purity if completeness is None else completeness
+    if wanted is None or not 0 < wanted <= 1:
+        raise InputError(f"the wanted purity or completeness should lie in (0, 1], got {wanted}")
+    y, p, _ = _both_classes(labels, probabilities)
+    # The first point of the curve calls no image a merger, and has no purity.
+    fpr, tpr, thresholds = (column[1:] for column in roc_curve(y, p, drop_intermediate=False))
+    pure = _purity(tpr, fpr, _share("fraction", fraction))
+    bound, sought = (pure, tpr) if completeness is None else (tpr, pure)
+    enough = np.flatnonzero(bound >= wanted)
+    if not len(enough):
+        best = np.argmax(pure)
+        raise InputError(
+            f"purity should be at most {pure[best]:.3f}, which the threshold {thresholds[best]:.3f} gives with a "
+            f"completeness of {tpr[best]:.3f} where {fraction:.3g} are mergers, got {wanted}"
+        )
+    # Thresholds fall along the curve, so the first of equals is the highest.
+    best = max(enough, key=lambda k: (sought[k], bound[k]))
+    return float(thresholds[best])
+
+
+def gains(
+    labels: np.ndarray,
+    galaxies: np.ndarray,
+    reference: np.ndarray,
+    others: Mapping[str, np.ndarray],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Measure the metrics GAINS of a reference and of other methods, and how they differ from it on the same galaxies.
+
+    labels, galaxies as in `metrics.evaluate`; reference: (n,) probabilities, the method named REFERENCE in the table;
+    others: such probabilities by method. Lower is better but for the AUC.
+
+    Columns: `method`, `metric`; `value`, `low`, `high` as of `metrics.evaluate`; `change` (method − reference),
+    `change_low`, `change_high` as of `metrics.difference`. Raises InputError for other input.
+    """
+    if REFERENCE in others:
+        raise InputError(f"the other methods should not be named {REFERENCE!r}: rename it")
+    draw = {"resamples": resamples, "seed": seed}
+    rows = []
+    for method, probabilities in {REFERENCE: reference, **others}.items():
+        values = evaluate(labels, probabilities, galaxies, **draw).metrics
+        changes = difference(labels, probabilities, reference, galaxies, **draw)
+        rows += [(method, metric, *values[metric], *changes[metric]) for metric in GAINS]
+    columns = ["method", "metric", "value", "low", "high", "change", "change_low", "change_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _purity(tpr: np.ndarray, fpr: np.ndarray, fraction: float) -> np.ndarray:
+    return fraction * tpr / (fraction * tpr + (1 - fraction) * fpr)
+
+
+def _without_empty_intervals(band: Band) -> Band:
+    """NaN for the ends of intervals without width, which say nothing of what the sample happens not to hold."""
+    width = np.where(band.low == band.high, np.nan, 1.0)
+    return Band(band.value, band.low * width, band.high * width)
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    return logit(np.clip(probabilities, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY))
+
+
+def _both_classes(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Checked labels and probabilities, and weights of the images with which each class sums to 1/2."""
+    y, p, _ = _checked(labels, probabilities, np.arange(len(np.atleast_1d(labels))), 0.5)
+    images = np.bincount(y, minlength=2)
+    if not images.all():
+        raise InputError(f"labels should hold both classes, got {images[1]} mergers and {images[0]} non-mergers")
+    return y, p, 0.5 / images[y]
+
+
+def _probabilities(given: np.ndarray) -> np.ndarray:
+    p = np.asarray(given, dtype=np.float64)
+    outside = ~((p >= 0) & (p <= 1))
+    if outside.any():
+        raise InputError(f"probabilities should lie in [0, 1], got {p[outside][0]} ({outside.sum()} such)")
+    return p
+
+
+def _share(name: str, value: float) -> float:
+    if not 0 < value < 1:
+        raise InputError(f"{name} should be a share of mergers between 0 and 1, got {value}")
+    return value

@@ -1,0 +1,334 @@
+"""On what kind of galaxy a model works: selection function, stages, agreement of views, tests of bias.
+
+Everything is measured on images that were not in training. The intervals are the 95 % percentile intervals of
+`metrics` (bootstrap over galaxies, stratified by class): the whole sample is drawn once and counted in every bin, so a
+galaxy whose views fall in several bins comes along in all of them. What is not defined is NaN. So is the interval of a
+rate that rests on a single galaxy of a class, and one without width: a bin in which nothing went wrong does not tell
+how seldom it does. Intervals that rest on fewer than some ten galaxies are rough: read them with the counts.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from deepmerge.analysis.metrics import Band, _band, _checked, _resampled_galaxies, _Sample
+from deepmerge.data.dataset import STAGES
+from deepmerge.errors import InputError
+
+WHOLE, NOT_MEASURED = "all", "not measured"
+RATES = ("completeness", "purity", "purity_at_balance", "false_positive_rate", "merger_score", "non_merger_score")
+CLASSES = ("non-merger", "merger")  # by label
+AGREEMENT = ("at_least_one", "most", "all")
+
+_ENDS = ("", "_low", "_high")
+# Scores are float32: a class whose scores scatter by less is constant, and the rest of it rounding.
+_CONSTANT = float(np.finfo(np.float32).eps) ** 2
+
+
+def by_bins(
+    values: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    galaxies: np.ndarray,
+    *,
+    bins: int = 5,
+    threshold: float = 0.5,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Measure the selection function: completeness, purity and false positive rate in bins of a property.
+
+    values: (n,) the property of each image (log stellar mass, concentration …), NaN where it is not measured; labels,
+    probabilities, galaxies, threshold, resamples as in `metrics.evaluate`. The inner edges are quantiles over the
+    galaxies (mean of a galaxy's images), so the bins hold about as many galaxies; [low, high), the last with its end.
+    Edges that coincide leave fewer than `bins`. An image counts in the bin of its own value.
+
+    Rows: `bin` = WHOLE, then the bins by rising value, then NOT_MEASURED if there is such an image. Columns: `bin`;
+    `low`, `high`, `centre` (median of the images); counts `images`, `mergers` (images), `galaxies`, `merger_galaxies`;
+    and each of RATES with `_low`, `_high`. `purity` is that of the sample, and falls with the share of mergers in a bin
+    whatever the model does; `purity_at_balance` is t / (t + f) from the completeness t and false positive rate f, and
+    compares between bins. `merger_score`, `non_merger_score`: mean probability of a merger.
+    Raises InputError for input that is not as above.
+    """
+    y, p, ids = _checked(labels, probabilities, galaxies, threshold)
+    x = _property("values", values, len(y))
+    if not isinstance(bins, int | np.integer) or bins < 1:
+        raise InputError(f"bins should be a whole number ≥ 1 (5 is usual), got {bins!r}")
+    known = ~np.isnan(x)
+    edges = _edges(x[known], ids[known], bins)
+    place = np.searchsorted(edges[1:-1], x, side="right")
+    inside = (place[:, None] == np.arange(len(edges) - 1)) & known[:, None]
+    filled = inside.any(axis=0)
+    inside, low, high = inside[:, filled], edges[:-1][filled], edges[1:][filled]
+
+    members = np.column_stack([np.ones(len(x), dtype=bool), inside, ~known])
+    ends = (x[known].min(), x[known].max()) if known.any() else (np.nan, np.nan)
+    table = pd.DataFrame(
+        {
+            "bin": [WHOLE, *(f"{a:.4g} – {b:.4g}" for a, b in zip(low, high, strict=True)), NOT_MEASURED],
+            "low": [ends[0], *low, np.nan],
+            "high": [ends[1], *high, np.nan],
+            "centre": [np.median(x[each & known]) if (each & known).any() else np.nan for each in members.T],
+        }
+    )
+    table = table.join(_by_group(members, y, p, ids, threshold, resamples, seed))
+    return table if members[:, -1].any() else table.iloc[:-1]
+
+
+def by_stage(
+    stages: Sequence[str] | np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    galaxies: np.ndarray,
+    *,
+    threshold: float = 0.5,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Measure each stage: the completeness of past and future mergers, the false positive rate of non-mergers.
+
+    stages: (n,) words of `data.dataset.STAGES`, in agreement with the labels; the rest as in `metrics.evaluate`.
+
+    A row a stage that is there. Columns: `stage`, `rate` (completeness or false_positive_rate), `images`, `galaxies`,
+    `value`, the share of its images that is predicted merger, and `score`, their mean probability of a merger, each
+    with `_low`, `_high`. Raises InputError for input that is not as above.
+    """
+    y, p, ids = _checked(labels, probabilities, galaxies, threshold)
+    words = np.asarray(stages, dtype=str)
+    if words.shape != y.shape or not np.isin(words, STAGES).all():
+        raise InputError(
+            f"stages should be {len(y)} of the words {', '.join(STAGES)}, got {words.shape} with "
+            f"{', '.join(sorted(set(words.ravel()))[:5])}"
+        )
+    wrong = np.flatnonzero((words == "non-merger") == (y == 1))
+    if len(wrong):
+        raise InputError(
+            f"stages and labels should agree on what is a merger, but row {wrong[0]} has stage "
+            f"{words[wrong[0]]!r} and label {y[wrong[0]]} ({len(wrong)} such rows)"
+        )
+    there = [stage for stage in STAGES if (words == stage).any()]
+    table = _by_group(words[:, None] == np.array(there), y, p, ids, threshold, resamples, seed)
+    merging = np.array(there) != "non-merger"
+    columns = {
+        "stage": there,
+        "rate": np.where(merging, "completeness", "false_positive_rate"),
+        "images": table["images"],
+        "galaxies": table["galaxies"],
+    }
+    for name, of_mergers, of_others in (
+        ("value", "completeness", "false_positive_rate"),
+        ("score", "merger_score", "non_merger_score"),
+    ):
+        for end in _ENDS:
+            columns[f"{name}{end}"] = np.where(merging, table[f"{of_mergers}{end}"], table[f"{of_others}{end}"])
+    return pd.DataFrame(columns)
+
+
+def view_agreement(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    galaxies: np.ndarray,
+    *,
+    threshold: float = 0.5,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Ask whether the views of one galaxy are right together, against views that err independently.
+
+    Input as in `metrics.evaluate`; every image counts as a view, so leave flipped copies out to ask about directions.
+    A row a class that is there, mergers first. Columns: `class`, `images`, `galaxies`;
+
+    - `accuracy`: share a of the images that is right;
+    - `at_least_one`, `most`, `all`: share of the galaxies that are right from ≥ 1, more than half, all of their m
+      views, each with `_low`, `_high`, and `_expected`: that for independent views, the mean over galaxies of the
+      probability under Binomial(m, a). Views that err together lower `at_least_one` and raise `all`;
+    - `intraclass_correlation` of the probabilities with `_low`, `_high`: the correlation between two views of a galaxy,
+      ICC(1) = (B − W) / (B + (k − 1) W) with the mean squares B between and W within galaxies and
+      k = (N − Σ m² / N) / (G − 1) for G galaxies of N = Σ m views (Donner 1986, Int. Stat. Rev. 54, 67, section 2).
+      1 = all views alike, 0 = independent; NaN when no galaxy has two views or all probabilities are the same.
+
+    Raises InputError for input that is not as above.
+    """
+    from scipy.stats import binom
+
+    y, p, ids = _checked(labels, probabilities, galaxies, threshold)
+    sample = _Sample(y, p, ids, threshold)
+    galaxy = np.unique(ids, return_inverse=True)[1]
+    sums = np.zeros((len(sample.totals), 2, 4))
+    np.add.at(sums, (galaxy, y), np.column_stack([np.ones_like(p), (p >= threshold) == y, p, p**2]))
+    views, right, score, square = np.moveaxis(sums, 2, 0)
+    has = views > 0
+    one, most, every = right > 0, right > views / 2, has & (right == views)
+    of_mean = np.divide(score**2, views, out=np.zeros_like(score), where=has)
+    columns = np.stack([has, views, one, most, every, score, square, of_mean, views**2], axis=2).astype(float)
+
+    def measured(weights: np.ndarray) -> np.ndarray:
+        """The shares in AGREEMENT and the intraclass correlation, (b, 4, class)."""
+        g, n, ones, mosts, alls, s, q, means, squares = np.moveaxis(np.tensordot(weights, columns, axes=1), 2, 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            between, within = (means - s**2 / n) / (g - 1), (q - means) / (n - g)
+            k = (n - squares / n) / (g - 1)
+            correlation = (between - within) / (between + (k - 1) * within)
+            correlation[(q - s**2 / n) / n < _CONSTANT] = np.nan
+            return np.stack([ones / g, mosts / g, alls / g, correlation], axis=1)
+
+    draws = [measured(weights) for weights in _resampled_galaxies(sample, resamples, seed)]
+    value, low, high = _with_width(_band(measured(sample.once), draws), has.sum(axis=0) > 1)
+    rows = []
+    for label in (1, 0):
+        m = views[has[:, label], label]
+        if not len(m):
+            continue
+        accuracy = right[:, label].sum() / m.sum()
+        expected = (1 - (1 - accuracy) ** m, binom.sf(m // 2, m, accuracy), accuracy**m)
+        row = {"class": CLASSES[label], "images": int(m.sum()), "galaxies": len(m), "accuracy": accuracy}
+        for i, name in enumerate((*AGREEMENT, "intraclass_correlation")):
+            row |= {name: value[i, label], f"{name}_low": low[i, label], f"{name}_high": high[i, label]}
+        rows.append(row | {f"{name}_expected": e.mean() for name, e in zip(AGREEMENT, expected, strict=True)})
+    return pd.DataFrame(rows)
+
+
+def bias_tests(
+    properties: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    galaxies: np.ndarray,
+    *,
+    permutations: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Test within each class whether a galaxy's score depends on a property of the galaxy.
+
+    Null hypothesis: among the galaxies of a class, score and property are independent. A small p-value says that the
+    model treats some of them differently, not why: a property may itself show how visible a merger is.
+
+    properties: name → (n,) values, NaN where not measured; labels, probabilities, galaxies as in `metrics.evaluate`.
+    Statistic: Spearman's rank correlation between the means of probability and property over a galaxy's images, those
+    that are measured. The p-value permutes galaxies: (1 + k) / (1 + permutations), k of them with a correlation of
+    either sign at least as large (Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9, 39), hence never 0. `p_holm`
+    corrects for all the tests of the table (Holm 1979, Scand. J. Stat. 6, 65): at most the chance that any of
+    them would be as small if all their null hypotheses held.
+
+    Two rows a property, mergers first. Columns: `property`, `class`, `galaxies`, `not_measured` (galaxies left out),
+    `correlation`, `p_value`, `p_holm`; these three are NaN for constant values or fewer than two galaxies, and such a
+    test is not counted. Raises InputError for input that is not as above.
+    """
+    y, p, ids = _checked(labels, probabilities, galaxies, 0.5)
+    if not isinstance(permutations, int | np.integer) or permutations < 1:
+        raise InputError(f"permutations should be a whole number ≥ 1 (2000 is usual), got {permutations!r}")
+    rows = []
+    for name, values in properties.items():
+        x = _property(f"property {name!r}", values, len(y))
+        for label in (1, 0):
+            used = (y == label) & ~np.isnan(x)
+            count = len(np.unique(ids[used]))
+            left_out = len(np.unique(ids[y == label])) - count
+            tested = _permutation_test(_means(p[used], ids[used]), _means(x[used], ids[used]), permutations, seed)
+            rows.append((name, CLASSES[label], count, left_out, *tested))
+    names = ["property", "class", "galaxies", "not_measured", "correlation", "p_value"]
+    table = pd.DataFrame(rows, columns=names)
+    return table.assign(p_holm=_holm(table["p_value"].to_numpy(dtype=float)))
+
+
+def _by_group(
+    members: np.ndarray,
+    y: np.ndarray,
+    p: np.ndarray,
+    ids: np.ndarray,
+    threshold: float,
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Counts and RATES with their intervals, a row for each column of members (n, k) bool; groups may overlap."""
+    sample = _Sample(y, p, ids, threshold)
+    galaxy = np.unique(ids, return_inverse=True)[1]  # numbered as in `sample`
+    columns = np.column_stack([np.ones_like(p), p >= threshold, p])
+    totals = np.zeros((len(sample.totals), 2, members.shape[1], 3))
+    np.add.at(totals, (galaxy, y), members[:, :, None] * columns[:, None])
+
+    def measured(weights: np.ndarray) -> np.ndarray:
+        """The RATES, (b, len(RATES), k)."""
+        images, called, score = np.moveaxis(np.tensordot(weights, totals, axes=1), 3, 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            (f, t), (others_score, mergers_score) = (np.moveaxis(each / images, 1, 0) for each in (called, score))
+            purity = called[:, 1] / called.sum(axis=1)
+            return np.stack([t, purity, t / (t + f), f, mergers_score, others_score], axis=1)
+
+    draws = [measured(weights) for weights in _resampled_galaxies(sample, resamples, seed)]
+    has = totals[:, :, :, 0] > 0
+    several = has.sum(axis=0) > 1
+    bands = _with_width(_band(measured(sample.once), draws), several[[1, 1, 1, 0, 1, 0]])
+    # A purity mixes the rates of both classes: where one has no interval, its own would be too narrow.
+    unsure = np.isnan(bands.low[[0, 3]]).any(axis=0)
+    bands.low[1:3, unsure] = bands.high[1:3, unsure] = np.nan
+    images = totals[:, :, :, 0].sum(axis=0).astype(int)
+    table = {
+        "images": images.sum(axis=0),
+        "mergers": images[1],
+        "galaxies": has.any(axis=1).sum(axis=0),
+        "merger_galaxies": has[:, 1].sum(axis=0),
+    }
+    rates = {f"{name}{end}": band[i] for i, name in enumerate(RATES) for end, band in zip(_ENDS, bands, strict=True)}
+    return pd.DataFrame(table | rates)
+
+
+def _with_width(band: Band, known: np.ndarray) -> Band:
+    """The band without the ends of intervals that are not known or have no width."""
+    empty = ~(known & (band.high > band.low))
+    return Band(band.value, np.where(empty, np.nan, band.low), np.where(empty, np.nan, band.high))
+
+
+def _property(what: str, values: np.ndarray, count: int) -> np.ndarray:
+    try:
+        x = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{what} should be {count} numbers, one an image, got something else among them") from None
+    if x.shape != (count,) or np.isinf(x).any():
+        raise InputError(
+            f"{what} should be {count} numbers, one an image, NaN where not measured, "
+            f"got shape {x.shape} with {np.isinf(x).sum()} infinite"
+        )
+    return x
+
+
+def _means(values: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The mean of each galaxy, by rising id."""
+    names, galaxy = np.unique(ids, return_inverse=True)
+    return np.bincount(galaxy, values, minlength=len(names)) / np.bincount(galaxy, minlength=len(names))
+
+
+def _edges(values: np.ndarray, ids: np.ndarray, bins: int) -> np.ndarray:
+    """Rising ends of the bins, from the smallest value to the largest; none without values."""
+    if not len(values):
+        return np.empty(0)
+    inner = np.unique(np.quantile(_means(values, ids), np.arange(1, bins) / bins))
+    # Where many galaxies share the smallest value, quantiles lie on it and would make an empty bin.
+    inner = inner[(inner > values.min()) & (inner <= values.max())]
+    return np.concatenate([[values.min()], inner, [values.max()]])
+
+
+def _permutation_test(a: np.ndarray, b: np.ndarray, permutations: int, seed: int) -> tuple[float, float]:
+    """Spearman's correlation of two lists and its two-sided p-value."""
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (a, b)]
+    norms = [np.sqrt(each @ each) for each in ranks]
+    if not all(norms):
+        return np.nan, np.nan
+    first, second = (each / norm for each, norm in zip(ranks, norms, strict=True))
+    correlation = float(first @ second)
+    # The same stream in every test: a result does not hang on which others are asked for.
+    rng = np.random.default_rng(seed)
+    drawn = np.array([first @ rng.permutation(second) for _ in range(permutations)])
+    as_large = np.abs(drawn) >= abs(correlation) - 1e-12  # sums of the same ranks differ by rounding
+    return correlation, float((1 + as_large.sum()) / (1 + permutations))
+
+
+def _holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm's adjusted p-values; NaN stays NaN and does not count."""
+    order = np.argsort(p_values)[: np.isfinite(p_values).sum()]  # NaN last
+    adjusted = np.full(len(p_values), np.nan)
+    steps = p_values[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted

@@ -1,0 +1,354 @@
+"""Calibration keeps its promises, and purity at another merger fraction is what a survey would find."""
+
+import json
+from dataclasses import asdict
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from sklearn import metrics as sk
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from deepmerge.analysis.calibration import (
+    GAINS,
+    REFERENCE,
+    TEMPERATURES,
+    Isotonic,
+    at_prior,
+    choose_threshold,
+    fit_isotonic,
+    fit_temperature,
+    gains,
+    operating_points,
+    reliability,
+    tempered,
+)
+from deepmerge.analysis.metrics import (
+    BINS,
+    SMALLEST_PROBABILITY,
+    _resampled_galaxies,
+    _Sample,
+    difference,
+    evaluate,
+    point_metrics,
+)
+from deepmerge.errors import InputError
+
+THRESHOLDS = np.linspace(0, 1, 11)
+
+
+def sample(galaxies=60, mergers=20, views=4, *, temperature=1.0, decimals=None, seed=0):
+    """Probabilities that are calibrated at balance but for their temperature; galaxies differ among themselves."""
+    rng = np.random.default_rng(seed)
+    galaxy = np.repeat(rng.permutation(galaxies), views)
+    labels = (galaxy < mergers).astype(int)
+    # Normal logits of variance 2 × mean are their own log likelihood ratio; half of the variance is the galaxy's.
+    spread = rng.normal(size=galaxies)[galaxy] + rng.normal(size=len(galaxy))
+    probabilities = expit(temperature * ((2 * labels - 1) + spread))
+    return labels, probabilities if decimals is None else probabilities.round(decimals), galaxy
+
+
+def balanced_log_loss(y, p):
+    return point_metrics(y, p)["log_loss_at_balance"]
+
+
+# --- temperature and isotonic ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("truth", [0.5, 1.0, 3.0])
+def test_the_temperature_that_was_put_in_comes_out(truth):
+    y, p, _ = sample(galaxies=20_000, mergers=3000, views=1, temperature=truth)
+    assert fit_temperature(y, p) == pytest.approx(truth, rel=0.05)
+
+
+def test_the_temperature_is_that_of_a_logistic_regression_without_offset():
+    y, p, _ = sample(temperature=2.0)
+    slow = LogisticRegression(C=np.inf, fit_intercept=False, class_weight="balanced", tol=1e-10)
+    slow.fit(logit(p)[:, None], y)
+    assert fit_temperature(y, p) == pytest.approx(1 / slow.coef_[0, 0], rel=1e-4)
+
+
+def test_no_other_temperature_has_a_lower_log_loss_at_balance():
+    y, p, _ = sample(temperature=2.0)
+    best = fit_temperature(y, p)
+    least = balanced_log_loss(y, tempered(p, best))
+    assert least < balanced_log_loss(y, p)
+    for other in np.geomspace(*TEMPERATURES, 50):
+        assert balanced_log_loss(y, tempered(p, other)) >= least
+
+
+def test_the_class_ratio_of_the_sample_does_not_move_the_temperature_or_the_isotonic_map():
+    y, p, _ = sample(decimals=2)
+    doubled = np.concatenate([np.arange(len(y)), np.flatnonzero(y == 0)])
+    assert fit_temperature(y[doubled], p[doubled]) == pytest.approx(fit_temperature(y, p))
+    np.testing.assert_allclose(fit_isotonic(y[doubled], p[doubled]).y, fit_isotonic(y, p).y)
+
+
+def test_perfect_and_useless_probabilities_end_at_the_bounds():
+    y = np.array([0, 0, 1, 1])
+    assert fit_temperature(y, [0.2, 0.4, 0.6, 0.9]) == TEMPERATURES[0]
+    assert fit_temperature(y, [0.9, 0.6, 0.4, 0.2]) == TEMPERATURES[1]
+    assert fit_temperature(y, [0.0, 0.0, 1.0, 1.0]) == TEMPERATURES[0]  # saturated
+    assert fit_temperature(y, np.full(4, 0.5)) in TEMPERATURES  # where every temperature is as good
+
+
+def test_tempering_keeps_the_order_and_one_half_and_can_be_undone():
+    p = np.linspace(0.01, 0.99, 99)
+    warm = tempered(p, 2.5)
+    assert (np.diff(warm) > 0).all()
+    assert warm[49] == pytest.approx(0.5)
+    assert (np.abs(warm - 0.5) <= np.abs(p - 0.5)).all()
+    np.testing.assert_allclose(tempered(warm, 1 / 2.5), p)
+    assert np.isfinite(tempered([0.0, 1.0], 2.0)).all()
+    assert tempered([0.0], 1.0)[0] == pytest.approx(SMALLEST_PROBABILITY)
+
+
+def test_the_isotonic_map_is_that_of_scikit_learn_with_images_repeated_to_balance():
+    y, p, _ = sample(decimals=2)
+    repeated = np.repeat(np.arange(len(y)), np.where(y == 1, 2, 1))  # one in three becomes one in two
+    slow = IsotonicRegression(out_of_bounds="clip").fit(p[repeated], y[repeated])
+    least = 1 / (y.sum() + 2)
+    grid = np.linspace(0, 1, 201)
+    expected = np.interp(grid, slow.X_thresholds_, np.clip(slow.y_thresholds_, least, 1 - least))
+    np.testing.assert_allclose(fit_isotonic(y, p)(grid), expected, atol=1e-12)
+
+
+def test_the_isotonic_map_never_falls_is_never_certain_and_survives_json():
+    y, p, _ = sample(galaxies=10, mergers=3)
+    fitted = fit_isotonic(y, p)
+    mapped = fitted(np.linspace(0, 1, 1001))
+    assert (np.diff(mapped) >= 0).all()
+    assert mapped[0] == pytest.approx(1 / (12 + 2))  # 12 images of mergers
+    assert mapped[-1] == pytest.approx(1 - 1 / 14)
+    assert Isotonic(**json.loads(json.dumps(asdict(fitted)))) == fitted
+
+
+def test_probabilities_that_are_all_alike_become_the_prior():
+    assert fit_isotonic([0, 0, 0, 1], np.full(4, 0.2))([0.0, 0.7]).tolist() == [0.5, 0.5]
+
+
+# --- another merger fraction ----------------------------------------------------------------------------------
+
+
+def test_the_shift_to_another_prior_is_worked_by_hand():
+    # Odds of 9 at balance are odds of 9 × .1 / .9 = 1 where one in ten is a merger.
+    np.testing.assert_allclose(at_prior([0.9, 0.5, 0.0, 1.0], 0.1), [0.5, 0.1, 0.0, 1.0])
+
+
+def test_the_shift_can_be_undone_and_done_in_steps():
+    p = np.random.default_rng(0).uniform(size=(3, 5))
+    np.testing.assert_allclose(at_prior(p, 0.5), p)
+    np.testing.assert_allclose(at_prior(at_prior(p, 0.03), 0.5, trained_at=0.03), p)
+    np.testing.assert_allclose(at_prior(at_prior(p, 0.2), 0.03, trained_at=0.2), at_prior(p, 0.03))
+
+
+def test_calibrated_probabilities_stay_calibrated_at_another_prior():
+    y, p, galaxy = sample(galaxies=50_000, mergers=2500, views=1)
+    shifted = at_prior(p, 0.05)
+    assert evaluate(y, p, galaxy, resamples=0).metrics["calibration_error"].value > 0.15
+    assert evaluate(y, shifted, galaxy, resamples=0).metrics["calibration_error"].value < 0.01
+    assert shifted.mean() == pytest.approx(0.05, abs=0.003)
+
+
+def test_reliability_at_the_samples_own_fraction_is_that_of_evaluate():
+    y, p, galaxy = sample(mergers=30)  # balanced
+    ours, theirs = reliability(y, p, galaxy, 0.5, resamples=50), evaluate(y, p, galaxy, resamples=50)
+    np.testing.assert_allclose(ours["probability"], theirs.probability)
+    wide = theirs.fraction.low < theirs.fraction.high
+    assert wide.sum() >= 6
+    for name, part in zip(("observed", "observed_low", "observed_high"), theirs.fraction, strict=True):
+        np.testing.assert_allclose(ours[name][wide], part[wide], err_msg=name)
+    assert (ours["mergers"] + ours["non_mergers"]).tolist() == theirs.count.tolist()
+
+
+def test_reliability_at_another_fraction_is_that_of_a_sample_with_that_fraction():
+    y, p, galaxy = sample()  # one in three
+    doubled = np.concatenate([np.arange(len(y)), np.flatnonzero(y)])
+    ours = reliability(y, p, galaxy, 0.5, resamples=0)
+    theirs = evaluate(y[doubled], p[doubled], galaxy[doubled], resamples=0)
+    np.testing.assert_allclose(ours["probability"], theirs.probability)
+    np.testing.assert_allclose(ours["observed"], theirs.fraction.value)
+    error = np.abs(ours["probability"] - ours["observed"])
+    share = theirs.count / theirs.count.sum()
+    assert np.nansum(error * share) == pytest.approx(point_metrics(y, p)["calibration_error_at_balance"])
+
+
+def test_a_bin_of_one_class_has_no_interval_and_an_empty_bin_nothing():
+    table = reliability([0, 0, 1, 1, 0, 1], [0.05, 0.05, 0.95, 0.95, 0.5, 0.5], np.arange(6), resamples=200)
+    assert len(table) == BINS
+    assert table.loc[9, ["observed", "mergers", "non_mergers"]].tolist() == [1, 2, 0]
+    assert table.loc[[0, 9], ["observed_low", "observed_high"]].isna().all(axis=None)
+    assert table.loc[4, "observed_low"] < table.loc[4, "observed"] < table.loc[4, "observed_high"]
+    assert table.loc[2, ["probability", "observed"]].isna().all()
+
+
+# --- operating points -----------------------------------------------------------------------------------------
+
+
+def slow_rates(y, p, w, threshold, fraction):
+    """Purity and completeness by the confusion matrix of scikit-learn."""
+    tn, fp, fn, tp = sk.confusion_matrix(y, p >= threshold, labels=[0, 1], sample_weight=w).ravel()
+    t, f = tp / (tp + fn), fp / (fp + tn)
+    called = fraction * t + (1 - fraction) * f
+    return (fraction * t / called if called else np.nan), t
+
+
+@pytest.mark.parametrize("decimals", [None, 1])
+def test_operating_points_and_their_intervals_equal_a_loop_over_the_same_galaxies(decimals):
+    y, p, galaxy = sample(galaxies=24, mergers=8, decimals=decimals)
+    y[np.flatnonzero(y)[0]] = 0  # a galaxy whose views have both labels
+    table = operating_points(y, p, galaxy, 0.1, THRESHOLDS, resamples=40, seed=3)
+    (weights,) = _resampled_galaxies(_Sample(y, p, galaxy, 0.5), 40, 3)
+    number = np.unique(galaxy, return_inverse=True)[1]
+    for row in table.itertuples():
+        point = slow_rates(y, p, np.ones(len(y)), row.threshold, 0.1)
+        loop = np.array([slow_rates(y, p, w[number], row.threshold, 0.1) for w in weights])
+        np.testing.assert_allclose([row.purity, row.completeness], point)
+        for values, *ends in (
+            (loop[:, 0], row.purity_low, row.purity_high),
+            (loop[:, 1], row.completeness_low, row.completeness_high),
+        ):
+            defined = values[~np.isnan(values)]
+            low, high = np.quantile(defined, [0.025, 0.975]) if len(defined) else (np.nan, np.nan)
+            expected = (low, high) if low < high else (np.nan, np.nan)
+            np.testing.assert_allclose(ends, expected, rtol=1e-10)
+        assert (row.tp, row.fp) == (((p >= row.threshold) & (y == 1)).sum(), ((p >= row.threshold) & (y == 0)).sum())
+
+
+def test_purity_at_a_fraction_is_what_a_survey_with_that_fraction_finds():
+    y, p, galaxy = sample(decimals=2)
+    survey = np.concatenate([np.flatnonzero(y), np.repeat(np.flatnonzero(y == 0), 10)])  # 1 in 3 becomes 1 in 21
+    found = point_metrics(y[survey], p[survey], threshold=0.7)
+    (row,) = operating_points(y, p, galaxy, 1 / 21, [0.7], resamples=0).itertuples()
+    assert row.purity == pytest.approx(found["purity"])
+    assert row.completeness == pytest.approx(found["completeness"])
+
+
+def test_at_the_samples_own_fraction_purity_is_that_of_evaluate():
+    y, p, galaxy = sample()
+    ours = operating_points(y, p, galaxy, y.mean(), [0.6], resamples=100).iloc[0]
+    theirs = evaluate(y, p, galaxy, threshold=0.6, resamples=100).metrics
+    for name in ("purity", "completeness"):
+        assert ours[[name, f"{name}_low", f"{name}_high"]].tolist() == pytest.approx(list(theirs[name]))
+
+
+def test_rarer_mergers_are_found_less_purely_but_as_completely():
+    tables = [operating_points(*sample(), fraction, [0.3, 0.5, 0.7], resamples=50) for fraction in (0.03, 0.1, 0.5)]
+    for rare, common in pairwise(tables):
+        assert (rare["purity"] < common["purity"]).all()
+        assert rare["completeness"].equals(common["completeness"])
+
+
+def test_without_a_false_positive_the_purity_has_no_interval_and_without_a_call_no_value():
+    y, p = [0] * 4 + [1] * 4, [0.1, 0.2, 0.3, 0.4, 0.35, 0.6, 0.7, 0.8]
+    clean, none = operating_points(y, p, np.arange(8), 0.03, [0.5, 0.9]).itertuples()
+    assert (clean.purity, clean.fp) == (1, 0)
+    assert np.isnan([clean.purity_low, clean.purity_high]).all()
+    assert clean.completeness_low < clean.completeness < clean.completeness_high
+    assert np.isnan(none.purity)
+    assert none.completeness == 0
+
+
+def test_a_threshold_of_zero_calls_everything():
+    (row,) = operating_points(*sample(), 0.1, [0.0], resamples=20).itertuples()
+    assert (row.purity, row.completeness) == (pytest.approx(0.1), 1)
+
+
+def test_intervals_need_two_galaxies_of_each_class():
+    y, p, galaxy = sample(galaxies=10, mergers=1)
+    (row,) = operating_points(y, p, galaxy, 0.1, [0.4]).itertuples()
+    assert np.isfinite([row.purity, row.completeness]).all()
+    assert np.isnan([row.purity_low, row.completeness_high]).all()
+
+
+# --- thresholds -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decimals", [None, 1])
+@pytest.mark.parametrize("wanted", [{"purity": 0.6}, {"purity": 0.3}, {"completeness": 0.8}, {"completeness": 1}])
+def test_the_chosen_threshold_is_the_best_of_all(decimals, wanted):
+    for seed in range(5):
+        y, p, _ = sample(galaxies=20, mergers=8, decimals=decimals, seed=seed)
+        ones = np.ones(len(y))
+        rates = {threshold: slow_rates(y, p, ones, threshold, 0.2) for threshold in np.unique(p)}
+        bound, sought = (0, 1) if "purity" in wanted else (1, 0)
+        (least,) = wanted.values()
+        enough = {t: (rate[sought], rate[bound], t) for t, rate in rates.items() if rate[bound] >= least}
+        if not enough:
+            with pytest.raises(InputError, match="should be at most"):
+                choose_threshold(y, p, 0.2, **wanted)
+            continue
+        chosen = choose_threshold(y, p, 0.2, **wanted)
+        assert rates[chosen][bound] >= least
+        assert rates[chosen][sought] == pytest.approx(max(enough.values())[0])
+        assert [t for t, rate in enough.items() if rate[:2] == enough[chosen][:2]][-1] == chosen
+
+
+def test_the_threshold_gives_what_was_wanted_when_it_is_used():
+    y, p, galaxy = sample(galaxies=200, mergers=60)
+    p = p.astype(np.float32)  # as networks answer
+    threshold = choose_threshold(y, p, 0.1, purity=0.5)
+    (row,) = operating_points(y, p, galaxy, 0.1, [threshold], resamples=0).itertuples()
+    assert row.purity >= 0.5
+    assert ((p >= threshold) & (y == 1)).sum() == row.tp
+
+
+def test_a_purity_that_cannot_be_had_is_refused_with_the_best():
+    y, p = [0, 1, 0, 1], [0.9, 0.8, 0.2, 0.1]
+    # At .8: half of both classes, so the purity is the fraction; at .1 all of both. At .2 worse.
+    with pytest.raises(InputError, match=r"at most 0.100, which the threshold 0.800 gives .* 0.500 .*got 0.5"):
+        choose_threshold(y, p, 0.1, purity=0.5)
+    assert choose_threshold(y, p, 0.1, purity=0.1) == 0.1  # complete at the same purity
+
+
+# --- gains ----------------------------------------------------------------------------------------------------
+
+
+def test_gains_are_those_of_evaluate_and_difference():
+    y, p, galaxy = sample(temperature=3)
+    mild = tempered(p, 3)
+    table = gains(y, galaxy, p, {"temperature": mild}, resamples=50, seed=2).set_index(["method", "metric"])
+    assert len(table) == 2 * len(GAINS)
+    values = evaluate(y, mild, galaxy, resamples=50, seed=2).metrics
+    changes = difference(y, mild, p, galaxy, resamples=50, seed=2)
+    for metric in GAINS:
+        assert table.loc[("temperature", metric)].tolist() == [*values[metric], *changes[metric]]
+        assert table.loc[(REFERENCE, metric), ["change", "change_low", "change_high"]].tolist() == [0, 0, 0]
+    assert table.loc[("temperature", "log_loss_at_balance"), "change_high"] < 0  # better beyond noise
+    assert table.loc[("temperature", "auc"), "change"] == pytest.approx(0, abs=1e-12)
+
+
+# --- faults ---------------------------------------------------------------------------------------------------
+
+Y, P, G = [0, 0, 1, 1], [0.1, 0.4, 0.3, 0.9], [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fit_temperature([1, 1], [0.2, 0.3]), "both classes, got 2 mergers and 0 non-mergers"),
+        (lambda: fit_isotonic([0, 0], [0.2, 0.3]), "both classes, got 0 mergers"),
+        (lambda: fit_temperature([0, 1], [0.2, 1.3]), r"\[0, 1\], got 1.3"),
+        (lambda: tempered(P, 0), "temperature should be a number above 0.*got 0"),
+        (lambda: tempered(P, np.nan), "temperature should be .*got nan"),
+        (lambda: tempered([0.2, np.nan], 2), r"\[0, 1\], got nan \(1 such\)"),
+        (lambda: fit_isotonic(Y, P)([-1]), r"\[0, 1\], got -1"),
+        (lambda: at_prior(P, 3), "fraction should be a share of mergers between 0 and 1, got 3"),
+        (lambda: at_prior(P, 0.1, trained_at=0), "trained_at should be a share"),
+        (lambda: reliability(Y, P, G, 1), "fraction should be a share"),
+        (lambda: operating_points(Y, P, G, np.nan, [0.5]), "fraction should be a share"),
+        (lambda: operating_points(Y, P, G, 0.1, [0.5, 1.5]), r"thresholds should be a list of numbers in \[0, 1\]"),
+        (lambda: choose_threshold(Y, P, 0.1), "give one of purity and completeness, got purity=None"),
+        (lambda: choose_threshold(Y, P, 0.1, purity=0.5, completeness=0.5), "give one of"),
+        (lambda: choose_threshold(Y, P, 0.1, completeness=80), r"should lie in \(0, 1\], got 80"),
+        (lambda: choose_threshold(Y, P, 0, completeness=0.8), "fraction should be a share"),
+        (lambda: choose_threshold([0, 0], [0.1, 0.2], 0.1, completeness=0.8), "both classes"),
+        (lambda: gains(Y, G, P, {"reference": P}), "should not be named 'reference'"),
+        (lambda: gains(Y, G, P, {"short": P[:3]}), "one length"),
+    ],
+)
+def test_wrong_input_is_named(call, message):
+    with pytest.raises(InputError, match=message):
+        call()

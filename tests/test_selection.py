@@ -1,0 +1,444 @@
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from deepmerge.analysis import metrics, selection
+from deepmerge.analysis.selection import (
+    NOT_MEASURED,
+    RATES,
+    WHOLE,
+    _holm,
+    bias_tests,
+    by_bins,
+    by_stage,
+    view_agreement,
+)
+from deepmerge.errors import InputError
+
+ENDS = ("", "_low", "_high")
+
+
+def sample(galaxies=90, views=4, *, shared=1.0, slope=0.0, missing=0.0, seed=0):
+    """Labels, probabilities, galaxies and a property of each image; one galaxy in three is a merger."""
+    rng = np.random.default_rng(seed)
+    galaxy = rng.permutation(np.repeat(np.arange(galaxies), views))
+    labels = (galaxy % 3 == 0).astype(int)
+    mass = rng.normal(10.3, 0.4, galaxies)
+    offset = shared * rng.normal(size=galaxies) + slope * (mass - 10.3)
+    logit = 2 * labels - 1 + offset[galaxy] + rng.normal(size=len(galaxy))
+    values = mass[galaxy] + rng.normal(0, 0.1, len(galaxy))
+    values[rng.random(len(galaxy)) < missing] = np.nan
+    return labels, 1 / (1 + np.exp(-logit)), galaxy, values
+
+
+def rates_by_hand(labels, probabilities):
+    """The slow, independent version of RATES, image by image."""
+    tp = fp = mergers = others = 0
+    scores = {0: [], 1: []}
+    for label, p in zip(labels, probabilities, strict=True):
+        scores[label].append(p)
+        mergers, others = mergers + label, others + (1 - label)
+        tp, fp = tp + (p >= 0.5) * label, fp + (p >= 0.5) * (1 - label)
+    t = tp / mergers if mergers else np.nan
+    f = fp / others if others else np.nan
+    purity = tp / (tp + fp) if tp + fp else np.nan
+    at_balance = t / (t + f) if t + f != 0 else np.nan
+    return [t, purity, at_balance, f, *(np.mean(scores[k]) if scores[k] else np.nan for k in (1, 0))]
+
+
+def resampled_rows(labels, galaxies, resamples, seed=0):
+    """Rows of the images in each resample: the galaxies of either class drawn with replacement."""
+    strata = [np.unique(galaxies[labels == label]) for label in (0, 1)]
+    streams = [np.random.default_rng([seed, stratum]) for stratum in (0, 1)]
+    for _ in range(resamples):
+        rows = []
+        for names, stream in zip(strata, streams, strict=True):
+            times = stream.multinomial(len(names), np.full(len(names), 1 / len(names)))
+            for name in np.repeat(names, times):
+                rows.extend(np.flatnonzero(galaxies == name))
+        yield np.array(rows)
+
+
+def estimates(table, name):
+    return table[[f"{name}{end}" for end in ENDS]].to_numpy(dtype=float)
+
+
+# --- bins of a property ------------------------------------------------------------------------------------
+
+
+def test_bins_equal_a_loop_over_images_and_resamples():
+    y, p, galaxy, x = sample(45, missing=0.2)
+    table = by_bins(x, y, p, galaxy, bins=3, resamples=40)
+    draws = list(resampled_rows(y, galaxy, 40))
+    for row in table.itertuples():
+        end = np.nextafter(row.high, np.inf) if row.high == table.high[0] else row.high  # the last bin holds its end
+        special = {WHOLE: np.ones(len(x), dtype=bool), NOT_MEASURED: np.isnan(x)}
+        inside = special.get(row.bin, (x >= row.low) & (x < end))
+        assert row.images == inside.sum()
+        assert row.mergers == y[inside].sum()
+        assert row.galaxies == len(set(galaxy[inside]))
+        assert row.merger_galaxies == len(set(galaxy[inside & (y == 1)]))
+        np.testing.assert_equal(row.centre, np.nanmedian(x[inside]) if row.bin != NOT_MEASURED else np.nan)
+        ours = [getattr(row, name) for name in RATES]
+        np.testing.assert_allclose(ours, rates_by_hand(y[inside], p[inside]), rtol=1e-12)
+        drawn = [rates_by_hand(y[rows[inside[rows]]], p[rows[inside[rows]]]) for rows in draws]
+        low, high = np.nanquantile(drawn, (0.025, 0.975), axis=0)
+        np.testing.assert_allclose([getattr(row, f"{name}_low") for name in RATES], low, rtol=1e-9)
+        np.testing.assert_allclose([getattr(row, f"{name}_high") for name in RATES], high, rtol=1e-9)
+
+
+def test_the_whole_sample_has_the_values_and_intervals_of_the_metrics():
+    y, p, galaxy, x = sample()
+    whole = by_bins(x, y, p, galaxy, resamples=200).iloc[:1]
+    evaluated = metrics.evaluate(y, p, galaxy, resamples=200)
+    for name in ("completeness", "purity", "purity_at_balance"):
+        np.testing.assert_allclose(estimates(whole, name)[0], evaluated.metrics[name], rtol=1e-12)
+    false_positives = [each[0, 1] for each in evaluated.confusion_fraction]
+    np.testing.assert_allclose(estimates(whole, "false_positive_rate")[0], false_positives, rtol=1e-12)
+
+
+def test_bins_part_the_images_and_hold_equally_many_galaxies():
+    y, p, galaxy, _ = sample(100)
+    table = by_bins(galaxy**2, y, p, galaxy, resamples=0)
+    assert table.bin[0] == WHOLE
+    assert table.galaxies[1:].tolist() == [20] * 5
+    assert table.images[1:].sum() == table.images[0] == len(y)
+    assert table.high[1:-1].tolist() == table.low[2:].tolist()
+
+
+def test_a_galaxy_with_views_on_both_sides_of_an_edge_counts_in_both_bins():
+    y, galaxy = np.repeat([1, 1, 0, 0], 2), np.repeat([3, 4, 5, 6], 2)
+    table = by_bins([0, 2, 3, 3, 0, 0, 3, 3], y, np.full(8, 0.5), galaxy, bins=2, resamples=0)
+    assert table.galaxies.tolist() == [4, 2, 3]
+    assert table.images.tolist() == [8, 3, 5]
+
+
+def test_images_without_the_property_are_the_last_line_and_change_no_other():
+    y, p, galaxy, x = sample(missing=0.3)
+    known = ~np.isnan(x)
+    table = by_bins(x, y, p, galaxy, resamples=0)
+    assert table.bin.tolist().index(NOT_MEASURED) == len(table) - 1
+    assert table.images.iloc[-1] == (~known).sum()
+    without = by_bins(x[known], y[known], p[known], galaxy[known], resamples=0)
+    pd.testing.assert_frame_equal(table.iloc[1:-1], without.iloc[1:])
+
+
+def test_a_property_that_was_never_measured_leaves_the_whole_and_the_unmeasured():
+    y, p, galaxy, x = sample()
+    table = by_bins(np.full(len(x), np.nan), y, p, galaxy, resamples=50)
+    assert table.bin.tolist() == [WHOLE, NOT_MEASURED]
+    assert table[["low", "high", "centre"]].isna().all(axis=None)
+    np.testing.assert_array_equal(estimates(table, "completeness")[0], estimates(table, "completeness")[1])
+
+
+@pytest.mark.parametrize(("values", "bins"), [(np.full(12, 7.0), 1), (np.repeat([0.0, 0, 0, 1, 1, 1], 2), 2)])
+def test_equal_values_share_a_bin(values, bins):
+    table = by_bins(values, [1, 0] * 6, np.full(12, 0.5), np.arange(12), resamples=0)
+    assert len(table) == 1 + bins
+    assert table.images[1:].tolist() == [12 // bins] * bins
+
+
+def test_only_the_order_of_the_property_matters_and_that_of_the_images_does_not():
+    y, p, galaxy, x = sample()
+    x = galaxy.astype(float)
+    counts_and_rates = slice("images", None)
+    table = by_bins(x, y, p, galaxy, resamples=30)
+    other = by_bins(np.exp(x / 20), y, p, galaxy, resamples=30)
+    pd.testing.assert_frame_equal(table.loc[:, counts_and_rates], other.loc[:, counts_and_rates])
+    order = np.random.default_rng(1).permutation(len(y))
+    pd.testing.assert_frame_equal(table, by_bins(x[order], y[order], p[order], galaxy[order], resamples=30))
+
+
+def test_a_selection_that_depends_on_mass_is_seen_beyond_its_intervals():
+    y, p, galaxy, x = sample(600, slope=4.0)
+    table = by_bins(x, y, p, galaxy, resamples=200).iloc[1:]
+    for name in ("completeness", "false_positive_rate"):
+        assert (np.diff(table[name]) > 0).all()
+        assert table[f"{name}_high"].iloc[0] < table[f"{name}_low"].iloc[-1]
+
+
+def test_intervals_cover_the_truth_in_a_bin_about_as_often_as_they_say():
+    """Completeness among the light galaxies, against that of a hundred times as many."""
+    low_mass = {"bins": 2, "threshold": 0.6}
+    truth = by_bins(*bins_input(9000, seed=1), resamples=0, **low_mass).completeness[1]
+    covered = 0
+    for seed in range(100, 200):
+        row = by_bins(*bins_input(90, seed=seed), resamples=200, **low_mass).iloc[1]
+        covered += row.completeness_low <= truth <= row.completeness_high
+    assert 85 <= covered <= 99
+
+
+def bins_input(galaxies, seed):
+    y, p, galaxy, x = sample(galaxies, seed=seed)
+    return x, y, p, galaxy
+
+
+def test_what_rests_on_one_galaxy_or_shows_no_error_has_no_interval():
+    # One merger galaxy in the first bin, two that are always right in the second; non-mergers err in both.
+    y = np.repeat([1, 0, 0, 0, 1, 1, 0, 0], 2)
+    p = np.array([0.9, 0.1, 0.6, 0.1, 0.1, 0.1, 0.1, 0.2, 0.9, 0.9, 0.9, 0.9, 0.7, 0.1, 0.1, 0.1])
+    galaxy = np.repeat(np.arange(8), 2)
+    table = by_bins(galaxy, y, p, galaxy, bins=2, resamples=100)
+    assert table.completeness.tolist()[1:] == [0.5, 1]
+    assert table.purity_at_balance[2] == pytest.approx(1 / 1.25)
+    for name in ("completeness", "purity", "purity_at_balance"):
+        assert np.isnan(estimates(table, name)[1:, 1:]).all(), name
+    assert np.isfinite(estimates(table, "false_positive_rate")).all()
+    assert np.isnan(table.merger_score_low[1])
+
+
+def test_a_bin_without_a_class_has_no_rate_of_it():
+    y, galaxy = np.array([0, 0, 0, 1, 1, 1]), np.arange(6)
+    table = by_bins(galaxy, y, np.array([0.1, 0.2, 0.6, 0.4, 0.9, 0.9]), galaxy, bins=2, resamples=50)
+    assert np.isnan(estimates(table, "completeness")[1]).all()
+    assert np.isnan(estimates(table, "false_positive_rate")[2]).all()
+    assert np.isnan(estimates(table, "purity_at_balance")[1:]).all()
+    assert table.false_positive_rate[1] == pytest.approx(1 / 3)
+
+
+def test_an_image_at_the_threshold_is_predicted_merger_everywhere():
+    y, p, galaxy = np.array([1, 1, 0, 0]), np.full(4, 0.7), np.arange(4)
+    options = {"threshold": 0.7, "resamples": 0}
+    assert (by_bins(galaxy, y, p, galaxy, bins=1, **options)[["completeness", "false_positive_rate"]] == 1).all(
+        axis=None
+    )
+    assert (by_stage(["past", "past", "non-merger", "non-merger"], y, p, galaxy, **options).value == 1).all()
+    assert view_agreement(y, p, galaxy, **options).accuracy.tolist() == [1, 0]
+
+
+# --- stages ------------------------------------------------------------------------------------------------
+
+
+def staged(galaxies=90):
+    y, p, galaxy, _ = sample(galaxies)
+    return np.where(y == 0, "non-merger", np.where(galaxy % 2, "past", "future")), y, p, galaxy
+
+
+def test_stages_are_completeness_and_false_positive_rate_with_their_counts():
+    stage, y, p, galaxy = staged()
+    table = by_stage(stage, y, p, galaxy, resamples=100).set_index("stage")
+    assert table.index.tolist() == ["past", "future", "non-merger"]
+    assert table.rate.tolist() == ["completeness", "completeness", "false_positive_rate"]
+    for name, row in table.iterrows():
+        here = stage == name
+        assert row["value"] == pytest.approx((p[here] >= 0.5).mean())
+        assert row["score"] == pytest.approx(p[here].mean())
+        assert (row["images"], row["galaxies"]) == (here.sum(), len(set(galaxy[here])))
+        assert row["value_low"] < row["value"] < row["value_high"]
+    evaluated = metrics.evaluate(y, p, galaxy, resamples=100)
+    expected = [each[0, 1] for each in evaluated.confusion_fraction]
+    np.testing.assert_allclose(table.loc["non-merger", ["value", "value_low", "value_high"]].tolist(), expected)
+
+
+def test_mergers_of_unknown_stage_are_a_stage():
+    stage, y, p, galaxy = staged()
+    table = by_stage(np.where(y == 1, "merger", stage), y, p, galaxy, resamples=0)
+    assert table.stage.tolist() == ["merger", "non-merger"]
+    assert table.value_low.isna().all()
+
+
+# --- agreement of views ------------------------------------------------------------------------------------
+
+
+def anova(groups):
+    """ICC(1) from the two mean squares, galaxy by galaxy."""
+    sizes = [len(group) for group in groups]
+    total, mean = sum(sizes), np.concatenate(groups).mean()
+    between = sum(len(group) * (np.mean(group) - mean) ** 2 for group in groups) / (len(groups) - 1)
+    within = sum(((group - np.mean(group)) ** 2).sum() for group in groups) / (total - len(groups))
+    k = (total - sum(n**2 for n in sizes) / total) / (len(groups) - 1)
+    return (between - within) / (between + (k - 1) * within)
+
+
+def test_agreement_equals_a_loop_over_galaxies_and_resamples():
+    y, p, galaxy, _ = sample(45)
+    kept = np.random.default_rng(0).random(len(y)) < 0.8  # galaxies with 1 to 4 views
+    y, p, galaxy = y[kept], p[kept], galaxy[kept]
+    table = view_agreement(y, p, galaxy, resamples=30).set_index("class")
+
+    def by_hand(rows, label):
+        # A galaxy drawn twice is two galaxies.
+        names = [rows[galaxy[rows] == name] for name in np.unique(galaxy[rows])]
+        times = [len(each) // len(set(each)) for each in names]
+        groups = [p[np.unique(each)] for each, n in zip(names, times, strict=True) for _ in range(n)]
+        right = [(group >= 0.5) == label for group in groups]
+        shares = [np.mean([test(each) for each in right]) for test in (np.any, lambda r: 2 * r.sum() > len(r), np.all)]
+        return [*shares, anova(groups)]
+
+    draws = list(resampled_rows(y, galaxy, 30))
+    for name, label in (("merger", 1), ("non-merger", 0)):
+        row, names = table.loc[name], (*selection.AGREEMENT, "intraclass_correlation")
+        of_class = np.flatnonzero(y == label)
+        np.testing.assert_allclose(row[list(names)].astype(float), by_hand(of_class, label))
+        ends = np.quantile([by_hand(rows[y[rows] == label], label) for rows in draws], (0.025, 0.975), axis=0)
+        np.testing.assert_allclose([row[f"{each}_low"] for each in names], ends[0])
+        np.testing.assert_allclose([row[f"{each}_high"] for each in names], ends[1])
+
+
+def test_agreement_worked_by_hand():
+    y, galaxy = np.ones(8, dtype=int), np.repeat([1, 2], 4)
+    row = view_agreement(y, np.array([0.9, 0.8, 0.7, 0.1, 0.9, 0.6, 0.2, 0.3]), galaxy, resamples=0).iloc[0]
+    assert (row["accuracy"], row["at_least_one"], row["most"], row["all"]) == (5 / 8, 1, 0.5, 0)
+    a, b = 5 / 8, 3 / 8
+    assert row["all_expected"] == pytest.approx(a**4)
+    assert row["at_least_one_expected"] == pytest.approx(1 - b**4)
+    assert row["most_expected"] == pytest.approx(a**4 + 4 * a**3 * b)
+
+
+def test_views_that_err_independently_meet_the_expectation_and_shared_errors_do_not():
+    y, p, galaxy, _ = sample(900, shared=0.0)
+    independent = view_agreement(y, p, galaxy, resamples=200)
+    y, p, galaxy, _ = sample(900, shared=2.0)
+    together = view_agreement(y, p, galaxy, resamples=200)
+    for name in selection.AGREEMENT:
+        inside = independent[f"{name}_expected"].between(independent[f"{name}_low"], independent[f"{name}_high"])
+        assert inside.all(), name
+    assert (together["all_low"] > together["all_expected"]).all()
+    assert (together["at_least_one_high"] < together["at_least_one_expected"]).all()
+    assert (independent["intraclass_correlation"].abs() < 0.1).all()
+    assert (together["intraclass_correlation_low"] > 0.5).all()
+
+
+def test_the_intraclass_correlation_is_the_mean_correlation_of_pairs_of_views():
+    rng = np.random.default_rng(3)
+    scores = np.clip(0.5 + 0.1 * rng.normal(size=(2000, 1)) + 0.1 * rng.normal(size=(2000, 3)), 0, 1)
+    pairs = [np.corrcoef(scores[:, i], scores[:, j])[0, 1] for i, j in itertools.combinations(range(3), 2)]
+    galaxy = np.repeat(np.arange(2000), 3)
+    row = view_agreement(np.zeros(6000, dtype=int), scores.ravel(), galaxy, resamples=0).iloc[0]
+    assert row["intraclass_correlation"] == pytest.approx(np.mean(pairs), abs=0.005)
+
+
+@pytest.mark.parametrize(("views", "scores"), [(1, None), (3, 0.1)], ids=["single views", "one score for all"])
+def test_without_anything_to_correlate_the_correlation_is_nan(views, scores):
+    y, p, galaxy, _ = sample(30, views)
+    p = p if scores is None else np.full(len(p), scores)
+    assert view_agreement(y, p, galaxy, resamples=20).filter(like="intraclass").isna().all(axis=None)
+
+
+def test_views_that_are_all_alike_correlate_fully():
+    y, p, galaxy, _ = sample(30, 1)
+    table = view_agreement(*(np.repeat(each, 4) for each in (y, p, galaxy)), resamples=20)
+    np.testing.assert_allclose(table["intraclass_correlation"], 1)
+    np.testing.assert_allclose(table["all"], table["at_least_one"])
+
+
+# --- tests of bias -----------------------------------------------------------------------------------------
+
+
+def means(values, galaxy):
+    return pd.Series(values).groupby(galaxy).mean().to_numpy()
+
+
+def test_the_correlation_is_spearmans_over_galaxies():
+    y, p, galaxy, x = sample(slope=1.0)
+    table = bias_tests({"mass": x}, y, p, galaxy, permutations=9).set_index("class")
+    for name, label in (("merger", 1), ("non-merger", 0)):
+        here = y == label
+        expected = stats.spearmanr(means(p[here], galaxy[here]), means(x[here], galaxy[here])).statistic
+        assert table.correlation[name] == pytest.approx(expected)
+        assert table.galaxies[name] == len(set(galaxy[here]))
+
+
+def test_p_values_agree_with_all_permutations():
+    p, x = np.array([0.1, 0.5, 0.4, 0.8, 0.9, 0.7]), np.array([3.0, 1, 2, 6, 5, 5])
+    observed = abs(stats.spearmanr(p, x).statistic)
+    drawn = [abs(stats.spearmanr(p, each).statistic) for each in itertools.permutations(x)]
+    exact = np.mean(np.array(drawn) >= observed - 1e-12)
+    table = bias_tests({"x": x}, np.ones(6, dtype=int), p, np.arange(6), permutations=5000)
+    assert table.p_value[0] == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 5000))
+
+
+def test_p_values_are_uniform_when_the_score_does_not_depend_on_the_property():
+    found = []
+    for seed in range(150):
+        y, p, galaxy, x = sample(60, 2, seed=seed)
+        found.extend(bias_tests({"mass": x}, y, p, galaxy, permutations=99, seed=seed).p_value)
+    assert stats.kstest(found, "uniform").pvalue > 0.01
+    assert 0.02 <= np.mean(np.array(found) <= 0.05) <= 0.09
+
+
+def test_more_views_of_the_same_galaxies_are_no_more_evidence():
+    y, p, galaxy, x = sample(60, 1, slope=0.7)
+    once = bias_tests({"mass": x}, y, p, galaxy)
+    often = bias_tests({"mass": np.repeat(x, 2)}, *(np.repeat(each, 2) for each in (y, p, galaxy)))
+    pd.testing.assert_frame_equal(once, often)
+
+
+def test_a_dependence_is_found_with_its_sign_and_p_is_never_zero():
+    y, p, galaxy, x = sample(300, slope=3.0)
+    table = bias_tests({"mass": x, "minus": -x}, y, p, galaxy, permutations=99)
+    assert table.p_value.tolist() == [0.01] * 4
+    assert (table.correlation.to_numpy().reshape(2, 2) * [[1], [-1]] > 0.3).all()
+    assert table.p_holm.tolist() == pytest.approx([0.04] * 4)
+
+
+def test_two_galaxies_show_nothing():
+    table = bias_tests({"x": [1.0, 2.0]}, [1, 1], np.array([0.2, 0.8]), [1, 2], permutations=50)
+    assert table.correlation[0] == pytest.approx(1)
+    assert table.p_value[0] == 1
+
+
+def test_galaxies_without_the_property_are_left_out_and_counted():
+    y, p, galaxy, x = sample(60)
+    gone = np.isin(galaxy, [0, 3, 7])  # two mergers, one non-merger
+    x[gone] = np.nan
+    x[np.flatnonzero(galaxy == 6)[0]] = np.nan  # a galaxy with one view less stays
+    table = bias_tests({"mass": x}, y, p, galaxy, permutations=50)
+    assert table.not_measured.tolist() == [2, 1]
+    assert table.galaxies.tolist() == [18, 39]
+    known = ~np.isnan(x)
+    without = bias_tests({"mass": x[known]}, y[known], p[known], galaxy[known], permutations=50)
+    assert table.p_value.tolist() == without.p_value.tolist()
+
+
+def test_a_test_does_not_depend_on_the_others_but_for_the_correction():
+    y, p, galaxy, x = sample()
+    alone = bias_tests({"mass": x}, y, p, galaxy, permutations=200)
+    among = bias_tests({"x": np.arange(len(x)), "mass": x}, y, p, galaxy, permutations=200)
+    pd.testing.assert_frame_equal(alone.iloc[:, :-1], among.iloc[2:, :-1].reset_index(drop=True))
+    assert (among.p_holm.to_numpy()[2:] >= alone.p_holm).all()
+
+
+def test_a_constant_or_absent_property_is_nan_and_no_test():
+    y, p, galaxy, x = sample()
+    table = bias_tests({"one": np.ones(len(x)), "none": x * np.nan, "x": x}, y, p, galaxy, permutations=50)
+    assert table.iloc[:4, 4:].isna().all(axis=None)
+    assert table.p_holm.max() <= 2 * table.p_value.max()
+
+
+def test_holm_multiplies_the_smallest_most_and_keeps_the_order():
+    # By hand: 0.005 × 4, 0.01 × 3, 0.03 × 2, then 0.04 × 1 raised to the one before.
+    adjusted = _holm(np.array([0.01, 0.04, np.nan, 0.03, 0.005]))
+    np.testing.assert_allclose(adjusted, [0.03, 0.06, np.nan, 0.06, 0.02])
+    np.testing.assert_array_equal(_holm(np.array([0.9, 0.8])), [1, 1])
+
+
+# --- faults ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda y, p, g, x: by_bins(x[1:], y, p, g), r"values should be 360 numbers.*\(359,\)"),
+        (lambda y, p, g, x: by_bins(x * np.inf, y, p, g), "360 infinite"),
+        (lambda y, p, g, x: by_bins(["a"] * 360, y, p, g), "values should be 360 numbers"),
+        (lambda y, p, g, x: by_bins(x, y, p, g, bins=0), "bins should be a whole number ≥ 1.*got 0"),
+        (lambda y, p, g, x: by_bins(x, y, p, g, bins=2.5), "bins should be.*got 2.5"),
+        (lambda y, p, g, x: by_bins(x, y, p * 2, g), r"probabilities should lie in \[0, 1\]"),
+        (lambda y, p, g, x: by_bins(x, y, p, g, resamples=-1), "resamples"),
+        (lambda y, p, g, x: by_stage(["merging"] * 360, y, p, g), "stages should be 360 of the words past.*merging"),
+        (lambda y, p, g, x: by_stage(["past"], y, p, g), "stages should be 360"),
+        (lambda y, p, g, x: by_stage(["past"] * 360, y, p, g), "stages and labels should agree.*240 such rows"),
+        (lambda y, p, g, x: by_stage(["non-merger"] * 360, y, p, g), "stages and labels should agree.*120 such rows"),
+        (lambda y, p, g, x: view_agreement(y, p, g, threshold=2), "threshold should lie in"),
+        (lambda y, p, g, x: bias_tests({"C": x[:3]}, y, p, g), "property 'C' should be 360 numbers"),
+        (lambda y, p, g, x: bias_tests({}, y, p, g, permutations=0), "permutations should be.*got 0"),
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_was_expected(call, message):
+    with pytest.raises(InputError, match=message) as error:
+        call(*sample())
+    assert "\n" not in str(error.value)
