@@ -183,6 +183,12 @@ class Experiment(Settings):
                 )
         return {name: settings[name] for name in self.tuning.space}
 
+    def reseeded(self, number: int) -> "Experiment":
+        """The same experiment with other seeds of split and training, `number` further on."""
+        split = self.split.model_copy(update={"split_seed": self.split.split_seed + number})
+        training = self.training.model_copy(update={"seed": self.training.seed + number})
+        return self.model_copy(update={"split": split, "training": training})
+
     def with_settings(self, settings: Mapping[str, Any]) -> "Experiment":
         """The same experiment with other values of network and training settings, by their flat names, checked."""
         parts = {}

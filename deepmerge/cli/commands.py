@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from deepmerge.cli import data
+from deepmerge.cli import data, study
 from deepmerge.cli.loading import stages
 from deepmerge.cli.options import Dataset, Layer, Method, Model, ModelOf, Out, Params, Pdf, SettingsCommand
 from deepmerge.cli.output import show, show_table
@@ -27,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data.app, name="data")
+app.add_typer(study.app, name="study")
 
 
 @app.command("main", cls=SettingsCommand)
@@ -93,9 +94,20 @@ def work() -> None:
 
 
 @app.command()
-def evaluate(dataset: ModelOf, model: Model = "last", pdf: Pdf = False, out: Out = None) -> None:
-    """Score a trained model on its test galaxies, with 95 % intervals over galaxies."""
-    show(stages().evaluate(dataset, model, pdf, out))
+def evaluate(
+    dataset: ModelOf,
+    model: Model = "last",
+    folds: Annotated[
+        int | None, typer.Option(help="Train its recipe anew on so many folds, to score every galaxy.", min=2)
+    ] = None,
+    pdf: Pdf = False,
+    out: Out = None,
+) -> None:
+    """Score a trained model on its test galaxies, with 95 % intervals over galaxies; or its recipe on all galaxies."""
+    if folds is None:
+        show(stages().evaluate(dataset, model, pdf, out))
+    else:
+        show(stages().cross_validate(dataset, model, folds, pdf, out))
 
 
 @app.command()
@@ -168,13 +180,16 @@ def predict(
     images: Annotated[Path, typer.Argument(help="npy or FITS file, channels first: (N, filters, H, W).")],
     model: Annotated[str, typer.Option(help="Run id, run.json of a training, or models:/deepmerge-pristine@champion.")],
     out: Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")] = Path("scores.parquet"),
+    merger_fraction: Annotated[
+        float | None, typer.Option(help="Share of mergers among such galaxies: adds probabilities calibrated for it.")
+    ] = None,
 ) -> None:
     """Score images of any number: probability of a merger, one row an image.
 
     Pixels in the units of the training images. A server of the same model (mlflow models serve) gives the same numbers,
     but takes the images channels last: (N, H, W, filters).
     """
-    show(stages().predict(images, model, out))
+    show(stages().predict(images, model, out, merger_fraction))
 
 
 @app.command()

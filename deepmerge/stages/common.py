@@ -50,19 +50,25 @@ def reload(dataset: str, model: str) -> Judged:
     """
     devices.prepare()
     run = runs.find(model, config.name_of(dataset))
+    _, data = trained_on(run)
+    table = pd.read_csv(runs.read_artifact(run, SPLIT_TABLE))
+    return load(run, data, splits.from_table(table, run.data.tags["split"]))
+
+
+def trained_on(run: runs.Run) -> tuple[config.Experiment, Dataset]:
+    """The experiment and the data that a run trained on. Raises InputError where the data are no longer the same."""
     experiment = config.from_record(runs.read_json(run, RECORD), f"{RECORD} of run {run.info.run_id}")
     if not experiment.data.images.exists():  # the training was started in another folder than this command
         started_in = Path(run.data.tags["started_in"])
         experiment = experiment.model_copy(update={"data": experiment.data.below(started_in)})
     data = datasets.read(experiment.data, experiment.name)
-    trained_on = run.data.tags["data_fingerprint"]
-    if data.fingerprint != trained_on:
+    known = run.data.tags["data_fingerprint"]
+    if data.fingerprint != known:
         raise InputError(
             f"{experiment.data.images} and its labels and catalogue should be those of run {run.info.run_id} "
-            f"(fingerprint {trained_on}), got {data.fingerprint}; bring the old data back or train anew"
+            f"(fingerprint {known}), got {data.fingerprint}; bring the old data back or train anew"
         )
-    table = pd.read_csv(runs.read_artifact(run, SPLIT_TABLE))
-    return load(run, data, splits.from_table(table, run.data.tags["split"]))
+    return experiment, data
 
 
 def load(run: runs.Run, data: Dataset, split: Split) -> Judged:

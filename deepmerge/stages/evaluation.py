@@ -40,7 +40,7 @@ def evaluate_in_run(judged: Judged, pdf: bool, out: Path | None = None) -> Resul
         f"**Test AUC {auc}**, balanced accuracy {accuracy}: {len(test)} images, {test['galaxy_id'].nunique()} "
         f"galaxies, 95 % intervals over galaxies. {note(judged.data, judged.split) or ''}"
     )
-    log_figures(_figures(found, test, judged), pdf)
+    log_figures(drawn(found, test, judged.data.name, note(judged.data, judged.split)), pdf)
     if out is not None:
         _write_tables(found, test, measured, out)
     return measured
@@ -68,14 +68,14 @@ def roc_curve(found: metrics.Evaluation, label: str) -> figures.RocCurve:
     )
 
 
-def _figures(found: metrics.Evaluation, test: pd.DataFrame, judged: Judged) -> dict[str, Figure]:
-    said = note(judged.data, judged.split)
+def drawn(found: metrics.Evaluation, test: pd.DataFrame, name: str, said: str | None) -> dict[str, Figure]:
+    """The figures of an evaluation of the images in `test`."""
     fractions = found.confusion_fraction
     return {
         "confusion_matrix": figures.confusion_matrix(
             found.confusion, np.stack([fractions.low, fractions.high], -1), note=said
         ),
-        "roc": figures.roc([roc_curve(found, judged.data.name)], note=said),
+        "roc": figures.roc([roc_curve(found, name)], note=said),
         "reliability": figures.reliability(found.probability, *found.fraction, found.count, note=said),
         "scores": figures.score_histogram(test["probability"].to_numpy(), test["stage"].tolist(), note=said),
     }

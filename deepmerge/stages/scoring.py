@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
+from deepmerge.analysis.calibration import at_prior, tempered
 from deepmerge.data.archive import explained_disk_errors
 from deepmerge.data.image_file import open_images
 from deepmerge.errors import InputError
@@ -22,20 +24,26 @@ from deepmerge.tracking import runs
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".parquet", ".csv")
+CALIBRATION = "calibration.json"  # what `study probabilities` leaves with a model
 GROUP = 1 << 16  # rows written at a time
 
 Write = Callable[[np.ndarray, np.ndarray], None]
+Calibrate = Callable[[np.ndarray], np.ndarray]
 
 
-def predict(images: Path, model: str, out: Path) -> Results:
+def predict(images: Path, model: str, out: Path, merger_fraction: float | None = None) -> Results:
     """Write the merger probability of every image in an npy or FITS file (N, F, H, W) to `out`, a Parquet or CSV file.
 
-    Columns `row` (from 0) and `probability`, undefined where an image has NaN or infinite pixels. A Parquet file tells
-    of the model in its metadata: `model` as given, `run_id`, and `data_fingerprint` of the training data. `model` is
-    what `runs.find` takes, without 'last'. Raises InputError for other files, images of another shape than the
-    model's and a place that cannot be written to; then an older `out` stays as it was.
+    Columns `row` (from 0) and `probability`, undefined where an image has NaN or infinite pixels; and, where the
+    `merger_fraction` among such galaxies is given, `calibrated`: the probability at that fraction, by the temperature
+    that `study probabilities` found for the model and Bayes' rule. A Parquet file tells of the model in its metadata:
+    `model` as given, `run_id`, and `data_fingerprint` of the training data. `model` is what `runs.find` takes, without
+    'last'. Raises InputError for other files, images of another shape than the model's and a place that cannot be
+    written to; then an older `out` stays as it was.
     """
     _check_out(out)
+    if merger_fraction is not None and not 0 < merger_fraction < 1:
+        raise InputError(f"merger_fraction should lie between 0 and 1, got {merger_fraction}")
     if model == runs.LAST:
         raise InputError(
             "model should be a run id, a models:/ URI or a run.json: 'last' is the newest of a data set, and images "
@@ -49,12 +57,17 @@ def predict(images: Path, model: str, out: Path) -> Results:
         file.require((filters, height, width))
         told = {"model": model, "run_id": run.info.run_id}
         told["data_fingerprint"] = run.data.tags.get("data_fingerprint", "unknown")
+        calibrated = None
+        if merger_fraction is not None:
+            temperature = _temperature(run)
+            told |= {"merger_fraction": str(merger_fraction), "temperature": str(temperature)}
+            calibrated = partial(_calibrated, temperature=temperature, merger_fraction=merger_fraction)
         scores = prediction.predict_pieces(network, file.pieces(prediction.batch_size(file.shape)))
         counted = _Summary()
         with (
             explained_disk_errors(out.parent),
             replacing(out) as aside,
-            _table(aside, told) as write,
+            _table(aside, told, calibrated) as write,
             progress_bar(f"Scoring {images.name}", file.shape[0]) as advance,
         ):
             for start, group in _grouped(scores, advance):
@@ -67,6 +80,23 @@ def predict(images: Path, model: str, out: Path) -> Results:
             counted.images,
         )
     return {"run_id": run.info.run_id, **counted.results(), "written": str(out)}
+
+
+def _temperature(run: runs.Run) -> float:
+    try:
+        return float(runs.read_json(run, CALIBRATION)["temperature"])
+    except InputError:
+        raise InputError(
+            f"--merger-fraction needs the calibration of run {run.info.run_id}, which has none; make it with "
+            f"'deepmerge study probabilities {run.data.tags.get('dataset', 'DATASET')} --model {run.info.run_id}'"
+        ) from None
+
+
+def _calibrated(scores: np.ndarray, temperature: float, merger_fraction: float) -> np.ndarray:
+    found = np.full(len(scores), np.nan)
+    known = ~np.isnan(scores)
+    found[known] = at_prior(tempered(scores[known], temperature), merger_fraction)
+    return found
 
 
 class _Summary:
@@ -108,15 +138,21 @@ def _grouped(scores: Iterator[np.ndarray], advance: Callable[..., None]) -> Iter
 
 
 @contextmanager
-def _table(path: Path, metadata: dict[str, str]) -> Iterator[Write]:
+def _table(path: Path, metadata: dict[str, str], calibrated: Calibrate | None) -> Iterator[Write]:
     """Yield what appends rows and probabilities to a new table; its suffix chooses CSV or Parquet."""
+    names = ["row", "probability", *(["calibrated"] if calibrated else [])]
+
+    def columns(rows: np.ndarray, probabilities: np.ndarray) -> list[np.ndarray]:
+        return [rows, probabilities, *([calibrated(probabilities)] if calibrated else [])]
+
     if path.suffix == ".csv":
         with path.open("w", newline="") as file:
-            file.write("row,probability\n")
-            yield lambda rows, probabilities: pd.DataFrame({"row": rows, "probability": probabilities}).to_csv(
-                file, header=False, index=False
-            )
+            file.write(",".join(names) + "\n")
+            yield lambda rows, probabilities: pd.DataFrame(
+                dict(zip(names, columns(rows, probabilities), strict=True))
+            ).to_csv(file, header=False, index=False)
         return
-    schema = pa.schema([("row", pa.int64()), ("probability", pa.float64())], metadata)
+    types = [pa.int64(), *[pa.float64()] * (len(names) - 1)]
+    schema = pa.schema(list(zip(names, types, strict=True)), metadata)
     with parquet.ParquetWriter(path, schema) as writer:
-        yield lambda rows, probabilities: writer.write_table(pa.table([rows, probabilities], schema=schema))
+        yield lambda rows, probabilities: writer.write_table(pa.table(columns(rows, probabilities), schema=schema))

@@ -213,6 +213,25 @@ def newest(datasets: Sequence[str]) -> list[Run]:
     return [runs[0] for runs in found if runs]
 
 
+def studies(kind: str, dataset: str) -> list[Run]:
+    """Finished runs of this kind about a data set, newest first."""
+    connect()
+    experiments = [e.experiment_id for e in mlflow.search_experiments()]
+    found = f"tags.kind = '{kind}' and tags.dataset = '{dataset}' and attributes.status = 'FINISHED'"
+    return mlflow.search_runs(experiments, found, order_by=["start_time DESC"], max_results=10, output_format="list")
+
+
+def newest_study(kind: str, dataset: str, command: str) -> Run:
+    """The newest finished run of this kind; InputError, with the command that makes one, where there is none."""
+    found = studies(kind, dataset)
+    if not found:
+        raise InputError(
+            f"expected a run of kind {kind} about {dataset!r} in {mlflow.get_tracking_uri()}, found none; make one "
+            f"with '{command}'"
+        )
+    return found[0]
+
+
 def _run_behind(client: MlflowClient, uri: str) -> str:
     name = uri.removeprefix("models:/")
     if "@" in name:

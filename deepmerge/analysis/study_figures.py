@@ -1,0 +1,101 @@
+"""Figures of studies: measurements with intervals, one a line, and what two protocols claim."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from deepmerge.analysis.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PAGE,
+    PURPLE,
+    SKY,
+    SMALL,
+    VERMILLION,
+    canvas,
+    expect,
+    styled,
+    wrapped,
+)
+from deepmerge.analysis.metrics import Estimate
+
+COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+LABEL = 1.9  # inches for the names of the lines
+LINE = 0.24  # inches of a line
+
+
+class Line(NamedTuple):
+    """One measurement of a forest plot: its name, a value with interval for each column, and its group (colour).
+
+    faint: single values that the line sums up, one list a column, drawn beneath.
+    """
+
+    name: str
+    estimates: Sequence[Estimate]
+    group: int = 0
+    faint: Sequence[Sequence[float]] = ()
+
+
+@styled
+def forest(
+    lines: Sequence[Line],
+    columns: Sequence[str],
+    *,
+    references: Sequence[float | None] = (),
+    groups: Sequence[str] = (),
+    title: str,
+    note: str | None = None,
+) -> Figure:
+    """Draw measurements with their intervals beneath one another, one panel a column, the numbers written beside.
+
+    references: where each column has a line to compare with (0 for a difference, 0.5 for chance), or None. groups:
+    names of the lines' groups for a legend. An undefined estimate leaves its place empty. Raises InputError where a
+    line has not one estimate a column, or a group no colour.
+    """
+    expect(len(lines) > 0 and len(columns) > 0, "forest plot", "a line and a column at least", len(lines))
+    for line in lines:
+        expect(len(line.estimates) == len(columns), f"line {line.name}", f"{len(columns)} estimates", line.estimates)
+        expect(0 <= line.group < len(COLOURS), f"line {line.name}", f"a group below {len(COLOURS)}", line.group)
+    names = [wrapped(line.name, LABEL - 0.1, SMALL) for line in lines]
+    depths = [max(LINE, LINE * 0.62 * (name.count("\n") + 1)) for name in names]
+    places = np.cumsum(depths) - np.array(depths) / 2
+    figure = canvas(PAGE, sum(depths) + 0.75 + 0.2 * bool(groups), title, note)
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    marks = list(references) or [None] * len(columns)
+    for number, (axes, column, reference) in enumerate(zip(panels, columns, marks, strict=True)):
+        if reference is not None:
+            axes.axvline(reference, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+        for line, y in zip(lines, places, strict=True):
+            value, low, high = line.estimates[number]
+            colour = COLOURS[line.group]
+            if line.faint:
+                axes.plot(line.faint[number], np.full(len(line.faint[number]), y), "o", color=colour, alpha=0.35,
+                          markersize=3, markeredgewidth=0)  # fmt: skip
+            if not np.isfinite(value):
+                continue
+            axes.plot([low, high], [y, y], color=colour, linewidth=1.4)
+            axes.plot(value, y, "o", color=colour, markersize=4.5)
+            axes.text(1.02, y, _written(value, low, high), transform=axes.get_yaxis_transform(), va="center",
+                      fontsize=SMALL - 1.0)  # fmt: skip
+        axes.set_xlabel(column)
+        axes.set_ylim(sum(depths), 0)
+        axes.set_yticks(places, names)
+        axes.tick_params(axis="y", length=0)
+        axes.margins(x=0.08)
+        axes.locator_params(axis="x", nbins=4)
+        axes.grid(axis="x", color="#E4E4E4", linewidth=0.6, zorder=-1)
+    if groups:
+        for number, group in enumerate(groups):
+            panels[0].plot([], [], "o-", color=COLOURS[number], markersize=4.5, label=group)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(groups))
+    return figure
+
+
+def _written(value: float, low: float, high: float) -> str:
+    text = f"{value:.3f}" if not np.isfinite([low, high]).all() else f"{value:.3f}\n[{low:.3f}, {high:.3f}]"
+    return text.replace("-0.000", "0.000").replace("-", "−")

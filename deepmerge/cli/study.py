@@ -1,0 +1,95 @@
+"""Commands that answer one question about a data set, each with a table and figures in a run of its own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepmerge.cli.loading import stages
+from deepmerge.cli.options import Dataset, Model, ModelOf, Out, Params, Pdf, SettingsCommand
+from deepmerge.cli.output import show
+
+app = typer.Typer(
+    help="Answer one question about a data set: a run with table and figures. Times: demo sample, two cores.",
+    no_args_is_help=True,
+)
+
+Arrays = Annotated[Path | None, typer.Option(help="Folder with the authors' catalogue arrays, for the Random Forest.")]
+
+
+@app.command(cls=SettingsCommand)
+def leakage(
+    ctx: typer.Context,
+    dataset: Dataset,
+    seeds: Annotated[int, typer.Option(help="Trainings of each protocol, each with galaxies of its own.", min=1)] = 5,
+    catalogue_arrays: Arrays = None,
+    params: Params = None,
+    pdf: Pdf = False,
+    out: Out = None,
+) -> None:
+    """How much better does the published protocol make a network look than it is? 6 minutes.
+
+    The same recipe is trained after a split of random rows and after a split by galaxy, of equal sizes, and asked
+    about its own test images and about galaxies that neither has seen.
+    """
+    from deepmerge import config
+
+    show(stages().leakage(config.load(dataset, ctx.obj, params), seeds, catalogue_arrays, pdf, out))
+
+
+@app.command(cls=SettingsCommand)
+def recipes(
+    ctx: typer.Context,
+    dataset: Dataset,
+    folds: Annotated[int, typer.Option(help="Every galaxy is tested in one of so many folds.", min=2)] = 5,
+    published_epochs: Annotated[int, typer.Option(help="Epochs of the published recipe, which wanted 500.")] = 60,
+    target: Annotated[float, typer.Option(help="Validation log loss whose epochs and seconds are counted.")] = 0.5,
+    params: Params = None,
+    pdf: Pdf = False,
+    out: Out = None,
+) -> None:
+    """Which part of the recipe matters? Default, published, and one thing changed at a time. 35 minutes."""
+    from deepmerge import config
+
+    experiment = config.load(dataset, ctx.obj, params)
+    show(stages().recipes(experiment, folds, published_epochs, target, pdf, out))
+
+
+@app.command()
+def baselines(dataset: ModelOf, model: Model = "last", pdf: Pdf = False, out: Out = None) -> None:
+    """Is a network better than Random Forest and logistic regression on measured morphology? 3 minutes.
+
+    Measures morphology (statmorph) of the training and test images once and keeps it in results/cache.
+    """
+    show(stages().baselines(dataset, model, pdf, out))
+
+
+@app.command()
+def selection(
+    dataset: ModelOf,
+    model: Annotated[
+        str, typer.Option(help="As for evaluate, or 'folds': all galaxies, by the newest evaluate --folds.")
+    ] = "last",
+    bins: Annotated[int, typer.Option(help="Bins of each property, equally many galaxies in each.", min=1)] = 5,
+    pdf: Pdf = False,
+    out: Out = None,
+) -> None:
+    """On what kind of galaxy does it work? By stage, mass, concentration, M20, signal-to-noise, view. 2 minutes."""
+    show(stages().selection(dataset, model, bins, pdf, out))
+
+
+@app.command()
+def probabilities(
+    dataset: ModelOf,
+    model: Model = "last",
+    members: Annotated[int, typer.Option(help="Networks of the ensemble, the model among them.", min=1)] = 5,
+    passes: Annotated[int, typer.Option(help="Answers of Monte-Carlo dropout that are averaged.", min=1)] = 30,
+    purity: Annotated[float, typer.Option(help="Purity wanted at 18, 10 and 3 % mergers.", min=0.01, max=1)] = 0.8,
+    pdf: Pdf = False,
+    out: Out = None,
+) -> None:
+    """What do the probabilities mean, and does calibration, dropout or an ensemble make them better? 4 minutes.
+
+    Keeps the calibration with the model, for predict --merger-fraction.
+    """
+    show(stages().probabilities(dataset, model, members, passes, purity, pdf, out))

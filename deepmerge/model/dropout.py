@@ -1,0 +1,54 @@
+"""Monte-Carlo dropout: many answers of one network, with other units dropped each time."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deepmerge.data.dataset import Dataset
+from deepmerge.data.splits import Part
+from deepmerge.model import prediction
+from deepmerge.progress import Advance
+
+
+class _AlwaysDropout(keras.layers.Dropout):
+    """Dropout that drops also when the network is not in training."""
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return super().call(inputs, training=True)
+
+
+def dropping(model: keras.Model, seed: int) -> keras.Model:
+    """The same network with its dropout at work in every answer, not to be saved; batch norm stays as it is.
+
+    Raises ValueError where the network has no dropout.
+    """
+    if not any(isinstance(layer, keras.layers.Dropout) and layer.rate > 0 for layer in model.layers):
+        raise ValueError("the network should have a dropout above 0")
+    seeds = iter(np.random.SeedSequence(seed).generate_state(len(model.layers)))
+
+    def swap(layer: keras.layers.Layer) -> keras.layers.Layer:
+        settings = layer.get_config()
+        if isinstance(layer, keras.layers.Dropout):
+            return _AlwaysDropout.from_config({**settings, "seed": int(next(seeds))})
+        return type(layer).from_config(settings)
+
+    clone = keras.models.clone_model(model, clone_function=swap)
+    weights = iter(model.get_weights())
+    # Seeds of dropout are weights of its layers to Keras, if none to learn.
+    clone.set_weights([w if w.dtype.kind == "f" else own for w, own in zip(weights, clone.get_weights(), strict=True)])
+    return clone
+
+
+def monte_carlo(
+    model: keras.Model, data: Dataset, part: Part, passes: int, seed: int, advance: Advance = lambda steps: None
+) -> np.ndarray:
+    """Mean merger probability over `passes` answers with dropout, (n,) (Gal & Ghahramani 2016, arXiv:1506.02142).
+
+    `advance` is called after each pass. Raises ValueError where the network has no dropout.
+    """
+    noisy = dropping(model, seed)
+    total = np.zeros(len(part))
+    for _ in range(passes):
+        total += prediction.predict(noisy, data.images, part.rows, part.transforms)
+        advance(1)
+    return total / passes
