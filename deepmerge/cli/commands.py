@@ -193,6 +193,18 @@ def predict(
 
 
 @app.command()
+def report(
+    datasets: Annotated[list[str], typer.Argument(help="Data sets, also as one word: pristine,noisy.")],
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("results/report.html"),
+    readme: Annotated[
+        Path | None, typer.Option(help="Markdown file whose results, between two markers, are written anew too.")
+    ] = None,
+) -> None:
+    """Write one HTML page about the newest model and the newest studies of each data set; a few seconds."""
+    show(stages().write_report(",".join(datasets).split(","), out, readme))
+
+
+@app.command()
 def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000,
     datasets: Annotated[str, typer.Option(help="Data sets whose newest runs are compared.")] = "pristine,noisy",

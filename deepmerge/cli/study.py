@@ -34,7 +34,7 @@ def leakage(
     """
     from deepmerge import config
 
-    show(stages().leakage(config.load(dataset, ctx.obj, params), seeds, catalogue_arrays, pdf, out))
+    show(stages().measure_leakage(config.load(dataset, ctx.obj, params), seeds, catalogue_arrays, pdf, out))
 
 
 @app.command(cls=SettingsCommand)
@@ -52,7 +52,7 @@ def recipes(
     from deepmerge import config
 
     experiment = config.load(dataset, ctx.obj, params)
-    show(stages().recipes(experiment, folds, published_epochs, target, pdf, out))
+    show(stages().compare_recipes(experiment, folds, published_epochs, target, pdf, out))
 
 
 @app.command()
@@ -61,7 +61,7 @@ def baselines(dataset: ModelOf, model: Model = "last", pdf: Pdf = False, out: Ou
 
     Measures morphology (statmorph) of the training and test images once and keeps it in results/cache.
     """
-    show(stages().baselines(dataset, model, pdf, out))
+    show(stages().judge_baselines(dataset, model, pdf, out))
 
 
 @app.command()
@@ -75,7 +75,7 @@ def selection(
     out: Out = None,
 ) -> None:
     """On what kind of galaxy does it work? By stage, mass, concentration, M20, signal-to-noise, view. 2 minutes."""
-    show(stages().selection(dataset, model, bins, pdf, out))
+    show(stages().measure_selection(dataset, model, bins, pdf, out))
 
 
 @app.command()
@@ -92,4 +92,4 @@ def probabilities(
 
     Keeps the calibration with the model, for predict --merger-fraction.
     """
-    show(stages().probabilities(dataset, model, members, passes, purity, pdf, out))
+    show(stages().judge_probabilities(dataset, model, members, passes, purity, pdf, out))

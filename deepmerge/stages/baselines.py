@@ -30,7 +30,7 @@ FLAGS = {
 }
 
 
-def baselines(dataset: str, model: str, pdf: bool = False, out: Path | None = None) -> Results:
+def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | None = None) -> Results:
     """Train the baselines on the training galaxies of a model and judge them beside it on its test galaxies.
 
     Morphology is measured on the last filter of the images themselves; from the catalogue come mass, concentration and

@@ -28,7 +28,7 @@ FOREST_METRICS = {"balanced_accuracy": "Balanced accuracy", "auc": "AUC"}
 CATALOGUE = ("log_mstar", "concentration", "m20")
 
 
-def leakage(
+def measure_leakage(
     experiment: config.Experiment, seeds: int, catalogue: Path | None, pdf: bool = False, out: Path | None = None
 ) -> Results:
     """Train under both protocols and ask each network about its own test images and about galaxies never seen.

@@ -39,7 +39,7 @@ class Methods(NamedTuple):
     costs: dict[str, dict[str, float]]
 
 
-def probabilities(
+def judge_probabilities(
     dataset: str,
     model: str,
     members: int,

@@ -60,7 +60,7 @@ class Scored(NamedTuple):
     epoch: np.ndarray
 
 
-def recipes(
+def compare_recipes(
     experiment: config.Experiment,
     folds: int,
     published_epochs: int,

@@ -28,7 +28,7 @@ PROPERTIES = {
 CACHE = Path("results", "cache")
 
 
-def selection(dataset: str, model: str, bins: int, pdf: bool = False, out: Path | None = None) -> Results:
+def measure_selection(dataset: str, model: str, bins: int, pdf: bool = False, out: Path | None = None) -> Results:
     """Measure completeness and purity against properties of the galaxies, by stage, and between views.
 
     `model` is what `runs.find` takes, whose test images are used, or 'folds': all galaxies, as the newest evaluation in
