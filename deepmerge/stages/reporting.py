@@ -39,7 +39,7 @@ CAPTIONS = {
     "leakage": ("Claimed and true", "Each network asked about its own test images and about galaxies that nobody saw."),
     "catalogue": (
         "A Random Forest on three numbers",
-        "Mass, concentration and M20 tell a galaxy from others, not a merger: random rows let the forest know it again.",
+        "The three tell one galaxy from others, not what is a merger: random rows let the forest know it again.",
     ),
     "folds": ("Folds", "Each fold's network on the galaxies that it had not seen, and all of them together."),
     "recipes": (
