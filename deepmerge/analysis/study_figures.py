@@ -54,9 +54,11 @@ def forest(
 
     references: where each column has a line to compare with (0 for a difference, 0.5 for chance), or None. groups:
     names of the lines' groups for a legend. An undefined estimate leaves its place empty. Raises InputError where a
-    line has not one estimate a column, or a group no colour.
+    line has not one estimate a column, or a group no colour, and for references that are not one a column.
     """
-    expect(len(lines) > 0 and len(columns) > 0, "forest plot", "a line and a column at least", len(lines))
+    expect(len(lines) > 0 and len(columns) > 0, "forest plot", "a line and a column at least", (len(lines), len(columns)))
+    marks = list(references) or [None] * len(columns)
+    expect(len(marks) == len(columns), "references", f"none or {len(columns)}, one a column", marks)
     for line in lines:
         expect(len(line.estimates) == len(columns), f"line {line.name}", f"{len(columns)} estimates", line.estimates)
         expect(0 <= line.group < len(COLOURS), f"line {line.name}", f"a group below {len(COLOURS)}", line.group)
@@ -65,7 +67,6 @@ def forest(
     places = np.cumsum(depths) - np.array(depths) / 2
     figure = canvas(PAGE, sum(depths) + 0.75 + 0.2 * bool(groups), title, note)
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    marks = list(references) or [None] * len(columns)
     for number, (axes, column, reference) in enumerate(zip(panels, columns, marks, strict=True)):
         if reference is not None:
             axes.axvline(reference, color=GREY, linewidth=0.8, linestyle=":", zorder=0)

@@ -12,7 +12,7 @@ import typer
 
 from deepmerge.cli import data, study
 from deepmerge.cli.loading import stages
-from deepmerge.cli.options import Dataset, Layer, Method, Model, ModelOf, Out, Params, Pdf, SettingsCommand
+from deepmerge.cli.options import Command, Dataset, Layer, Method, Model, ModelOf, Out, Params, Pdf, SettingsCommand
 from deepmerge.cli.output import show, show_table
 
 # Failures whose message says it all; by name, since importing their classes takes seconds.
@@ -175,7 +175,7 @@ def models(
         print(f"No registered model{of} yet; 'deepmerge promote' registers one", file=sys.stderr)
 
 
-@app.command()
+@app.command(cls=Command)
 def predict(
     images: Annotated[Path, typer.Argument(help="npy or FITS file, channels first: (N, filters, H, W).")],
     model: Annotated[str, typer.Option(help="Run id, run.json of a training, or models:/deepmerge-pristine@champion.")],

@@ -22,7 +22,25 @@ Out = Annotated[Path | None, typer.Option(help="Folder for results that other pr
 Pdf = Annotated[bool, typer.Option("--pdf", help="Write figures as PDF too.")]
 
 
-class SettingsCommand(TyperCommand):
+class Command(TyperCommand):
+    """A command whose options may have underscores too, as ``mlflow run -P merger_fraction=0.1`` hands them on."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Spell the command's own options with dashes."""
+        return super().parse_args(ctx, [self.spelled(word) for word in args])
+
+    def spelled(self, word: str) -> str:
+        """The option as the parser knows it; any other word as it is."""
+        name, equals, value = word.partition("=")
+        dashed = name.replace("_", "-")
+        return f"{dashed}{equals}{value}" if dashed in self.own_options() else word
+
+    def own_options(self) -> set[str]:
+        """Options that are no settings."""
+        return {option for parameter in self.params for option in parameter.opts} | {"--help"}
+
+
+class SettingsCommand(Command):
     """A command that takes every setting of `deepmerge.config` as an option, and lists them in its help.
 
     They come as ``--batch-size 32``, ``--batch_size 32`` (from ``mlflow run -P``) or ``--batch-size=32`` and arrive in
@@ -31,8 +49,7 @@ class SettingsCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take out the settings before the parser sees the command's own options."""
-        own = {option for parameter in self.params for option in parameter.opts} | {"--help"}
-        ctx.obj, rest = settings(args, own)
+        ctx.obj, rest = settings([self.spelled(word) for word in args], self.own_options())
         return super().parse_args(ctx, rest)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:

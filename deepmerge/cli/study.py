@@ -42,7 +42,9 @@ def recipes(
     ctx: typer.Context,
     dataset: Dataset,
     folds: Annotated[int, typer.Option(help="Every galaxy is tested in one of so many folds.", min=2)] = 5,
-    published_epochs: Annotated[int, typer.Option(help="Epochs of the published recipe, which wanted 500.")] = 60,
+    published_epochs: Annotated[
+        int, typer.Option(help="Epochs of the published recipe, which wanted 500.", min=1)
+    ] = 60,
     target: Annotated[float, typer.Option(help="Validation log loss whose epochs and seconds are counted.")] = 0.5,
     params: Params = None,
     pdf: Pdf = False,

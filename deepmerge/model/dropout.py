@@ -33,9 +33,7 @@ def dropping(model: keras.Model, seed: int) -> keras.Model:
         return type(layer).from_config(settings)
 
     clone = keras.models.clone_model(model, clone_function=swap)
-    weights = iter(model.get_weights())
-    # Seeds of dropout are weights of its layers to Keras, if none to learn.
-    clone.set_weights([w if w.dtype.kind == "f" else own for w, own in zip(weights, clone.get_weights(), strict=True)])
+    clone.set_weights(model.get_weights())
     return clone
 
 
@@ -44,11 +42,14 @@ def monte_carlo(
 ) -> np.ndarray:
     """Mean merger probability over `passes` answers with dropout, (n,) (Gal & Ghahramani 2016, arXiv:1506.02142).
 
-    `advance` is called after each pass. Raises ValueError where the network has no dropout.
+    The same seed gives the same numbers. `advance` is called after each pass. Raises ValueError where the network has no dropout.
     """
     noisy = dropping(model, seed)
+    answer = tf.function(lambda batch: noisy(batch, training=False), reduce_retracing=True)
     total = np.zeros(len(part))
     for _ in range(passes):
-        total += prediction.predict(noisy, data.images, part.rows, part.transforms)
+        # One batch after another: side by side, as `prediction.predict` has them, they take random numbers in any order.
+        batches = prediction.batches(data.images, part.rows, part.transforms)
+        total += np.concatenate([answer(batch).numpy()[:, 0] for batch in batches])
         advance(1)
     return total / passes

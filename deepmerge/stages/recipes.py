@@ -24,6 +24,9 @@ PUBLISHED = "published recipe"
 # The authors' notebook, as in experiments/published-pristine.yaml; a test holds them together.
 PUBLISHED_SETTINGS: dict[str, Any] = {
     "architecture": "published",
+    "batch_norm": "architecture",
+    "hidden": "architecture",
+    "width": 1.0,
     "stretch": "raw",
     "dropout": 0.5,
     "l2": 1e-4,

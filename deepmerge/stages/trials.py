@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from deepmerge import config
+from deepmerge.analysis import report
 from deepmerge.analysis.metrics import Estimate, point_metrics
 from deepmerge.data import dataset as datasets
 from deepmerge.data.batches import gather
@@ -93,6 +94,7 @@ def run(
             advance(note=f"{name}: validation log loss {values['val_log_loss']:.3f}")
 
         keras.utils.clear_session()  # or the graphs of all trainings would stay in memory
+        devices.prepare()  # quiet again
         trained = training.train(data, split, experiment, report)
         advance(experiment.training.epochs - len(seconds))
         probability = scores(trained.model, data, split.test)
@@ -114,8 +116,8 @@ def scores(model: keras.Model, data: Dataset, part: Part) -> np.ndarray:
 
 
 def interval(estimate: Estimate) -> str:
-    """An estimate with its interval as text: ``0.966 [0.939, 0.989]``."""
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    """An estimate with its interval as text, as reports write it: ``0.966 [0.939, 0.989]``."""
+    return report.said(estimate)
 
 
 def estimate(results: Mapping[Any, Any], name: str) -> Estimate:
