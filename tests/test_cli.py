@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from deepmerge import config
 from deepmerge.cli import commands as cli
-from deepmerge.cli import options
+from deepmerge.cli import options, study
 from deepmerge.errors import InputError
 
 ROOT = Path(__file__).parents[1]
+README = str(ROOT / "README.md")
 HEAVY = ["tensorflow", "keras", "mlflow", "pandas", "matplotlib", "sklearn", "pydantic"]
 
 
@@ -55,8 +56,11 @@ def stages(monkeypatch):
 
         return call
 
-    names = ("main", "train", "evaluate", "gradcam")
-    monkeypatch.setattr(cli, "stages", lambda: SimpleNamespace(**{name: stage(name) for name in names}))
+    names = ("main", "train", "evaluate", "gradcam", "cross_validate", "predict", "write_report")
+    studies = ("measure_leakage", "compare_recipes", "judge_baselines", "measure_selection", "judge_probabilities")
+    for module in (cli, study):
+        replaced = SimpleNamespace(**{name: stage(name) for name in (*names, *studies)})
+        monkeypatch.setattr(module, "stages", lambda replaced=replaced: replaced)
     return calls
 
 
@@ -99,6 +103,15 @@ def test_every_command_explains_itself(words):
     command = next(command for path, command in COMMANDS if path == words)
     assert command.help.split("\n")[0].split(". ")[0][:40] in result.output
     assert all(parameter.help for parameter in command.params if isinstance(parameter, click.Option))
+
+
+@pytest.mark.parametrize("words", [[], ["data"], ["study"]], ids=" ".join)
+def test_a_group_without_a_command_shows_what_there_is(words):
+    done = in_fresh_python(
+        f"import sys; sys.argv = ['deepmerge', *{words}]\nfrom deepmerge.cli import commands as cli\ncli.main()"
+    )
+    assert "Usage:" in done.stdout + done.stderr
+    assert "Error" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", ["main", "train"])
@@ -168,6 +181,70 @@ def test_evaluate_and_gradcam_name_data_set_and_model(run, stages):
 
 
 @pytest.mark.parametrize(
+    ("words", "called"),
+    [
+        (["evaluate", "noisy", "--folds", "5"], ("cross_validate", "noisy", "last", 5, False, None)),
+        (
+            ["evaluate", "noisy", "--folds=3", "--model", "abc", "--pdf", "--out", "a"],
+            ("cross_validate", "noisy", "abc", 3, True, Path("a")),
+        ),
+        (["study", "baselines", "noisy"], ("judge_baselines", "noisy", "last", False, None)),
+        (
+            ["study", "baselines", "noisy", "--model", "abc", "--pdf", "--out", "a"],
+            ("judge_baselines", "noisy", "abc", True, Path("a")),
+        ),
+        (["study", "selection", "noisy"], ("measure_selection", "noisy", "last", 5, False, None)),
+        (
+            ["study", "selection", "noisy", "--model", "folds", "--bins", "3", "--pdf", "--out", "a"],
+            ("measure_selection", "noisy", "folds", 3, True, Path("a")),
+        ),
+        (["study", "probabilities", "noisy"], ("judge_probabilities", "noisy", "last", 5, 30, 0.8, False, None)),
+        (
+            ["study", "probabilities", "noisy", "--members", "2", "--passes", "4", "--purity", "0.6", "--model", "m"],
+            ("judge_probabilities", "noisy", "m", 2, 4, 0.6, False, None),
+        ),
+        (["report", "noisy"], ("write_report", ["noisy"], Path("results/report.html"), None)),
+        (
+            ["report", "pristine,noisy", "mine", "--out", "a.html", "--readme", README],
+            ("write_report", ["pristine", "noisy", "mine"], Path("a.html"), Path(README)),
+        ),
+        (["predict", "x.npy", "--model", "m"], ("predict", Path("x.npy"), "m", Path("scores.parquet"), None)),
+        (
+            ["predict", "x.npy", "--model", "m", "--merger-fraction", "0.1", "--out", "a.csv"],
+            ("predict", Path("x.npy"), "m", Path("a.csv"), 0.1),
+        ),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else "",
+)
+def test_what_is_asked_arrives_at_the_stage(run, stages, words, called):
+    assert run(*words) == (0, [])
+    assert stages == [called]
+
+
+@pytest.mark.parametrize(
+    ("words", "stage", "others"),
+    [
+        (["leakage"], "measure_leakage", [5, None, False, None]),
+        (
+            ["leakage", "--seeds", "2", "--catalogue-arrays", "c", "--pdf", "--out", "a"],
+            "measure_leakage",
+            [2, Path("c"), True, Path("a")],
+        ),
+        (["recipes"], "compare_recipes", [5, 60, 0.5, False, None]),
+        (
+            ["recipes", "--folds", "2", "--published-epochs", "1", "--target", "0.69", "--out", "a"],
+            "compare_recipes",
+            [2, 1, 0.69, False, Path("a")],
+        ),
+    ],
+)
+def test_studies_that_train_take_settings_and_options_of_their_own(run, stages, experiment, words, stage, others):
+    assert run("study", words[0], experiment, "--epochs", "7", *words[1:]) == (0, [])
+    [(name, loaded, *found)] = stages
+    assert (name, loaded.name, loaded.settings()["epochs"], found) == (stage, "mine", 7, others)
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["train", "prestine"], "Error: dataset should be one of: "),
@@ -180,6 +257,17 @@ def test_evaluate_and_gradcam_name_data_set_and_model(run, stages):
         (["train", "EXPERIMENT", "--epochs"], "settings should look like --epochs 3, got '--epochs'"),
         (["train", "EXPERIMENT", "epochs=3"], "unexpected extra argument(s) (epochs=3)"),
         (["evaluate", "pristine", "--modell", "last"], "--modell"),
+        (["evaluate", "pristine", "--folds", "1"], "Invalid value for '--folds'"),
+        (["study", "leakage", "EXPERIMENT", "--seeds", "0"], "Invalid value for '--seeds'"),
+        (["study", "leakage", "EXPERIMENT", "--epoch", "3"], "setting should be one of: architecture,"),
+        (["study", "recipes", "EXPERIMENT", "--published-epochs", "0"], "Invalid value for '--published-epochs'"),
+        (["study", "selection", "pristine", "--bins", "0"], "Invalid value for '--bins'"),
+        (["study", "probabilities", "pristine", "--purity", "1.5"], "Invalid value for '--purity'"),
+        (["study", "baselines", "pristine", "--epochs", "3"], "--epochs"),
+        (["study", "leakages", "pristine"], "No such command 'leakages'"),
+        (["predict", "x.npy", "--model", "m", "--merger-fraction", "few"], "Invalid value for '--merger-fraction'"),
+        (["report", "noisy", "--readme", "gone.md"], "Invalid value for '--readme'"),
+        (["report"], "Missing argument 'datasets'"),
         (["ui", "--port", "abc"], "Invalid value for '--port'"),
         (["trian", "pristine"], "No such command 'trian'"),
         (["data", "check", "EXPERIMENT"], "x.npy, where there is no file; 'deepmerge data simulate' makes"),

@@ -40,6 +40,17 @@ def test_a_record_gives_the_same_experiment_back(write):
     assert config.from_record(experiment.model_dump(mode="json"), "record") == experiment
 
 
+def test_batch_norm_and_hidden_units_are_the_architectures_where_nothing_else_is_said(write):
+    """Also in the record of a training that was made before one could choose."""
+    experiment = config.load(write({"data": DATA, "network": {"architecture": "published"}}), {"hidden": "relu"})
+    assert (experiment.network.batch_norm, experiment.network.hidden) == ("architecture", "relu")
+    record = experiment.model_dump(mode="json")
+    for name in ("batch_norm", "hidden"):
+        del record["network"][name]
+    older = config.from_record(record, "record")
+    assert (older.network.batch_norm, older.network.hidden) == ("architecture", "architecture")
+
+
 def test_flat_names_are_unique_over_the_sections():
     names = [name for section in config.SECTIONS.values() for name in section.model_fields]
     assert len(names) == len(set(names))
@@ -57,6 +68,8 @@ def test_flat_names_are_unique_over_the_sections():
         ({"data": DATA}, {"dropout": "1"}, "'network.dropout' should be less than 1, got '1'"),
         ({"data": DATA}, {"learning_rate": "nan"}, "'training.learning_rate'"),
         ({"data": DATA}, {"learning_rate": "inf"}, "'training.learning_rate'"),
+        ({"data": DATA}, {"batch_norm": "height"}, "should be 'architecture', 'channels' or 'width', got 'height'"),
+        ({"data": DATA}, {"hidden": "tanh"}, "should be 'architecture', 'relu' or 'softmax', got 'tanh'"),
         ({"data": DATA}, {"split": "row"}, "should be 'galaxy' or 'rows', got 'row'"),
         ({"data": DATA}, {"epoch": "3"}, "setting should be one of: architecture, augment"),
         ({"data": DATA}, {"test_fraction": 0.95}, "should be below 1, to leave images for training"),

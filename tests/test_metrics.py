@@ -483,3 +483,16 @@ def test_wrong_input_is_named(change, message):
 def test_wrong_weights_are_named(weights):
     with pytest.raises(InputError, match="weights should be 3 finite numbers"):
         point_metrics([0, 1, 1], [0.1, 0.2, 0.3], weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        (Estimate(0.9664, 0.9391, 0.989), "0.966 [0.939, 0.989]"),
+        (Estimate(-0.0004, -0.01, 0.0), "0.000 [-0.010, 0.000]"),
+        (Estimate(0.5, np.nan, np.nan), "0.500"),
+        (Estimate(np.nan, np.nan, np.nan), "undefined"),
+    ],
+)
+def test_an_estimate_is_said_with_what_is_known_of_its_interval(estimate, text):
+    assert estimate.said() == text

@@ -17,9 +17,16 @@ def images(count=16, shape=(75, 75, 2), seed=0):
     return np.random.default_rng(seed).lognormal(-2, 2, (count, *shape)).astype(np.float32)
 
 
-def built(architecture="default", stretch="asinh", shape=(75, 75, 2)):
+def built(architecture="default", stretch="asinh", shape=(75, 75, 2), **settings):
     pixels = network.measure_pixels(images(shape=shape), stretch)
-    return network.build(shape, config.Network(architecture=architecture, stretch=stretch), pixels)
+    return network.build(shape, config.Network(architecture=architecture, stretch=stretch, **settings), pixels)
+
+
+def norms_and_activations(model):
+    """Numbers that each batch norm works over, and activations of the dense layers."""
+    norms = [layer.gamma.shape[0] for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    dense = [layer.activation.__name__ for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    return norms, dense
 
 
 def test_the_published_network_has_the_published_parameters():
@@ -27,17 +34,32 @@ def test_the_published_network_has_the_published_parameters():
     model = built("published", "raw")
     assert model.count_params() == 174_801
     assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == 174_541
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    assert [norm.gamma.shape[0] for norm in norms] == [75, 37, 18]
-    hidden = [layer.activation.__name__ for layer in model.layers if isinstance(layer, keras.layers.Dense)]
-    assert hidden == ["softmax", "softmax", "sigmoid"]
+    assert norms_and_activations(model) == ([75, 37, 18], ["softmax", "softmax", "sigmoid"])
 
 
 def test_the_default_network_normalises_channels():
     model = built("default", "raw")
     assert model.count_params() == 174_505
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    assert [norm.gamma.shape[0] for norm in norms] == [8, 16, 32]
+    assert norms_and_activations(model) == ([8, 16, 32], ["relu", "relu", "sigmoid"])
+
+
+@pytest.mark.parametrize("architecture", ["default", "published"])
+@pytest.mark.parametrize("batch_norm", ["architecture", "channels", "width"])
+@pytest.mark.parametrize("hidden", ["architecture", "relu", "softmax"])
+def test_batch_norm_and_hidden_units_can_be_chosen_alone(architecture, batch_norm, hidden):
+    """Four numbers for each channel or column of pixels are all that the axis of batch norm adds."""
+    model = built(architecture, "raw", batch_norm=batch_norm, hidden=hidden)
+    published = architecture == "published"
+    wide = published if batch_norm == "architecture" else batch_norm == "width"
+    soft = published if hidden == "architecture" else hidden == "softmax"
+    norms, activations = norms_and_activations(model)
+    assert norms == ([75, 37, 18] if wide else [8, 16, 32])
+    assert activations == [*(["softmax"] * 2 if soft else ["relu"] * 2), "sigmoid"]
+    assert model.count_params() == 174_505 + wide * 4 * (75 + 37 + 18 - 8 - 16 - 32)
+    drops = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    assert len(drops) == 3  # where they stand is the architecture's alone
+    before_flatten = [type(layer).__name__ for layer in model.layers].index("Flatten")
+    assert sum(layer in drops for layer in model.layers[:before_flatten]) == (3 if published else 0)
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 1), (40, 60, 3), (75, 75, 5)])

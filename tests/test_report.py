@@ -14,7 +14,7 @@ from matplotlib.image import imsave
 
 from deepmerge.analysis import report
 from deepmerge.analysis.metrics import Estimate, evaluate
-from deepmerge.analysis.report import Picture, Report, Section, Table, headline, html_page, model_card, said
+from deepmerge.analysis.report import Picture, Report, Section, Table, headline, html_page, model_card
 from deepmerge.errors import InputError
 
 SIMULATED = "Simulated demo data, not Illustris"
@@ -206,10 +206,10 @@ def test_a_table_or_picture_that_cannot_be_shown_is_refused(build):
 
 def test_a_metric_is_written_without_what_is_undefined():
     nan = np.nan
-    assert said(Estimate(0.9664, 0.9391, 0.989)) == "0.966 [0.939, 0.989]"
-    assert said(Estimate(0.5, nan, nan)) == "0.500"
-    assert said(Estimate(nan, nan, nan)) == "undefined"
-    assert said(Estimate(0.0, 0.0, 0.0)) == "0.000 [0.000, 0.000]"
+    assert Estimate(0.9664, 0.9391, 0.989).said() == "0.966 [0.939, 0.989]"
+    assert Estimate(0.5, nan, nan).said() == "0.500"
+    assert Estimate(nan, nan, nan).said() == "undefined"
+    assert Estimate(0.0, 0.0, 0.0).said() == "0.000 [0.000, 0.000]"
 
 
 def sample(mergers=2):
@@ -223,7 +223,7 @@ def test_the_headline_gives_every_metric_of_every_data_set_and_the_published_acc
     table = headline(found)
     rows = {row[0]: row[1:] for row in table.rows}
     for name, words in report.HEADLINE.items():
-        assert rows[words][:2] == [said(found["mine"][name]), said(found["yours"][name])]
+        assert rows[words][:2] == [found["mine"][name].said(), found["yours"][name].said()]
     assert table.header[1:3] == ["mine", "yours"]
     assert table.apart == 2
     assert all("random rows" in name for name in table.header[-2:])

@@ -43,13 +43,18 @@ def network(tmp_path_factory):
 def score(network, tmp_path, monkeypatch):
     """`predict` with that network in place of a run of MLflow."""
     run = SimpleNamespace(info=SimpleNamespace(run_id="a" * 32), data=SimpleNamespace(tags={"data_fingerprint": "f1"}))
+
+    def no_file(run, path):
+        raise InputError(f"run has no {path}")
+
+    monkeypatch.setattr(runs, "read_json", no_file)
     monkeypatch.setattr(runs, "find", lambda model, dataset: run)
     monkeypatch.setattr(runs, "model_file", lambda found: network[1])
 
-    def call(images=IMAGES, out="scores.parquet", model="models:/any@champion"):
+    def call(images=IMAGES, out="scores.parquet", model="models:/any@champion", merger_fraction=None):
         path = tmp_path / "images.npy"
         np.save(path, images)
-        return stages.predict(path, model, tmp_path / out)
+        return stages.predict(path, model, tmp_path / out, merger_fraction)
 
     return call
 
@@ -162,6 +167,88 @@ def test_a_full_disk_is_said_in_one_line(score, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"Cannot write to .*: No space left on device\. Free some space"):
         score()
     assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
+
+
+# At a merger fraction
+
+
+@pytest.fixture
+def calibrated(monkeypatch):
+    """Give the model a calibration of some temperature."""
+
+    def calibrate(temperature):
+        monkeypatch.setattr(
+            runs, "read_json", lambda run, path: {scoring.CALIBRATION: {"temperature": temperature}}[path]
+        )
+
+    return calibrate
+
+
+def read(path):
+    return (pd.read_csv if path.suffix == ".csv" else pd.read_parquet)(path)
+
+
+@pytest.mark.parametrize("out", ["scores.parquet", "scores.csv"])
+@pytest.mark.parametrize("fraction", [0.03, 0.5, 0.9])
+def test_calibrated_probabilities_follow_from_temperature_and_the_rule_of_bayes(
+    score, calibrated, network, tmp_path, monkeypatch, out, fraction
+):
+    """In odds: those of the network to the power of 1 / T, times those of the merger fraction."""
+    monkeypatch.setattr(scoring, "GROUP", 5)
+    calibrated(2.5)
+    images = IMAGES / 4  # that no probability is 0 or 1 in float32
+    images[7, 1, 2, 2] = np.nan
+    results = score(images, out, merger_fraction=fraction)
+    table = read(tmp_path / out)
+    assert list(table) == ["row", "probability", "calibrated"]
+    assert table.index[table["probability"].isna()].tolist() == table.index[table["calibrated"].isna()].tolist() == [7]
+    p = table["probability"].to_numpy()
+    np.testing.assert_allclose(np.delete(p, 7), np.delete(expected(network, images), 7), atol=1e-6)
+    odds = (p / (1 - p)) ** (1 / 2.5) * fraction / (1 - fraction)
+    np.testing.assert_allclose(table["calibrated"], odds / (1 + odds), rtol=1e-6)
+    np.testing.assert_array_equal(np.argsort(table["calibrated"]), np.argsort(p))
+    assert results["mean_probability"] == pytest.approx(np.nanmean(p))  # of the network's own, as without a fraction
+
+
+def test_nothing_changes_at_balance_where_the_network_is_calibrated_already(score, calibrated, tmp_path):
+    calibrated(1.0)
+    score(IMAGES / 4, merger_fraction=0.5)
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    np.testing.assert_allclose(table["calibrated"], table["probability"], rtol=1e-6)
+
+
+def test_csv_and_parquet_hold_the_same_calibrated_numbers_and_parquet_tells_of_them(score, calibrated, tmp_path):
+    calibrated(1.75)
+    for out in ("scores.csv", "scores.parquet"):
+        score(out=out, merger_fraction=0.1)
+    pd.testing.assert_frame_equal(read(tmp_path / "scores.csv"), read(tmp_path / "scores.parquet"))
+    told = parquet.read_schema(tmp_path / "scores.parquet").metadata
+    assert (told[b"merger_fraction"], told[b"temperature"]) == (b"0.1", b"1.75")
+
+
+@pytest.mark.parametrize("out", ["scores.parquet", "scores.csv"])
+@pytest.mark.parametrize("kind", ["no image", "nothing known"])
+def test_calibration_of_nothing_is_nothing(score, calibrated, tmp_path, out, kind):
+    calibrated(1.75)
+    images = IMAGES[:0] if kind == "no image" else np.full_like(IMAGES[:3], np.nan)
+    score(images, out, merger_fraction=0.1)
+    table = read(tmp_path / out)
+    assert list(table) == ["row", "probability", "calibrated"]
+    assert len(table) == len(images)
+    assert table["calibrated"].isna().all()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 18, float("nan")])
+def test_a_merger_fraction_outside_0_and_1_is_refused_before_anything_is_read(tmp_path, fraction):
+    with pytest.raises(InputError, match=r"merger_fraction should lie between 0 and 1, got "):
+        stages.predict(tmp_path / "nowhere.npy", "models:/none@champion", tmp_path / "scores.csv", fraction)
+
+
+def test_a_model_without_calibration_says_how_to_make_one_and_an_older_table_stays(score, tmp_path):
+    (tmp_path / "scores.csv").write_text("older\n")
+    with pytest.raises(InputError, match=r"which has none; make it with 'deepmerge study probabilities .* --model a+'"):
+        score(out="scores.csv", merger_fraction=0.1)
+    assert (tmp_path / "scores.csv").read_text() == "older\n"
 
 
 # With a trained model

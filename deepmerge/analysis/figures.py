@@ -38,6 +38,7 @@ from deepmerge.analysis.canvas import (
     words,
     wrapped,
 )
+from deepmerge.analysis.metrics import Estimate
 
 __all__ = ["RocCurve", "confusion_matrix", "history", "reliability", "roc", "save", "score_histogram"]
 
@@ -55,13 +56,6 @@ def _legend_above(axes: Axes, columns: int, **options: object) -> Legend:
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.1, "borderpad": 0.2}
     spacing = {"columnspacing": 1.2, "handlelength": 1.6, "handletextpad": 0.5}
     return axes.legend(ncols=columns, **{**place, **spacing, **options})
-
-
-def _interval(value: float, low: float, high: float) -> str:
-    """Return "value [low, high]", without what is NaN."""
-    if not np.isfinite(value):
-        return "undefined"
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite([low, high]).all() else f"{value:.3f}"
 
 
 @styled
@@ -193,7 +187,7 @@ def _roc_label(curve: RocCurve) -> str:
     """Return name and AUC of a curve for the legend."""
     if curve.auc is None:
         return curve.label
-    return f"{curve.label}: AUC {_interval(*numbers(f'auc of {curve.label}', curve.auc, 3))}"
+    return f"{curve.label}: AUC {Estimate(*numbers(f'auc of {curve.label}', curve.auc, 3)).said()}"
 
 
 @styled

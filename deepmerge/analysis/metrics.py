@@ -31,6 +31,13 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
+    def said(self) -> str:
+        """Write "0.966 [0.939, 0.989]": without an interval that is NaN, and "undefined" for a value that is."""
+        value, low, high = (f"{round(number, 3) + 0.0:.3f}" for number in self)  # + 0.0: no "-0.000"
+        if np.isnan(self.value):
+            return "undefined"
+        return value if np.isnan([self.low, self.high]).any() else f"{value} [{low}, {high}]"
+
 
 class Band(NamedTuple):
     """An array of values with the ends of their 95 % intervals, all of one shape."""

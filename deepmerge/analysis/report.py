@@ -129,14 +129,6 @@ class Report:
     made_with: str
 
 
-def said(estimate: Estimate) -> str:
-    """Write "0.966 [0.939, 0.989]": without an interval that is NaN, and "undefined" for a value that is."""
-    value, low, high = estimate
-    if not np.isfinite(value):
-        return "undefined"
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite([low, high]).all() else f"{value:.3f}"
-
-
 def headline(datasets: Mapping[str, Mapping[str, Estimate]]) -> Table:
     """Tabulate HEADLINE for the test images of each data set and, set apart, what was published.
 
@@ -156,7 +148,7 @@ def headline(datasets: Mapping[str, Mapping[str, Estimate]]) -> Table:
     rows = [
         [
             words,
-            *(said(measured.get(metric, UNDEFINED)) for measured in datasets.values()),
+            *(measured.get(metric, UNDEFINED).said() for measured in datasets.values()),
             *(PUBLISHED.values() if metric == "accuracy" else unpublished),
         ]
         for metric, words in HEADLINE.items()

@@ -54,14 +54,19 @@ def forest(
 
     references: where each column has a line to compare with (0 for a difference, 0.5 for chance), or None. groups:
     names of the lines' groups for a legend. An undefined estimate leaves its place empty. Raises InputError where a
-    line has not one estimate a column, or a group no colour, and for references that are not one a column.
+    line has not one estimate (and list of single values, if any) a column, or its group no colour, and for references
+    that are not one a column.
     """
-    expect(len(lines) > 0 and len(columns) > 0, "forest plot", "a line and a column at least", (len(lines), len(columns)))
+    sizes = (len(lines), len(columns))
+    expect(min(sizes) > 0, "forest plot", "a line and a column at least", sizes)
     marks = list(references) or [None] * len(columns)
     expect(len(marks) == len(columns), "references", f"none or {len(columns)}, one a column", marks)
+    expect(len(groups) <= len(COLOURS), "groups", f"at most {len(COLOURS)}", len(groups))
     for line in lines:
         expect(len(line.estimates) == len(columns), f"line {line.name}", f"{len(columns)} estimates", line.estimates)
         expect(0 <= line.group < len(COLOURS), f"line {line.name}", f"a group below {len(COLOURS)}", line.group)
+        fits = len(line.faint) in (0, len(columns))
+        expect(fits, f"line {line.name}", f"none or {len(columns)} lists of single values", line.faint)
     names = [wrapped(line.name, LABEL - 0.1, SMALL) for line in lines]
     depths = [max(LINE, LINE * 0.62 * (name.count("\n") + 1)) for name in names]
     places = np.cumsum(depths) - np.array(depths) / 2
@@ -80,8 +85,8 @@ def forest(
                 continue
             axes.plot([low, high], [y, y], color=colour, linewidth=1.4)
             axes.plot(value, y, "o", color=colour, markersize=4.5)
-            axes.text(1.02, y, _written(value, low, high), transform=axes.get_yaxis_transform(), va="center",
-                      fontsize=SMALL - 1.0)  # fmt: skip
+            said = line.estimates[number].said().replace(" [", "\n[").replace("-", "−")
+            axes.text(1.02, y, said, transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL - 1.0)
         axes.set_xlabel(column)
         axes.set_ylim(sum(depths), 0)
         axes.set_yticks(places, names)
@@ -95,8 +100,3 @@ def forest(
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(groups))
     return figure
-
-
-def _written(value: float, low: float, high: float) -> str:
-    text = f"{value:.3f}" if not np.isfinite([low, high]).all() else f"{value:.3f}\n[{low:.3f}, {high:.3f}]"
-    return text.replace("-0.000", "0.000").replace("-", "−")

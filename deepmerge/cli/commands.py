@@ -197,7 +197,8 @@ def report(
     datasets: Annotated[list[str], typer.Argument(help="Data sets, also as one word: pristine,noisy.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("results/report.html"),
     readme: Annotated[
-        Path | None, typer.Option(help="Markdown file whose results, between two markers, are written anew too.")
+        Path | None,
+        typer.Option(help="Markdown file whose results, between two markers, are written anew too.", exists=True),
     ] = None,
 ) -> None:
     """Write one HTML page about the newest model and the newest studies of each data set; a few seconds."""
@@ -230,7 +231,7 @@ def main() -> None:
     from deepmerge.errors import InputError, Refused
 
     # Without arguments there is nothing to be wrong: the parser shows the help.
-    one_line = len(sys.argv) > 1 and sys.argv[1:] != ["data"]
+    one_line = sys.argv[1:] not in ([], ["data"], ["study"])
     try:
         sys.exit(app(standalone_mode=not one_line))
     except InputError as error:

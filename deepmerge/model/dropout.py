@@ -42,13 +42,15 @@ def monte_carlo(
 ) -> np.ndarray:
     """Mean merger probability over `passes` answers with dropout, (n,) (Gal & Ghahramani 2016, arXiv:1506.02142).
 
-    The same seed gives the same numbers. `advance` is called after each pass. Raises ValueError where the network has no dropout.
+    The same seed gives the same numbers. `advance` is called after each pass. Raises ValueError where the network has
+    no dropout.
     """
     noisy = dropping(model, seed)
-    answer = tf.function(lambda batch: noisy(batch, training=False), reduce_retracing=True)
+    batches_of_any_size = tf.TensorSpec((None, *noisy.input_shape[1:]), tf.float32)
+    answer = tf.function(lambda batch: noisy(batch, training=False), input_signature=[batches_of_any_size])
     total = np.zeros(len(part))
     for _ in range(passes):
-        # One batch after another: side by side, as `prediction.predict` has them, they take random numbers in any order.
+        # One batch after another: those of `prediction.predict`, side by side, would draw their numbers in any order.
         batches = prediction.batches(data.images, part.rows, part.transforms)
         total += np.concatenate([answer(batch).numpy()[:, 0] for batch in batches])
         advance(1)

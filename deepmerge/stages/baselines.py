@@ -151,7 +151,7 @@ def _said(table: pd.DataFrame) -> str:
     lines = {line["method"]: line for line in table.to_dict("records")}
     best = max(set(lines) - {NETWORK, WORDS[science.TRIVIAL]}, key=lambda method: lines[method]["test_auc"])
     ours, theirs, change = (
-        trials.interval(trials.estimate(lines[method], name))
+        trials.estimate(lines[method], name).said()
         for method, name in ((NETWORK, "test_auc"), (best, "test_auc"), (best, "change_auc"))
     )
     return f"AUC **{ours}** of the network, {theirs} of the best baseline ({best}), difference {change}."

@@ -71,8 +71,8 @@ def _report(
         **metrics.flat(spread, "folds_mean"),
     }
     runs.describe(
-        f"**AUC {trials.interval(found.metrics['auc'])}**, balanced accuracy "
-        f"{trials.interval(found.metrics['balanced_accuracy'])} over all {results['galaxies']} galaxies, each scored "
+        f"**AUC {found.metrics['auc'].said()}**, balanced accuracy "
+        f"{found.metrics['balanced_accuracy'].said()} over all {results['galaxies']} galaxies, each scored "
         f"by the one of {len(each)} networks that had not seen it. {said or ''}"
     )
     lines = [Line(name, [fold[metric] for metric in SHOWN], 1) for name, fold in each.items()]

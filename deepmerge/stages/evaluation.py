@@ -35,7 +35,7 @@ def evaluate_in_run(judged: Judged, pdf: bool, out: Path | None = None) -> Resul
     found = metrics.evaluate(test["label"].to_numpy(), test["probability"].to_numpy(), test["galaxy_id"].to_numpy())
     measured = metrics.flat(found.metrics, "test")
     runs.log_metrics({**measured, "test_images": len(test), "test_galaxies": test["galaxy_id"].nunique()})
-    auc, accuracy = (f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in (found.metrics[name] for name in HEADLINE))
+    auc, accuracy = (found.metrics[name].said() for name in HEADLINE)
     runs.describe(
         f"**Test AUC {auc}**, balanced accuracy {accuracy}: {len(test)} images, {test['galaxy_id'].nunique()} "
         f"galaxies, 95 % intervals over galaxies. {note(judged.data, judged.split) or ''}"

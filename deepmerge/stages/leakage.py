@@ -174,8 +174,8 @@ def _catalogue_figure(found: pd.DataFrame, results: Results) -> Figure:
 
 
 def _said(results: Results) -> str:
-    excess = {name: trials.interval(trials.estimate(results, f"{name}_excess_balanced_accuracy")) for name in PROTOCOLS}
-    over = trials.interval(trials.estimate(results, "rows_over_galaxy_balanced_accuracy"))
+    excess = {name: trials.estimate(results, f"{name}_excess_balanced_accuracy").said() for name in PROTOCOLS}
+    over = trials.estimate(results, "rows_over_galaxy_balanced_accuracy").said()
     text = (
         f"With random rows, {100 * results['rows_shared_galaxies']:.0f} % of the test images have their galaxy in "
         f"training. They claim a balanced accuracy **{over}** above that of the split by galaxy of the same size, and "
@@ -183,7 +183,7 @@ def _said(results: Results) -> str:
         f"{excess['galaxy']} too much. {results['seeds']} seeds, {results['epochs']} epochs."
     )
     if "forest_rows_auc" in results:
-        rows, galaxy = (trials.interval(trials.estimate(results, f"forest_{name}_auc")) for name in PROTOCOLS)
+        rows, galaxy = (trials.estimate(results, f"forest_{name}_auc").said() for name in PROTOCOLS)
         text += (
             f" A Random Forest on mass, concentration and M20 of {results['catalogue_rows']:,} catalogue rows has an "
             f"AUC of {rows} on random rows and {galaxy} by galaxy (mean and range of repeated splits)."

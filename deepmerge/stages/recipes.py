@@ -156,7 +156,7 @@ def _table(found: Mapping[str, Scored]) -> pd.DataFrame:
 
 def _said(table: pd.DataFrame, folds: int) -> str:
     lines = table.set_index("recipe")
-    auc = {name: trials.interval(trials.estimate(lines.loc[name].to_dict(), "test_auc")) for name in (OWN, PUBLISHED)}
+    auc = {name: trials.estimate(lines.loc[name].to_dict(), "test_auc").said() for name in (OWN, PUBLISHED)}
     return f"AUC over all galaxies, {folds} folds: **{auc[OWN]}** {OWN}, {auc[PUBLISHED]} with the {PUBLISHED}."
 
 

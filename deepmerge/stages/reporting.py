@@ -127,12 +127,12 @@ def write_report(datasets: Sequence[str], out: Path, readme: Path | None) -> Res
             made_with=f"deepmerge report {' '.join(datasets)}",
         )
     )
-    with replacing(out) as aside:
-        aside.write_text(page, encoding="utf-8")
-    if readme is not None:
+    if readme is not None:  # refused, where it has no markers, before anything is written
         text = markdown.replace_between(readme.read_text(encoding="utf-8"), BEGIN, END, _markdown(told))
         with replacing(readme) as aside:
             aside.write_text(text, encoding="utf-8")
+    with replacing(out) as aside:
+        aside.write_text(page, encoding="utf-8")
     for one in told:
         with runs.reopened(one.run), runs.artifact_folder(".") as folder:
             (folder / PAGE).write_text(page, encoding="utf-8")
@@ -223,7 +223,7 @@ def tabulated(frame: pd.DataFrame, caption: str, *, folded: bool = False) -> Tab
 def _cell(line: dict[Any, Any], name: str) -> str:
     value = line[name]
     if f"{name}_low" in line:
-        return report.said(trials.estimate(line, name))
+        return trials.estimate(line, name).said()
     if isinstance(value, float):
         return "undefined" if np.isnan(value) else f"{value:.4g}"
     return str(value)

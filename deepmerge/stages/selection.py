@@ -1,5 +1,6 @@
 """On what kind of galaxy a model works: by stage, mass, morphology and signal-to-noise."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from deepmerge.stages.common import SIMULATED, Results, log_figures, trained_on
 from deepmerge.stages.evaluation import PREDICTIONS
 from deepmerge.tracking import runs
 
+log = logging.getLogger(__name__)
+
 KIND = "selection"
 FOLDS = "folds"  # instead of a model: the newest evaluation of the data set in folds
 # Where a property comes from first: the catalogue, or else the pixels. And what a figure calls it.
@@ -26,6 +29,8 @@ PROPERTIES = {
     "sn_per_pixel": "Signal-to-noise per pixel",
 }
 CACHE = Path("results", "cache")
+# Median signal-to-noise per pixel beyond which the "noise" is faint light; that of the pristine demo images is 2000.
+NOISELESS = 300.0
 
 
 def measure_selection(dataset: str, model: str, bins: int, pdf: bool = False, out: Path | None = None) -> Results:
@@ -89,6 +94,9 @@ def properties(data: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
     if set(PROPERTIES) - {"log_mstar"} - set(given):
         table = shapes(data, rows)
         measured = {name: table[name].to_numpy(float) for name in PROPERTIES if name in table}
+        if not np.nanmedian(measured["sn_per_pixel"]) < NOISELESS:
+            log.info("%s has no noise to speak of: signal-to-noise is left out", data.name)
+            del measured["sn_per_pixel"]
     return {name: {**measured, **given}[name] for name in PROPERTIES if name in measured or name in given}
 
 
@@ -116,10 +124,7 @@ def _flat(stages: pd.DataFrame, views: pd.DataFrame, tests: pd.DataFrame) -> dic
 
 
 def _said(stages: pd.DataFrame, tests: pd.DataFrame) -> str:
-    rates = ", ".join(
-        f"{line['stage']} {line['value']:.3f} [{line['value_low']:.3f}, {line['value_high']:.3f}]"
-        for line in stages.to_dict("records")
-    )
+    rates = ", ".join(f"{line['stage']} {trials.estimate(line, 'value').said()}" for line in stages.to_dict("records"))
     odd = tests[tests["p_holm"] < 0.05]
     depends = ", ".join(f"{line['property']} ({line['class']}s)" for line in odd.to_dict("records")) or "none"
     return f"Predicted merger: {rates}. Scores depend on (Holm-corrected p < 0.05): {depends}."

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from deepmerge import config
-from deepmerge.analysis import report
 from deepmerge.analysis.metrics import Estimate, point_metrics
 from deepmerge.data import dataset as datasets
 from deepmerge.data.batches import gather
@@ -113,11 +112,6 @@ def run(
 def scores(model: keras.Model, data: Dataset, part: Part) -> np.ndarray:
     """Merger probability of the images of a part, (n,)."""
     return prediction.predict(model, data.images, part.rows, part.transforms)
-
-
-def interval(estimate: Estimate) -> str:
-    """An estimate with its interval as text, as reports write it: ``0.966 [0.939, 0.989]``."""
-    return report.said(estimate)
 
 
 def estimate(results: Mapping[Any, Any], name: str) -> Estimate:

@@ -1,0 +1,158 @@
+import re
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deepmerge import config
+from deepmerge.analysis.metrics import Estimate
+from deepmerge.stages import recipes, trials
+from deepmerge.stages.recipes import CHANGES, OWN, PUBLISHED, PUBLISHED_SETTINGS, time_to
+
+# Student's t of 97.5 % by degrees of freedom, as tables print it.
+T = {1: 12.7062, 2: 4.3027, 4: 2.7764, 9: 2.2622}
+SHIPPED = ("pristine", "noisy")
+
+
+# --- numbers and their words -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("freedom", T)
+def test_the_interval_of_a_mean_is_that_of_students_table(freedom):
+    values = np.random.default_rng(freedom).normal(0.9, 0.05, freedom + 1).tolist()
+    half = T[freedom] * statistics.stdev(values) / (freedom + 1) ** 0.5
+    found = trials.mean_with_interval(values)
+    np.testing.assert_allclose(found, [m := statistics.mean(values), m - half, m + half], rtol=1e-4)
+
+
+def test_the_interval_of_a_mean_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    found = [trials.mean_with_interval(rng.normal(0.5, 0.1, 3)) for _ in range(2000)]
+    assert np.mean([one.low <= 0.5 <= one.high for one in found]) == pytest.approx(0.95, abs=0.015)
+
+
+def test_one_training_has_a_mean_and_no_interval():
+    found = trials.mean_with_interval([0.8])
+    assert found.value == 0.8
+    assert np.isnan([found.low, found.high]).all()
+
+
+def test_an_undefined_training_makes_the_mean_undefined():
+    assert np.isnan(trials.mean_with_interval([0.8, np.nan, 0.9])).all()
+
+
+def test_an_estimate_is_read_with_its_ends_and_is_undefined_without_them():
+    results = {"test_auc": 0.9, "test_auc_low": 0.8, "test_auc_high": 1, "test_auc_rank": 3}
+    assert trials.estimate(results, "test_auc") == Estimate(0.9, 0.8, 1.0)
+    np.testing.assert_equal(tuple(trials.estimate({"auc": 0.9}, "auc")), (0.9, np.nan, np.nan))
+    assert np.isnan(trials.estimate(results, "auc")).all()
+
+
+def test_numbers_of_a_table_are_named_after_their_line_and_column():
+    lines = ["as the experiment says", "Random Forest, morphology", "0.5 always", "(a) [µ] <b>"]
+    table = pd.DataFrame({"method": lines, "test_auc": [0.9, 0.8, 0.5, np.nan], "images": [7, 8, 9, 10]})
+    found = trials.named(table, "method")
+    assert found["as_the_experiment_says_test_auc"] == 0.9
+    assert found["Random_Forest_morphology_images"] == 8
+    assert found["0_5_always_test_auc"] == 0.5
+    assert len(found) == table["images"].size * 2
+    assert all(isinstance(value, float) for value in found.values())
+
+
+def test_the_names_are_such_that_mlflow_takes_them_and_no_two_recipes_share_one():
+    table = pd.DataFrame({"recipe": list(CHANGES), "auc": np.arange(len(CHANGES))})
+    found = trials.named(table, "recipe")
+    assert list(found.values()) == table["auc"].tolist()
+    assert all(re.fullmatch(r"[A-Za-z0-9_\-./ ]+", name) for name in found)
+
+
+def test_what_a_study_found_is_logged_and_written_for_programs(tmp_path, monkeypatch):
+    logged = {}
+    monkeypatch.setattr(trials.runs, "log_metrics", lambda metrics: logged.update(metrics))
+    monkeypatch.setattr(trials.runs, "log_json", lambda results, name: logged.update({name: results}))
+    monkeypatch.setattr(trials.runs, "log_table", lambda table, name: logged.update({name: table}))
+    results, table = {"run_id": "a", "folds": 5, "auc": 0.9}, pd.DataFrame({"auc": [0.9, 0.8]})
+    trials.finish(results, {"folds": table}, tmp_path)
+    assert logged.pop("folds.csv") is table
+    assert logged == {"folds": 5, "auc": 0.9, "study.json": results}
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "folds.csv"), table)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folds.csv", "study.json"]
+
+
+# --- recipes -----------------------------------------------------------------------------------------------
+
+
+def by_a_loop(losses, seconds, target):
+    for number, (loss, second) in enumerate(zip(losses, seconds, strict=True), 1):
+        if loss <= target:
+            return number, second
+    return np.nan, np.nan
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_time_to_a_loss_is_that_of_a_loop(seed):
+    rng = np.random.default_rng(seed)
+    losses = rng.uniform(0.3, 0.9, 8).round(1)  # ties with the target among them
+    losses[rng.integers(8)] = np.nan
+    seconds = rng.uniform(1, 2, 8).cumsum()
+    for target in (0.1, 0.5, 0.6, 1.0):
+        np.testing.assert_equal(time_to(losses.tolist(), seconds, target), by_a_loop(losses, seconds, target))
+
+
+def scored(*folds):
+    """A recipe's galaxies, with the epochs and seconds until the target of each fold."""
+    label = np.tile([0, 1], 20)
+    probability = np.clip(0.5 + (label - 0.5) * np.linspace(-0.2, 1, 40), 0, 1)
+    lines = pd.DataFrame({"label": label, "galaxy": np.arange(40), "probability": probability, "row": np.arange(40)})
+    return recipes.Scored(lines, np.array(folds, float), np.array([0.4, 0.6]), np.array([1.0, 3.0]))
+
+
+def test_a_fold_that_never_got_there_took_longer_than_any():
+    never = (np.nan, np.nan)
+    found = {
+        OWN: scored((3, 30), (5, 50), (4, 40)),
+        "most": scored((3, 30), never, (5, 50)),
+        "few": scored(never, (3, 30), never),
+    }
+    table = recipes._table(found).set_index("recipe")
+    assert table["folds_at_target"].tolist() == [3, 2, 1]
+    np.testing.assert_equal(table["epochs_to_target"].tolist(), [4, 5, np.nan])
+    np.testing.assert_equal(table["seconds_to_target"].tolist(), [40, 50, np.nan])
+    assert (table["lowest_val_log_loss"] == 0.5).all()
+    assert (table[["change_auc", "change_auc_low", "change_auc_high"]] == 0).all(axis=None)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(Path(__file__).parents[1])
+        return {name: config.load(name) for name in (*SHIPPED, "published-pristine")}
+
+
+def learned(experiment):
+    """All that a training does, but for its seed and how long."""
+    free = ("epochs", "seed")
+    return {k: v for k, v in {**dict(experiment.network), **dict(experiment.training)}.items() if k not in free}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_published_recipe_is_that_of_its_experiment_file_whatever_is_compared_with_it(shipped, name):
+    other = shipped[name].with_settings({"batch_norm": "channels", "hidden": "relu", "width": 2.0, "l2": 0.1})
+    for experiment in (shipped[name], other):
+        assert learned(experiment.with_settings(PUBLISHED_SETTINGS)) == learned(shipped["published-pristine"])
+    assert CHANGES[PUBLISHED] is PUBLISHED_SETTINGS
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_each_recipe_differs_from_the_experiment_in_what_it_says_and_nothing_else(shipped, name):
+    own = shipped[name].settings()
+    assert next(iter(CHANGES)) == OWN
+    for words, change in CHANGES.items():
+        found = shipped[name].with_settings(change).settings()
+        assert {setting for setting in found if found[setting] != own[setting]} <= set(change)
+        if words not in (OWN, PUBLISHED):
+            [(setting, value)] = change.items()
+            assert found[setting] == value != own[setting], words
+    assert shipped[name].with_settings(CHANGES[OWN]) == shipped[name]
