@@ -202,6 +202,7 @@ def cached(images, rows, folder, fingerprint="abc", filter_index=1, **settings):
     return measure(images, rows, filter_index, workers=1, cache=folder, fingerprint=fingerprint, **settings)
 
 
+@pytest.mark.slow
 def test_lines_come_in_the_order_of_the_rows_and_do_not_depend_on_the_number_of_workers(monkeypatch, capfd):
     monkeypatch.setattr(morphology, "_CHUNK", 2)
     images = np.stack([[np.zeros((48, 48)), disc(x=k, size=48)] for k in range(4)]).astype(np.float32)
