@@ -242,7 +242,7 @@ def test_selection_counts_the_predictions_of_the_folds(desk, selection, folds):
     whole = bins[(bins["property"] == "log_mstar") & (bins["bin"] == "all")].iloc[0]
     mergers = table[table["label"] == 1]
     assert whole["completeness"] == pytest.approx((mergers["probability"] >= 0.5).mean())
-    assert set(bins["property"]) == {"log_mstar", "concentration", "m20", "sn_per_pixel"}
+    assert set(bins["property"]) == {"log_mstar", "concentration", "m20", "log_sn"}
     assert (bins[bins["property"] == "m20"]["bin"] == "not measured").any()  # the catalogue's, not the pixels'
     assert selection.data.tags["judged"] == folds.info.run_id
 

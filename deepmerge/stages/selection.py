@@ -26,7 +26,7 @@ PROPERTIES = {
     "log_mstar": "log M* (solar masses)",
     "concentration": "Concentration C",
     "m20": "M20",
-    "sn_per_pixel": "Signal-to-noise per pixel",
+    "log_sn": "log S/N per pixel",
 }
 CACHE = Path("results", "cache")
 # Median signal-to-noise per pixel beyond which the "noise" is faint light; that of the pristine demo images is 2000.
@@ -93,10 +93,12 @@ def properties(data: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
     measured = {}
     if set(PROPERTIES) - {"log_mstar"} - set(given):
         table = shapes(data, rows)
-        measured = {name: table[name].to_numpy(float) for name in PROPERTIES if name in table}
-        if not np.nanmedian(measured["sn_per_pixel"]) < NOISELESS:
+        measured = {name: table[name].to_numpy(float) for name in ("concentration", "m20")}
+        ratio = table["sn_per_pixel"].to_numpy(float)
+        if np.nanmedian(ratio) < NOISELESS:
+            measured["log_sn"] = np.log10(np.where(ratio > 0, ratio, np.nan))
+        else:
             log.info("%s has no noise to speak of: signal-to-noise is left out", data.name)
-            del measured["sn_per_pixel"]
     return {name: {**measured, **given}[name] for name in PROPERTIES if name in measured or name in given}
 
 
