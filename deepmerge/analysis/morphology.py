@@ -6,11 +6,8 @@ measured is NaN.
 """
 
 import logging
-import multiprocessing
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,9 +17,9 @@ import pandas as pd
 
 from deepmerge.cores import count_cores
 from deepmerge.data.memory_map import forget
-from deepmerge.data.simulate import _start_worker
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
+from deepmerge.pool import mapping
 from deepmerge.progress import Advance
 
 log = logging.getLogger(__name__)
@@ -110,7 +107,7 @@ def measure(
     lines = {} if file is None else _read(file)
     missing = np.setdiff1d(rows, list(lines))
     advance(len(rows) - len(missing))
-    with _mapping(min(workers, -(-len(missing) // _CHUNK))) as mapped:
+    with mapping(min(workers, -(-len(missing) // _CHUNK))) as mapped:
         for start in range(0, len(missing), _BATCH):
             batch = missing[start : start + _BATCH]
             chunks = (images[chunk, filter_index] for chunk in np.split(batch, range(_CHUNK, len(batch), _CHUNK)))
@@ -218,21 +215,6 @@ def _unmeasured(reason: str) -> Line:
 
 def _measure_chunk(images: np.ndarray) -> list[Line]:
     return [measure_image(image) for image in images]
-
-
-@contextmanager
-def _mapping(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Yield a `map` that shares its work among so many processes."""
-    if workers <= 1:
-        yield map
-        return
-    # Fresh processes: forking one in which TensorFlow has started threads can hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    try:
-        yield pool.map
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _file_name(fingerprint: str, filter_index: int) -> str:

@@ -2,20 +2,15 @@
 
 So everyone can run everything without a download. The sidecars say that it is simulated and no Illustris.
 How galaxies move is in mock_galaxy and mock_orbits, how they shine in mock_light and mock_scene, what the
-telescope makes of it in mock_render; here are the sample as a whole, the worker processes and the files.
+telescope makes of it in mock_render; here are the sample as a whole and the files.
 """
 
 import csv
 import json
 import math
-import multiprocessing
-import os
-import signal
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -25,6 +20,7 @@ from deepmerge.cores import count_cores
 from deepmerge.data.mock_render import FILTERS, IMAGE_SIZE, VIEWS, Views, render_views
 from deepmerge.data.mock_scene import Stage, Truth, draw_scene
 from deepmerge.errors import InputError
+from deepmerge.pool import mapping
 from deepmerge.progress import progress_bar
 
 # 2880 images: enough for a network to learn something from noisy images (240 galaxies are not) in minutes.
@@ -166,7 +162,7 @@ def _write_sample(folder: Path, tasks: Sequence[_Task], workers: int) -> None:
     rows = len(tasks) * VIEWS
     labels = np.repeat([task.stage != "non-merger" for task in tasks], VIEWS).astype(np.uint8)
     with ExitStack() as stack:
-        results = stack.enter_context(_running(tasks, workers))
+        results = stack.enter_context(mapping(min(workers, len(tasks))))(_run, tasks)
         advance = stack.enter_context(progress_bar("Simulating galaxies", len(tasks)))
         images = {}
         for variant in VARIANTS:
@@ -211,31 +207,3 @@ def _write_source(path: Path, settings: dict[str, Any]) -> None:
         "settings": settings,
     }
     path.write_text(json.dumps(source, indent=2) + "\n")
-
-
-@contextmanager
-def _running(tasks: Sequence[_Task], workers: int) -> Iterator[Iterator[tuple[Views, Truth]]]:
-    """Yield the results in the order of the tasks while `workers` processes make them."""
-    if workers == 1:
-        yield map(_run, tasks)
-        return
-    # Fresh processes: forking one in which TensorFlow has started threads can hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_start_worker)
-    try:
-        yield pool.map(_run, tasks)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, which then stops the workers; end with the parent, however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
