@@ -365,6 +365,9 @@ def test_results_are_shown_one_a_line_with_their_intervals(capsys):
             "test_auc_low": 0.75,
             "test_auc_high": 0.875001,
             "test_purity": float("nan"),
+            "test_brier": 0.25,
+            "test_brier_low": float("nan"),
+            "test_brier_high": float("nan"),
         }
     )
     assert capsys.readouterr().out == (
@@ -372,6 +375,7 @@ def test_results_are_shown_one_a_line_with_their_intervals(capsys):
         "best_epoch   3\n"
         "test_auc     0.8123  [0.75, 0.875]\n"
         "test_purity  nan\n"
+        "test_brier   0.25\n"
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What commands print."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ def show(results: Mapping[str, Any]) -> None:
     for name in names:
         value = results[name]
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        if f"{name}_low" in results:
+        if math.isfinite(results.get(f"{name}_low", math.nan)):
             text += f"  [{results[f'{name}_low']:.4g}, {results[f'{name}_high']:.4g}]"
         print(f"{name:{width}}  {text}")
 
