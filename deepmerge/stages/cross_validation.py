@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from deepmerge import config
-from deepmerge.analysis import metrics
+from deepmerge.analysis import folds, metrics
 from deepmerge.analysis.study_figures import Line, forest
 from deepmerge.data import protocols, splits
 from deepmerge.data.dataset import Dataset
@@ -24,8 +24,8 @@ SHOWN = {"auc": "AUC", "balanced_accuracy": "Balanced accuracy"}
 def cross_validate(dataset: str, model: str, count: int, pdf: bool = False, out: Path | None = None) -> Results:
     """Train the recipe of a model anew on `count` folds of all galaxies, each of which tests once.
 
-    The predictions of all galaxies by networks that did not train on them are judged together. Each fold's model is
-    a run below the one of the whole.
+    The predictions of all galaxies by networks that did not train on them are judged together, ranks within their
+    folds. Each fold's model is a run below the one of the whole.
     """
     devices.prepare()
     run = runs.find(model, config.name_of(dataset))
@@ -58,7 +58,7 @@ def _report(
     def measured(lines: pd.DataFrame) -> metrics.Evaluation:
         return metrics.evaluate(*(lines[name].to_numpy() for name in ("label", "probability", "galaxy_id")))
 
-    found = measured(table)
+    found = folds.evaluate(*(table[name].to_numpy() for name in ("label", "probability", "galaxy_id", "fold")))
     each = {f"fold {number}": measured(lines).metrics for number, lines in table.groupby("fold")}
     spread = {name: trials.mean_with_interval([fold[name].value for fold in each.values()]) for name in SHOWN}
     results: Results = {

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepmerge import config
+from deepmerge.analysis import folds as judge
 from deepmerge.analysis import metrics
 from deepmerge.analysis.study_figures import Line, forest
 from deepmerge.data import protocols
@@ -105,13 +106,10 @@ def compare_recipes(
 
 def _scored(labels: np.ndarray, galaxies: np.ndarray, folds: list[tuple[Split, trials.Trial]], target: float) -> Scored:
     lines, reached = [], []
-    for split, trial in folds:
+    for number, (split, trial) in enumerate(folds):
         rows = split.test.rows
-        lines.append(
-            pd.DataFrame(
-                {"label": labels[rows], "galaxy": galaxies[rows], "probability": trial.probability, "row": rows}
-            )
-        )
+        known = {"row": rows, "label": labels[rows], "galaxy": galaxies[rows], "fold": number}
+        lines.append(pd.DataFrame({**known, "probability": trial.probability}))
         reached.append(time_to(trial.history["val_log_loss"], trial.seconds, target))
     return Scored(
         pd.concat(lines, ignore_index=True).sort_values("row", ignore_index=True),
@@ -134,8 +132,9 @@ def _table(found: Mapping[str, Scored]) -> pd.DataFrame:
     for name, scored in found.items():
         lines = scored.lines
         labels, galaxies = lines["label"].to_numpy(), lines["galaxy"].to_numpy()
-        measured = metrics.evaluate(labels, lines["probability"].to_numpy(), galaxies).metrics
-        change = metrics.difference(labels, lines["probability"].to_numpy(), own["probability"].to_numpy(), galaxies)
+        probabilities, tested = lines["probability"].to_numpy(), lines["fold"].to_numpy()
+        measured = judge.evaluate(labels, probabilities, galaxies, tested).metrics
+        change = judge.difference(labels, probabilities, own["probability"].to_numpy(), galaxies, tested)
         known = np.isfinite(scored.reached[:, 0])
         # The median over all folds, where one that never got there took longer than any.
         usual = np.median(np.where(np.isnan(scored.reached), np.inf, scored.reached), axis=0)

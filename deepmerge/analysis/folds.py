@@ -1,0 +1,38 @@
+"""Judge the predictions of several networks together, each on the fold of galaxies that it had not seen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from deepmerge.analysis import metrics
+from deepmerge.analysis.metrics import Estimate, Evaluation
+
+RANKING = ("auc", "average_precision", "average_precision_at_balance")
+
+
+def evaluate(labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray, folds: np.ndarray) -> Evaluation:
+    """As `metrics.evaluate`, but what measures a ranking (RANKING and the ROC curve) compares within folds only.
+
+    The networks of two folds may be surer or less sure of everything; an image of one ranked against one of the other
+    says nothing of either (Forman & Scholz 2010, SIGKDD Explor. 12, 49). folds: (n,) which of them tested an image.
+    """
+    found = metrics.evaluate(labels, probabilities, galaxies)
+    ranked = metrics.evaluate(labels, within_folds(probabilities, folds), galaxies)
+    measured = {**found.metrics, **{name: ranked.metrics[name] for name in RANKING}}
+    return replace(found, metrics=measured, true_positive_rate=ranked.true_positive_rate)
+
+
+def difference(
+    labels: np.ndarray, candidate: np.ndarray, reigning: np.ndarray, galaxies: np.ndarray, folds: np.ndarray
+) -> dict[str, Estimate]:
+    """As `metrics.difference`, with rankings as in `evaluate`."""
+    found = metrics.difference(labels, candidate, reigning, galaxies)
+    ranked = metrics.difference(labels, within_folds(candidate, folds), within_folds(reigning, folds), galaxies)
+    return {**found, **{name: ranked[name] for name in RANKING}}
+
+
+def within_folds(probabilities: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """The share of its fold's images that each probability exceeds, half of the ties counted, (n,) in (0, 1)."""
+    grouped = pd.Series(np.asarray(probabilities, float)).groupby(np.asarray(folds))
+    return ((grouped.rank() - 0.5) / grouped.transform("size")).to_numpy()
