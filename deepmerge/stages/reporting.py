@@ -62,6 +62,7 @@ CAPTIONS = {
     ),
     "costs": ("Gain and cost", "Change against the one network, on the same galaxies, and what it takes."),
 }
+JUDGED = {"judged": "judged run", "recipe_of": "recipe of run"}  # tags of a study, and what to call them
 MODEL_FIGURES = ("roc", "reliability", "confusion_matrix", "scores", "history", "gradcam")
 
 
@@ -153,8 +154,15 @@ class _Told:
             )
         self.split = pd.read_csv(runs.read_artifact(self.run, SPLIT_TABLE))
         self.experiment = config.from_record(runs.read_json(self.run, RECORD), RECORD)
-        found = {kind: runs.studies(kind, self.name) for kind in STUDIES}
-        self.studies = {kind: made[0] for kind, made in found.items() if made}
+        self.studies = {}
+        for kind in STUDIES:
+            # Of other data that were once called the same, nothing is told.
+            same = [run for run in runs.studies(kind, self.name) if self._shares_data_with(run)]
+            if same:
+                self.studies[kind] = same[0]
+
+    def _shares_data_with(self, run: runs.Run) -> bool:
+        return bool(run.data.tags["data_fingerprint"] == self.run.data.tags["data_fingerprint"])
 
     @property
     def warnings(self) -> list[str]:
@@ -230,13 +238,16 @@ def _cell(line: dict[Any, Any], name: str) -> str:
 
 
 def _headline(told: "Sequence[_Told]") -> Section:
-    notes = [
+    honest = all(LEAKS not in one.warnings for one in told)
+    said = (
         "Each number is of test images whose galaxies the network has not seen, with its 95 % interval over galaxies."
-    ]
-    return Section("Headline", paragraphs=notes, tables=[report.headline({one.name: one.metrics for one in told})])
+    )
+    table = report.headline({one.name: one.metrics for one in told})
+    return Section("Headline", paragraphs=[said] * honest, tables=[table])
 
 
 def _study_section(study: Study, run: runs.Run, dataset: str) -> Section:
+    judged = {name: run.data.tags[tag] for tag, name in JUDGED.items() if tag in run.data.tags}
     tables = []
     for name, caption in study.tables.items():
         frame = pd.read_csv(runs.read_artifact(run, f"{name}.csv"))
@@ -244,7 +255,7 @@ def _study_section(study: Study, run: runs.Run, dataset: str) -> Section:
     return Section(
         f"{study.title} ({dataset})",
         paragraphs=[_description(run)],
-        facts={"command": study.command.format(dataset), "run": run.info.run_id},
+        facts={"command": study.command.format(dataset), "run": run.info.run_id, **judged},
         tables=tables,
         pictures=_pictures(run, study.figures),
     )
