@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import environment
 from mlflow.tracking import MlflowClient
-from test_promotion import network
+from test_promotion_stage import network
 
 from deepmerge import config
 from deepmerge.model import devices

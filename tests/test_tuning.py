@@ -277,6 +277,26 @@ def test_a_worker_that_was_taken_for_dead_drops_its_result_and_goes_on(study, pa
     assert min(trial.values[0] for trial in opened.trials() if trial.values) >= 0
 
 
+@pytest.mark.parametrize("reports", [True, False])
+def test_a_trial_that_two_workers_got_counts_once_and_the_slower_one_goes_on(study, parent, client, reports):
+    """As on sqlite, which locks no rows: two workers that ask at the same moment can get the same queued trial."""
+    first = []
+
+    def objective(params, report):
+        if not first:
+            first.append(params)
+            study(2)._study.tell(0, 0.25)  # what the other worker found
+            if reports:
+                report(1, 0.0, {})
+            return 7.0
+        return bowl(params)
+
+    opened = study(2)
+    opened.work(objective, parent, Diverged, {})
+    assert opened.table()["state"].tolist() == ["complete", "complete"]
+    assert opened.trials()[0].values == [0.25]
+
+
 @pytest.mark.slow
 def test_a_trial_that_kills_every_worker_is_given_up(study, parent, monkeypatch):
     def poison(params, report):

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -169,7 +169,8 @@ class Study:
                 time.sleep(PAUSE)
 
     def _try_one(self, objective: Objective, parent: str, own_fault: type[Exception], tags: Mapping[str, str]) -> None:
-        numbers = []
+        numbers: list[int] = []
+        began: list[str] = []  # its run
 
         def run(trial: Trial) -> float:
             numbers.append(trial.number)
@@ -180,6 +181,7 @@ class Study:
             params = {name: _suggest(trial, name, allowed) for name, allowed in self.settings.space.items()}
             named = {**tags, "trial": str(trial.number)}
             with runs.child(parent, f"trial-{trial.number}", named, (optuna.TrialPruned, _TakenAway)) as run_id:
+                began.append(run_id)
                 trial.set_user_attr("run_id", run_id)
                 try:
                     value = _finite(objective(params, self._reporter(trial)))
@@ -196,9 +198,20 @@ class Study:
             if isinstance(error, Exception) and numbers and self._was_taken_away(numbers[0]):
                 log.warning("trial %d was taken for dead and given to another worker; its result is dropped", *numbers)
                 return
+            # Nor does sqlite lock the row of a queued trial: two workers that ask at the same moment can both get it.
+            if isinstance(error, ValueError) and numbers and is_finished(self._by_number(numbers[0])):
+                log.warning("trial %d was finished by another worker first; this result is dropped", *numbers)
+                self._abandon_double(numbers[0], began)
+                return
             for number in numbers:
                 self._cut_off(number, ended_by_optuna=True)
             raise
+
+    def _abandon_double(self, number: int, began: Sequence[str]) -> None:
+        """Close our run of a trial that another worker finished, unless the trial goes by this very run."""
+        for run_id in began:
+            if self._by_number(number).user_attrs.get("run_id") != run_id:
+                runs.abandon(run_id, "another worker finished the same trial first")
 
     def _reporter(self, trial: Trial) -> Report:
         def report(step: int, value: float, metrics: Mapping[str, float]) -> None:
