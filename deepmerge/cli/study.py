@@ -27,7 +27,7 @@ def leakage(
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
-    """How much better does the published protocol make a network look than it is? 6 minutes.
+    """How much better does the published protocol make a network look than it is? 7 minutes.
 
     The same recipe is trained after a split of random rows and after a split by galaxy, of equal sizes, and asked
     about its own test images and about galaxies that neither has seen.
@@ -59,7 +59,7 @@ def recipes(
 
 @app.command()
 def baselines(dataset: ModelOf, model: Model = "last", pdf: Pdf = False, out: Out = None) -> None:
-    """Is a network better than Random Forest and logistic regression on measured morphology? 3 minutes.
+    """Is a network better than Random Forest and logistic regression on measured morphology? 6 minutes.
 
     Measures morphology (statmorph) of the training and test images once and keeps it in results/cache.
     """
