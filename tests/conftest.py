@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -62,6 +63,21 @@ def write_sample(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def no_warnings():
+    """Let any warning, matplotlib's among them, fail the test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def texts(figure):
+    """Everything written on a figure, with single spaces."""
+    from matplotlib.text import Text
+
+    return [" ".join(text.get_text().split()) for text in figure.findobj(Text) if text.get_visible()]
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,22 @@
 """The figures that set models side by side say what the numbers say, carry their warning, and survive odd input."""
 
 import sys
-import warnings
 from dataclasses import replace
 from functools import partial
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from conftest import texts
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from deepmerge.analysis import canvas, image_figures
 from deepmerge.analysis import comparison_figures as figures
 from deepmerge.analysis.figures import RocCurve
 from deepmerge.analysis.metrics import Estimate, point_metrics
 from deepmerge.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("no_warnings")
 
 NOTE = "Simulated demo data – not Illustris"
 NAN = float("nan")
@@ -47,18 +48,6 @@ BUILDERS = {
     "cross_matrix": MATRIX,
     "gradcam_comparison": partial(figures.gradcam_comparison, IMAGES, MAPS, CAPTIONS, NAMES),
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-def texts(figure):
-    """Everything written on the figure, with single spaces."""
-    return [" ".join(text.get_text().split()) for text in figure.findobj(Text) if text.get_visible()]
 
 
 def named(figure, label):

@@ -1,17 +1,18 @@
 """The figures say what the numbers say, carry their warning, and survive odd input."""
 
 import sys
-import warnings
 from functools import partial
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from conftest import texts
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from deepmerge.analysis import figures, image_figures
 from deepmerge.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("no_warnings")
 
 NOTE = "Simulated demo data – not Illustris"
 GRID = np.linspace(0, 1, 11)
@@ -42,18 +43,6 @@ BUILDERS = {
         ["confident"] * 3,
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-def texts(figure):
-    """Everything written on the figure, with single spaces."""
-    return [" ".join(text.get_text().split()) for text in figure.findobj(Text) if text.get_visible()]
 
 
 def lines(axes):

@@ -1,16 +1,17 @@
 """The figures of probabilities show the tables they are given, and show no interval that a sample cannot support."""
 
-import warnings
 from functools import partial
 from itertools import combinations
 
 import numpy as np
 import pytest
-from matplotlib.text import Text
+from conftest import texts
 
 from deepmerge.analysis import calibration, metrics, probability_figures
 from deepmerge.analysis.canvas import PAGE
 from deepmerge.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("no_warnings")
 
 NOTE = "Simulated demo data – not Illustris"
 
@@ -52,18 +53,6 @@ BUILDERS = {
         {"temperature": {"prediction": 1}, LONG: {"prediction": 5}},
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-def texts(figure):
-    """Everything written on the figure, with single spaces."""
-    return [" ".join(text.get_text().split()) for text in figure.findobj(Text) if text.get_visible()]
 
 
 @pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)

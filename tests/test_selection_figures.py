@@ -1,6 +1,5 @@
 """The figures show the numbers of their tables and how many galaxies these rest on, and survive odd input."""
 
-import warnings
 from functools import partial
 
 import numpy as np
@@ -11,14 +10,9 @@ from deepmerge.analysis import selection as tables
 from deepmerge.analysis import selection_figures as figures
 from deepmerge.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("no_warnings")
+
 NOTE = "Simulated demo data – not Illustris"
-
-
-@pytest.fixture(autouse=True)
-def _no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 def sample(galaxies=60, views=4, seed=0):

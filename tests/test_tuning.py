@@ -1,7 +1,10 @@
 """Studies, with functions in place of trainings."""
 
+import contextlib
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
 import numpy as np
@@ -277,24 +280,26 @@ def test_a_worker_that_was_taken_for_dead_drops_its_result_and_goes_on(study, pa
     assert min(trial.values[0] for trial in opened.trials() if trial.values) >= 0
 
 
-@pytest.mark.parametrize("reports", [True, False])
-def test_a_trial_that_two_workers_got_counts_once_and_the_slower_one_goes_on(study, parent, client, reports):
-    """As on sqlite, which locks no rows: two workers that ask at the same moment can get the same queued trial."""
-    first = []
+def test_two_workers_that_ask_at_the_same_moment_do_not_get_the_same_queued_trial(study, parent, monkeypatch):
+    """Both are held where Optuna has read that the trial waits and has not yet taken it, if they can get there."""
+    storages = [study(2)._study._storage, study(2)._study._storage]  # each with a connection of its own
+    storages = [getattr(storage, "_backend", storage) for storage in storages]
+    [trial] = study(2)._study.get_trials(states=[TrialState.WAITING])
+    both_have_read = threading.Barrier(2)
+    checked = type(storages[0]).check_trial_is_updatable
 
-    def objective(params, report):
-        if not first:
-            first.append(params)
-            study(2)._study.tell(0, 0.25)  # what the other worker found
-            if reports:
-                report(1, 0.0, {})
-            return 7.0
-        return bowl(params)
+    def slow(storage, trial_id, state):
+        checked(storage, trial_id, state)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both_have_read.wait(timeout=1)
 
-    opened = study(2)
-    opened.work(objective, parent, Diverged, {})
-    assert opened.table()["state"].tolist() == ["complete", "complete"]
-    assert opened.trials()[0].values == [0.25]
+    monkeypatch.setattr(type(storages[0]), "check_trial_is_updatable", slow)
+
+    def take(storage):
+        return storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(take, storages)) == [False, True]
 
 
 @pytest.mark.slow

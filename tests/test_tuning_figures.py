@@ -1,21 +1,22 @@
 """The figures of a search say what its trials say, carry their warning, and survive odd studies."""
 
 import sys
-import warnings
 from dataclasses import replace
 from functools import partial
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from conftest import texts
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from deepmerge.analysis import canvas
 from deepmerge.analysis import tuning_figures as figures
 from deepmerge.analysis.tuning_figures import TrialPoint
 from deepmerge.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("no_warnings")
 
 NOTE = "Simulated demo data – not Illustris"
 NAN, INF = float("nan"), float("inf")
@@ -45,18 +46,6 @@ OF_TRIALS = {
     "slices": partial(figures.slices, log_scaled=("learning_rate",)),
     "curves": figures.curves,
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-def texts(figure):
-    """Everything written on the figure, with single spaces."""
-    return [" ".join(text.get_text().split()) for text in figure.findobj(Text) if text.get_visible()]
 
 
 def within_the_page(figure):

@@ -17,11 +17,11 @@ from scipy.special import expit, logit
 from deepmerge.analysis.metrics import (
     BINS,
     SMALLEST_PROBABILITY,
-    Band,
     _band,
     _checked,
     _resampled_galaxies,
     _Sample,
+    _with_width,
     difference,
     evaluate,
 )
@@ -137,7 +137,7 @@ def reliability(
             return np.stack([summed.sum(axis=1), in_bin[:, 1]], axis=1) / in_bin.sum(axis=1, keepdims=True)
 
     draws = [measured(weights) for weights in _resampled_galaxies(sample, resamples, seed)]
-    value, low, high = _without_empty_intervals(_band(measured(sample.once), draws))
+    value, low, high = _with_width(_band(measured(sample.once), draws))
     others, mergers = sample.totals[:, :, 4 : 4 + BINS].sum(axis=0).astype(int)
     return pd.DataFrame(
         {
@@ -189,7 +189,7 @@ def operating_points(
             return np.stack([_purity(tpr, fpr, pi), tpr], axis=1)
 
     draws = [measured(weights) for weights in _resampled_galaxies(sample, resamples, seed)]
-    value, low, high = _without_empty_intervals(_band(measured(sample.once), draws))
+    value, low, high = _with_width(_band(measured(sample.once), draws))
     columns = {"threshold": cuts}
     for row, name in enumerate(("purity", "completeness")):
         columns |= {name: value[row], f"{name}_low": low[row], f"{name}_high": high[row]}
@@ -268,12 +268,6 @@ def gains(
 
 def _purity(tpr: np.ndarray, fpr: np.ndarray, fraction: float) -> np.ndarray:
     return fraction * tpr / (fraction * tpr + (1 - fraction) * fpr)
-
-
-def _without_empty_intervals(band: Band) -> Band:
-    """NaN for the ends of intervals without width, which say nothing of what the sample happens not to hold."""
-    width = np.where(band.low == band.high, np.nan, 1.0)
-    return Band(band.value, band.low * width, band.high * width)
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:

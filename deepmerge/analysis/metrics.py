@@ -344,6 +344,15 @@ def _band(point: np.ndarray, draws: Sequence[np.ndarray]) -> Band:
     return Band(point[0], *_interval(np.concatenate([point[:0], *draws])))
 
 
+def _with_width(band: Band, known: np.ndarray | bool = True) -> Band:
+    """The band without the ends of intervals that are not known or have no width.
+
+    Where nothing went wrong in the sample, no resample says how seldom something does.
+    """
+    empty = ~(known & (band.high > band.low))
+    return Band(band.value, np.where(empty, np.nan, band.low), np.where(empty, np.nan, band.high))
+
+
 def _interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Percentiles over the draws (B, …) in which a number is defined; NaN where there are none."""
     undefined = np.isnan(draws).all(axis=0)

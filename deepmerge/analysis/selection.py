@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from deepmerge.analysis.metrics import Band, _band, _checked, _resampled_galaxies, _Sample
+from deepmerge.analysis.metrics import _band, _checked, _resampled_galaxies, _Sample, _with_width
 from deepmerge.data.dataset import STAGES
 from deepmerge.errors import InputError
 
@@ -271,12 +271,6 @@ def _by_group(
     }
     rates = {f"{name}{end}": band[i] for i, name in enumerate(RATES) for end, band in zip(_ENDS, bands, strict=True)}
     return pd.DataFrame(table | rates)
-
-
-def _with_width(band: Band, known: np.ndarray) -> Band:
-    """The band without the ends of intervals that are not known or have no width."""
-    empty = ~(known & (band.high > band.low))
-    return Band(band.value, np.where(empty, np.nan, band.low), np.where(empty, np.nan, band.high))
 
 
 def _property(what: str, values: np.ndarray, count: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 import pandas as pd
+import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
@@ -169,8 +170,7 @@ class Study:
                 time.sleep(PAUSE)
 
     def _try_one(self, objective: Objective, parent: str, own_fault: type[Exception], tags: Mapping[str, str]) -> None:
-        numbers: list[int] = []
-        began: list[str] = []  # its run
+        numbers = []
 
         def run(trial: Trial) -> float:
             numbers.append(trial.number)
@@ -181,7 +181,6 @@ class Study:
             params = {name: _suggest(trial, name, allowed) for name, allowed in self.settings.space.items()}
             named = {**tags, "trial": str(trial.number)}
             with runs.child(parent, f"trial-{trial.number}", named, (optuna.TrialPruned, _TakenAway)) as run_id:
-                began.append(run_id)
                 trial.set_user_attr("run_id", run_id)
                 try:
                     value = _finite(objective(params, self._reporter(trial)))
@@ -198,20 +197,9 @@ class Study:
             if isinstance(error, Exception) and numbers and self._was_taken_away(numbers[0]):
                 log.warning("trial %d was taken for dead and given to another worker; its result is dropped", *numbers)
                 return
-            # Nor does sqlite lock the row of a queued trial: two workers that ask at the same moment can both get it.
-            if isinstance(error, ValueError) and numbers and is_finished(self._by_number(numbers[0])):
-                log.warning("trial %d was finished by another worker first; this result is dropped", *numbers)
-                self._abandon_double(numbers[0], began)
-                return
             for number in numbers:
                 self._cut_off(number, ended_by_optuna=True)
             raise
-
-    def _abandon_double(self, number: int, began: Sequence[str]) -> None:
-        """Close our run of a trial that another worker finished, unless the trial goes by this very run."""
-        for run_id in began:
-            if self._by_number(number).user_attrs.get("run_id") != run_id:
-                runs.abandon(run_id, "another worker finished the same trial first")
 
     def _reporter(self, trial: Trial) -> Report:
         def report(step: int, value: float, metrics: Mapping[str, float]) -> None:
@@ -384,7 +372,10 @@ def _storage(url: str, on_stale: Callable[[optuna.Study, FrozenTrial], None]) ->
     for attempt in range(OPENINGS):
         try:
             with _stable_for_us():
-                return RDBStorage(url, waiting, **beats, heartbeat_stale_trial_callback=on_stale)
+                storage = RDBStorage(url, waiting, **beats, heartbeat_stale_trial_callback=on_stale)
+            if url.startswith("sqlite"):
+                _lock_before_reading(storage)
+            return storage
         except ImportError:
             raise InputError(
                 f"storage should be a database whose driver is installed, got {hidden(url)}; for PostgreSQL: "
@@ -405,6 +396,25 @@ def hidden(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     login, at, place = rest.rpartition("@")
     return f"{scheme}{separator}{login.partition(':')[0]}{at}{place}"
+
+
+def _lock_before_reading(storage: RDBStorage) -> None:
+    """Let each transaction lock an sqlite database before it reads.
+
+    Optuna reads that a queued trial waits and then takes it, and asks for a lock on its row, which sqlite has not: two
+    workers that ask at the same moment could both get the trial. How, says SQLAlchemy's page on its sqlite dialect
+    ("Serializable isolation"): the driver, which would begin its transactions at the first change, is kept from it.
+    """
+
+    @sqlalchemy.event.listens_for(storage.engine, "connect")
+    def leave_transactions_to_us(connection: Any, record: object) -> None:
+        connection.isolation_level = None
+
+    @sqlalchemy.event.listens_for(storage.engine, "begin")
+    def begin(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    storage.engine.dispose()  # connections from before do not know of it
 
 
 @contextmanager
