@@ -8,7 +8,8 @@ import numpy as np
 import sklearn.metrics as sk
 
 from deepmerge import config
-from deepmerge.model.network import CONVOLUTIONS, DENSE_UNITS, PixelStatistics
+from deepmerge.model.network import CONVOLUTIONS, DENSE_UNITS
+from deepmerge.model.stretch import PixelStatistics
 
 try:
     import torch

@@ -16,7 +16,7 @@ from deepmerge.data import dataset as datasets
 from deepmerge.data.batches import TrainingBatches, gather
 from deepmerge.data.image_file import open_images
 from deepmerge.data.splits import Part
-from deepmerge.model import devices, network, prediction
+from deepmerge.model import devices, network, prediction, stretch
 from deepmerge.model.fast_layers import faster
 from deepmerge.model.learner import Learner
 
@@ -34,7 +34,7 @@ class Sample:
         self.stored, self.labels = data.images, data.labels
         self.images = gather(data.images, self.rows)
         self.classes = data.labels[self.rows].astype(np.float32)[:, np.newaxis]
-        self.pixels = network.measure_pixels(self.images[:512], "asinh")
+        self.pixels = stretch.measure(self.images[:512], "asinh")
 
     def network(self, architecture: str, for_training: bool = False) -> keras.Model:
         """The project's network."""

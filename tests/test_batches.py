@@ -99,3 +99,14 @@ def test_weights_make_both_classes_weigh_the_same(images):
 def test_a_single_class_cannot_be_trained_on(images):
     with pytest.raises(InputError, match="both classes"):
         batches(images, labels=np.ones(40, np.uint8))
+
+
+@pytest.mark.parametrize(("balance", "fraction"), [("sampling", 0.5), ("weights", 0.5), ("none", 0.25)])
+def test_the_merger_fraction_is_the_prior_of_what_a_network_sees(images, balance, fraction):
+    """As weighed in the loss: what its log loss is least at where the images say nothing."""
+    made = batches(images, balance=balance)
+    labels, weights = (
+        np.concatenate(found)
+        for found in list(zip(*(made.epoch(0).batch(i) for i in range(len(made))), strict=True))[1:]
+    )
+    assert made.merger_fraction == fraction == pytest.approx(np.average(labels, weights=weights))

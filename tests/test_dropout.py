@@ -7,7 +7,7 @@ import pytest
 
 from deepmerge import config
 from deepmerge.data.splits import Part
-from deepmerge.model import dropout, network, prediction
+from deepmerge.model import dropout, network, prediction, stretch
 
 COUNT = 7
 IMAGES = np.random.default_rng(0).lognormal(-2, 2, (COUNT, 2, 32, 32)).astype(np.float32)
@@ -17,7 +17,7 @@ LAST = np.moveaxis(IMAGES, 1, -1)
 def built(rate=0.5, architecture="default"):
     """A network of the project, its batch norm with other statistics than those of a batch."""
     keras.utils.set_random_seed(0)
-    pixels = network.measure_pixels(LAST, "asinh")
+    pixels = stretch.measure(LAST, "asinh")
     model = network.build((32, 32, 2), config.Network(architecture=architecture, dropout=rate), pixels)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

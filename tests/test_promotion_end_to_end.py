@@ -108,7 +108,7 @@ def candidates(store, memory, write_sample, monkeypatch):
         for skill in SKILLS:
             with training_run(config.load(found["file"], {"test_fraction": 0.6})) as (data, split):
                 pixels = np.moveaxis(np.asarray(data.images[split.train.rows[:2]], np.float32), 1, -1)
-                runs.log_model(network(skill), pixels, np.asarray(network(skill)(pixels)))
+                runs.log_model(network(skill), pixels, np.asarray(network(skill)(pixels)), {})
                 found[skill] = runs.active_id()
     empty_registry()
     yield memory[store]

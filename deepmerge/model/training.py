@@ -12,7 +12,7 @@ from deepmerge import config
 from deepmerge.data.batches import Epoch, TrainingBatches, class_weights, gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
-from deepmerge.model import devices, network, prediction
+from deepmerge.model import devices, network, prediction, stretch
 from deepmerge.model.learner import Learner
 
 # 512 images of the release: enough that the median pixel is known to a fraction of a per cent, at any sample size.
@@ -28,11 +28,15 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network, its history (a list of values for each name, one an epoch) and its best epoch, from 1."""
+    """A trained network, its history (a list of values for each name, one an epoch) and its best epoch, from 1.
+
+    merger_fraction: the prior at which its probabilities are meant, 0.5 unless the classes were not balanced.
+    """
 
     model: keras.Model
     history: dict[str, list[float]]
     best_epoch: int
+    merger_fraction: float
 
 
 EpochReport = Callable[[int, dict[str, float]], None]
@@ -87,7 +91,7 @@ def train(
             break
     trained = network.build(shape, settings.network, pixels)
     trained.set_weights(best_weights)
-    return Trained(trained, history, best_epoch)
+    return Trained(trained, history, best_epoch, batches.merger_fraction)
 
 
 def _epoch(learner: Learner, epoch: Epoch, dataset: Dataset, split: Split) -> dict[str, float]:
@@ -125,12 +129,15 @@ def _require_finite(values: dict[str, float], epoch: int, training: config.Train
             )
 
 
-def _pixel_statistics(dataset: Dataset, split: Split, settings: config.Experiment) -> network.PixelStatistics:
+def _pixel_statistics(dataset: Dataset, split: Split, settings: config.Experiment) -> stretch.PixelStatistics:
     rows = split.train.rows
     most = max(16, STATISTICS_VALUES // dataset.images[0].size)
     if len(rows) > most:
         rows = np.random.default_rng(settings.split.split_seed).choice(rows, most, replace=False)
-    return network.measure_pixels(gather(dataset.images, rows), settings.network.stretch)
+    images, kind = gather(dataset.images, rows), settings.network.stretch
+    found = stretch.measure(images, kind)
+    stretch.require_standardised(images, kind, found)
+    return found
 
 
 def _learning_rate(training: config.Training, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:

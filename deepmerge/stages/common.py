@@ -24,6 +24,7 @@ from deepmerge.tracking import runs
 
 RECORD = "experiment.json"
 SPLIT_TABLE = "split.csv"
+MERGER_FRACTION = "trained_at_merger_fraction"  # what a model tells of itself: the prior of its probabilities
 SIMULATED = "Simulated demo data, not Illustris"
 # With dense layers behind a flattening, the mean gradient that Grad-CAM weighs features by says little: on the noisy
 # demo sample its maps of 72 of 74 recognised mergers are zero; 54 % of HiRes-CAM's peak on the merger's features.
@@ -74,6 +75,20 @@ def trained_on(run: runs.Run) -> tuple[config.Experiment, Dataset]:
 def load(run: runs.Run, data: Dataset, split: Split) -> Judged:
     """Load the model of a run whose data and split are at hand."""
     return Judged(run, data, split, prediction.load(runs.model_file(run)))
+
+
+def prior(run: runs.Run) -> float:
+    """The share of mergers at which the probabilities of the run's model are meant; trained at balance, 0.5.
+
+    Raises InputError for a model that does not tell.
+    """
+    try:
+        return float(runs.model_told(run)[MERGER_FRACTION])
+    except KeyError:
+        raise InputError(
+            f"the model of run {run.info.run_id} should tell the merger fraction that it was trained at, but does not, "
+            "as it is of an older version of deepmerge; train it anew"
+        ) from None
 
 
 def note(data: Dataset, split: Split) -> str | None:

@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 
 from deepmerge import config
 from deepmerge.analysis import calibration, probability_figures
+from deepmerge.analysis.calibration import BALANCE
 from deepmerge.analysis.metrics import Estimate
 from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
 from deepmerge.model import dropout
 from deepmerge.progress import progress_bar
 from deepmerge.stages import trials
-from deepmerge.stages.common import Judged, Results, log_figures, note, reload, trained_on
+from deepmerge.stages.common import Judged, Results, log_figures, note, prior, reload, trained_on
 from deepmerge.stages.scoring import CALIBRATION
 from deepmerge.tracking import runs
 
@@ -33,7 +34,7 @@ RELIABLE = "calibration_error_at_balance"
 
 
 class Methods(NamedTuple):
-    """Test probabilities by method, and what each cost in units of one network: training and prediction."""
+    """Test probabilities by method, at balance, and what each cost in units of one network: training and prediction."""
 
     scores: dict[str, np.ndarray]
     costs: dict[str, dict[str, float]]
@@ -56,8 +57,9 @@ def judge_probabilities(
     """
     judged = reload(dataset, model)
     experiment, _ = trained_on(judged.run)
-    validation = _Scored.of(judged, judged.split.validation)
-    test = _Scored.of(judged, judged.split.test)
+    trained_at = prior(judged.run)
+    validation = _Scored.of(judged, judged.split.validation, trained_at)
+    test = _Scored.of(judged, judged.split.test, trained_at)
     fitted = {
         "temperature": calibration.fit_temperature(validation.labels, validation.scores),
         "validation_galaxies": len(np.unique(validation.galaxies)),
@@ -65,7 +67,7 @@ def judge_probabilities(
     isotonic = calibration.fit_isotonic(validation.labels, validation.scores)
     said = note(judged.data, judged.split)
     with trials.study_run(KIND, experiment, judged.data, judged=judged.run.info.run_id) as study:
-        methods = _methods(study, judged, experiment, members, passes)
+        methods = _methods(study, judged, experiment, members, passes, trained_at)
         methods.scores.update(
             {
                 TEMPERATURE: calibration.tempered(test.scores, fitted["temperature"]),
@@ -98,24 +100,27 @@ def judge_probabilities(
         table = pd.concat([t.assign(mergers=name) for name, t in points.items()], ignore_index=True)
         trials.finish(results, {"gains": gains, "operating_points": table}, out)
     with runs.reopened(judged.run):
-        runs.log_json({"trained_at": HALF, **fitted, "study": study}, CALIBRATION)
+        runs.log_json({**fitted, "study": study}, CALIBRATION)
     return results
 
 
 class _Scored(NamedTuple):
-    """Images of one part: labels, galaxies and the model's probabilities, (n,) each."""
+    """Images of one part: labels, galaxies and the model's probabilities at balance, (n,) each."""
 
     labels: np.ndarray
     galaxies: np.ndarray
     scores: np.ndarray
 
     @classmethod
-    def of(cls, judged: Judged, part: Part) -> "_Scored":
+    def of(cls, judged: Judged, part: Part, trained_at: float) -> "_Scored":
         data = judged.data
-        return cls(data.labels[part.rows], data.galaxies[part.rows], trials.scores(judged.model, data, part))
+        scores = calibration.at_prior(trials.scores(judged.model, data, part), BALANCE, trained_at)
+        return cls(data.labels[part.rows], data.galaxies[part.rows], scores)
 
 
-def _methods(study: str, judged: Judged, experiment: config.Experiment, members: int, passes: int) -> Methods:
+def _methods(
+    study: str, judged: Judged, experiment: config.Experiment, members: int, passes: int, trained_at: float
+) -> Methods:
     """Dropout and ensemble on the test images; a network without dropout has no such method."""
     part = judged.split.test
     began = time.perf_counter()
@@ -140,7 +145,7 @@ def _methods(study: str, judged: Judged, experiment: config.Experiment, members:
         if members > 1:
             found[ENSEMBLE] = np.mean(scores, axis=0)
             costs[ENSEMBLE] = {"training": float(members), "prediction": float(members)}
-    return Methods(found, costs)
+    return Methods({name: calibration.at_prior(p, BALANCE, trained_at) for name, p in found.items()}, costs)
 
 
 def _operating_points(
@@ -170,7 +175,7 @@ def _calibration_figure(
     scores = {calibration.REFERENCE: test.scores, **others}
     errors = gains[gains["metric"] == RELIABLE].set_index("method")
     return probability_figures.calibration(
-        {name: calibration.reliability(test.labels, found, test.galaxies, HALF) for name, found in scores.items()},
+        {name: calibration.reliability(test.labels, found, test.galaxies, BALANCE) for name, found in scores.items()},
         {name: Estimate(*errors.loc[name, ["value", "low", "high"]]) for name in scores},
         note=said,
     )

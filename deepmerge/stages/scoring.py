@@ -11,14 +11,14 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from deepmerge.analysis.calibration import at_prior, tempered
+from deepmerge.analysis.calibration import BALANCE, at_prior, tempered
 from deepmerge.data.archive import explained_disk_errors
 from deepmerge.data.image_file import open_images
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
 from deepmerge.model import devices, prediction
 from deepmerge.progress import progress_bar
-from deepmerge.stages.common import Results
+from deepmerge.stages.common import Results, prior
 from deepmerge.tracking import runs
 
 log = logging.getLogger(__name__)
@@ -35,11 +35,11 @@ def predict(images: Path, model: str, out: Path, merger_fraction: float | None =
     """Write the merger probability of every image in an npy or FITS file (N, F, H, W) to `out`, a Parquet or CSV file.
 
     Columns `row` (from 0) and `probability`, undefined where an image has NaN or infinite pixels; and, where the
-    `merger_fraction` among such galaxies is given, `calibrated`: the probability at that fraction, by the temperature
-    that `study probabilities` found for the model and Bayes' rule. A Parquet file tells of the model in its metadata:
-    `model` as given, `run_id`, and `data_fingerprint` of the training data. `model` is what `runs.find` takes, without
-    'last'. Raises InputError for other files, images of another shape than the model's and a place that cannot be
-    written to; then an older `out` stays as it was.
+    `merger_fraction` among such galaxies is given, `calibrated`: the probability at that fraction, by Bayes' rule from
+    the one that the model was trained at and the temperature that `study probabilities` found for it. A Parquet file
+    tells of the model in its metadata: `model` as given, `run_id`, and `data_fingerprint` of the training data. `model`
+    is what `runs.find` takes, without 'last'. Raises InputError for other files, images of another shape than the
+    model's and a place that cannot be written to; then an older `out` stays as it was.
     """
     _check_out(out)
     if merger_fraction is not None and not 0 < merger_fraction < 1:
@@ -59,9 +59,12 @@ def predict(images: Path, model: str, out: Path, merger_fraction: float | None =
         told["data_fingerprint"] = run.data.tags.get("data_fingerprint", "unknown")
         calibrated = None
         if merger_fraction is not None:
-            temperature = _temperature(run)
+            temperature, trained_at = _temperature(run), prior(run)
             told |= {"merger_fraction": str(merger_fraction), "temperature": str(temperature)}
-            calibrated = partial(_calibrated, temperature=temperature, merger_fraction=merger_fraction)
+            told |= {"trained_at": str(trained_at)}
+            calibrated = partial(
+                _calibrated, trained_at=trained_at, temperature=temperature, merger_fraction=merger_fraction
+            )
         scores = prediction.predict_pieces(network, file.pieces(prediction.batch_size(file.shape)))
         counted = _Summary()
         with (
@@ -92,10 +95,11 @@ def _temperature(run: runs.Run) -> float:
         ) from None
 
 
-def _calibrated(scores: np.ndarray, temperature: float, merger_fraction: float) -> np.ndarray:
+def _calibrated(scores: np.ndarray, trained_at: float, temperature: float, merger_fraction: float) -> np.ndarray:
     found = np.full(len(scores), np.nan)
     known = ~np.isnan(scores)
-    found[known] = at_prior(tempered(scores[known], temperature), merger_fraction)
+    at_balance = tempered(at_prior(scores[known], BALANCE, trained_at), temperature)
+    found[known] = at_prior(at_balance, merger_fraction)
     return found
 
 

@@ -18,7 +18,17 @@ from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.model import devices, training
 from deepmerge.progress import progress_bar
-from deepmerge.stages.common import LEAKS, RECORD, SPLIT_TABLE, Results, log_figures, note, write_json, write_table
+from deepmerge.stages.common import (
+    LEAKS,
+    MERGER_FRACTION,
+    RECORD,
+    SPLIT_TABLE,
+    Results,
+    log_figures,
+    note,
+    write_json,
+    write_table,
+)
 from deepmerge.tracking import runs
 
 log = logging.getLogger(__name__)
@@ -96,7 +106,7 @@ def train_in_run(
         if name.startswith("val_")
     }
     example = gather(data.images, split.train.rows[:2])
-    runs.log_model(trained.model, example, np.asarray(trained.model(example, training=False)))
+    runs.log_model(trained.model, example, np.asarray(trained.model(example, training=False)), told_of(trained))
     runs.log_metrics({"best_epoch": trained.best_epoch, **best})
     runs.log_json(trained.history, "history.json")
     drawn = {
@@ -124,6 +134,11 @@ def _examples(data: Dataset, split: Split) -> Figure:
         groups=first["stage"].tolist(),
         note=note(data, split),
     )
+
+
+def told_of(trained: training.Trained) -> dict[str, float]:
+    """What a model has to tell of itself wherever it goes."""
+    return {MERGER_FRACTION: trained.merger_fraction}
 
 
 def epoch_metrics(values: Mapping[str, float]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from deepmerge.data.splits import Part, Split
 from deepmerge.model import devices, prediction, training
 from deepmerge.progress import Advance
 from deepmerge.stages.common import RECORD, SPLIT_TABLE, Results, write_json, write_table
-from deepmerge.stages.training import described, epoch_metrics
+from deepmerge.stages.training import described, epoch_metrics, told_of
 from deepmerge.tracking import runs
 
 RESULT = "study.json"  # what a report reads of a study
@@ -105,7 +105,8 @@ def run(
             example = gather(data.images, split.train.rows[:2])
             runs.log_json(experiment.model_dump(mode="json"), RECORD)
             runs.log_table(split.table(), SPLIT_TABLE)
-            runs.log_model(trained.model, example, np.asarray(trained.model(example, training=False)), trained=FOLD)
+            answer = np.asarray(trained.model(example, training=False))
+            runs.log_model(trained.model, example, answer, told_of(trained), trained=FOLD)
     return Trial(run_id, trained.model, trained.history, trained.best_epoch, np.array(seconds), probability)
 
 

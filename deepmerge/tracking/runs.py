@@ -27,7 +27,7 @@ from mlflow.data.dataset_source_registry import get_dataset_source_from_json
 from mlflow.data.numpy_dataset import NumpyDataset
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
+from mlflow.models import Model, infer_signature
 from mlflow.tracking import MlflowClient
 
 from deepmerge.errors import InputError
@@ -259,8 +259,10 @@ def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
     mlflow.log_metrics(defined, step=step, model_id=_model_id(mlflow.get_run(active_id())) if step is None else None)
 
 
-def log_model(model: Any, example: np.ndarray, predictions: np.ndarray, trained: str = "yes") -> None:
-    """Save a Keras model with signature and example, and mark the run as trained.
+def log_model(
+    model: Any, example: np.ndarray, predictions: np.ndarray, told: Mapping[str, Any], trained: str = "yes"
+) -> None:
+    """Save a Keras model with signature, example and what `told` says of it, and mark the run as trained.
 
     Another mark than yes keeps the run from being the newest model of its data set.
     """
@@ -270,8 +272,14 @@ def log_model(model: Any, example: np.ndarray, predictions: np.ndarray, trained:
         signature=infer_signature(example, predictions),
         input_example=example,
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in SERVING_PACKAGES],
+        metadata=dict(told),
     )
     mlflow.set_tag(TRAINED, trained)
+
+
+def model_told(run: Run) -> dict[str, Any]:
+    """What `log_model` was told of the run's model. Raises InputError when the run has none."""
+    return dict(Model.load(model_file(run).parents[1]).metadata or {})
 
 
 def model_file(run: Run) -> Path:

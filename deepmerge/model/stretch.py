@@ -1,0 +1,141 @@
+"""The stretch: raw pixels of any units -> numbers of mean 0 and variance 1, by constants of the training images.
+
+All constants are measured in units of the images themselves, so the same galaxies in other units give the same
+network. `stretch` is the formula in numpy; `layers` is the same in built-in Keras layers, which travel with the model.
+"""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from deepmerge.errors import InputError
+
+NOISE_SOFTENING = 5.0  # measured on the noisy demo sample, see README
+LOG_FLOOR = 0.1  # softenings; fainter pixels look alike to the log: half the noise, a tenth of pristine outskirts
+LARGEST = 1e18  # softenings; the square of more is infinite in float32
+# Spread over mean of the stretched pixels below which a float32, of seven digits, has too few steps to tell them apart.
+LEAST_SPREAD = 1e-5
+# Standard deviation of pixels that a network can take as they are: batch norm adds 1e-3 to the variance of what comes
+# out of a convolution, which below takes the place of the signal; far above, the first steps of training do.
+RAW_SPREAD = (0.03, 1e3)
+TOLERANCE = 0.01  # of the variance behind the layers; rounding in float32 changes it by less than 1e-4
+
+
+@dataclass(frozen=True)
+class PixelStatistics:
+    """Constants of the stretch, each (F,), measured on training images only.
+
+    softening: the brightness, in units of the images, below which asinh is linear; mean, variance: of the stretched
+    pixels.
+    """
+
+    softening: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+    @property
+    def unit(self) -> np.ndarray:
+        """A power of two near each softening, (F,): dividing by it rounds nothing, and makes the pixels of order 1."""
+        return np.exp2(np.floor(np.log2(self.softening)))
+
+
+def stretch(pixels: np.ndarray, kind: str, softening: np.ndarray) -> np.ndarray:
+    """Stretch pixels (…, F), by a `kind` of `config.Network.stretch` and the softening (F,) of each filter."""
+    if kind == "asinh":
+        return np.arcsinh(pixels / softening)
+    if kind == "log":
+        return np.log10(np.maximum(pixels / softening, LOG_FLOOR))
+    return pixels
+
+
+def measure(images: np.ndarray, kind: str) -> PixelStatistics:
+    """Measure the constants of the stretch `kind` on training images (n, H, W, F).
+
+    The softening of each filter is NOISE_SOFTENING times the pixel noise, so that noise stays in the linear part, or
+    the median absolute pixel value where that is more (pristine images: the faint outskirts); in images that are mostly
+    masked with 0, the median of the others. Raises InputError where the stretched pixels of a filter are all alike, and
+    for 'raw' where they are too faint or too bright to be taken as they are.
+    """
+    pixels = images.reshape(-1, images.shape[-1]).astype(np.float64)
+    softening = np.maximum(NOISE_SOFTENING * _noise(images), np.median(np.abs(pixels), axis=0))
+    for number in np.flatnonzero(softening == 0).tolist():
+        lit = np.abs(pixels[pixels[:, number] != 0, number])
+        _require(len(lit) > 0, number, kind, "differ from pixel to pixel", "0 everywhere")
+        softening[number] = np.median(lit)
+    stretched = stretch(pixels, kind, softening)
+    mean, variance = stretched.mean(axis=0), stretched.var(axis=0)
+    for number, (middle, spread) in enumerate(zip(mean.tolist(), np.sqrt(variance).tolist(), strict=True)):
+        differs = spread > LEAST_SPREAD * abs(middle)
+        _require(differs, number, kind, "differ from pixel to pixel", f"{middle:.6g} ± {spread:.2g}")
+        if kind == "raw":
+            low, high = RAW_SPREAD
+            fits = low <= spread <= high
+            _require(fits, number, kind, f"have a standard deviation of {low:g} to {high:g}", f"{spread:.3g}")
+    if kind == "raw":
+        mean, variance = np.zeros_like(mean), np.ones_like(variance)
+    return PixelStatistics(softening, mean, variance)
+
+
+def _require(fulfilled: bool, number: int, kind: str, wanted: str, got: str) -> None:
+    if not fulfilled:
+        raise InputError(
+            f"training pixels of filter {number + 1}, stretched as {kind!r}, should {wanted}, got {got}; check the "
+            "images with 'deepmerge data check', subtract a constant background, or choose another stretch"
+        )
+
+
+def _noise(images: np.ndarray) -> np.ndarray:
+    """Pixel noise of each filter, (F,): from differences of neighbours, where galaxies nearly cancel; robust (MAD)."""
+    differences = np.abs(np.diff(images.astype(np.float64), axis=2))
+    return 1.4826 / np.sqrt(2) * np.median(differences, axis=(0, 1, 2))
+
+
+def layers(x: keras.KerasTensor, kind: str, pixels: PixelStatistics) -> keras.KerasTensor:
+    """Stretch and standardise images (n, H, W, F) in layers."""
+    # The same constants in each column: TensorFlow takes ten times as long where it has two numbers to repeat.
+    width = x.shape[2]
+
+    def normalisation(mean: np.ndarray, variance: np.ndarray, name: str) -> keras.layers.Normalization:
+        columns = [np.tile(constants, (width, 1)) for constants in (mean, variance)]
+        return keras.layers.Normalization((2, 3), *columns, name=name, dtype="float32")
+
+    if kind == "raw":
+        return x
+    # Keras's Normalization takes no deviation below 1e-7, and the square of one above 1e19 is infinite.
+    unit = pixels.unit
+    x = keras.layers.Rescaling(np.tile(1 / unit, (width, 1)).tolist(), name="unit", dtype="float32")(x)
+    mean, variance = pixels.mean, pixels.variance
+    if kind == "standard":
+        mean, variance = mean / unit, variance / unit**2
+    else:
+        x = normalisation(np.zeros_like(mean), (pixels.softening / unit) ** 2, "soften")(x)
+        x = arcsinh(x) if kind == "asinh" else keras.ops.log10(keras.ops.maximum(x, LOG_FLOOR))
+    return normalisation(mean, variance, "standardise")(x)
+
+
+def require_standardised(images: np.ndarray, kind: str, pixels: PixelStatistics) -> None:
+    """Raise InputError unless the layers give the images (n, H, W, F) that were measured mean 0 and variance 1."""
+    if kind == "raw":
+        return
+    inputs = keras.Input(images.shape[1:])
+    found = keras.Model(inputs, layers(inputs, kind, pixels)).predict_on_batch(images).astype(np.float64)
+    mean, variance = found.mean((0, 1, 2)), found.var((0, 1, 2))
+    if not (np.abs(mean) < TOLERANCE).all() or not (np.abs(variance - 1) < TOLERANCE).all():
+        raise InputError(
+            f"pixels stretched as {kind!r} should have mean 0 and variance 1 in each filter, got means "
+            f"{mean.round(3).tolist()} and variances {variance.round(3).tolist()}: float32 cannot hold images of these "
+            f"units (typical pixel values {', '.join(f'{value:.2g}' for value in pixels.softening)}); multiply them by "
+            "a constant, or choose another stretch"
+        )
+
+
+def arcsinh(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Inverse hyperbolic sine in operations that processors do several numbers at a time: 4 × as fast as TensorFlow's.
+
+    To a few units in the last place, also near 0, where log(x + √(x² + 1)) rounds; the formula of fdlibm's s_asinh.c.
+    """
+    ops = keras.ops
+    size = ops.minimum(ops.absolute(x), LARGEST)
+    square = size * size
+    return ops.sign(x) * ops.log1p(size + square / (1.0 + ops.sqrt(1.0 + square)))
