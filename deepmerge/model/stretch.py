@@ -16,9 +16,10 @@ LOG_FLOOR = 0.1  # softenings; fainter pixels look alike to the log: half the no
 LARGEST = 1e18  # softenings; the square of more is infinite in float32
 # Spread over mean of the stretched pixels below which a float32, of seven digits, has too few steps to tell them apart.
 LEAST_SPREAD = 1e-5
-# Standard deviation of pixels that a network can take as they are: batch norm adds 1e-3 to the variance of what comes
-# out of a convolution, which below takes the place of the signal; far above, the first steps of training do.
-RAW_SPREAD = (0.03, 1e3)
+# Standard deviation of pixels that a network can take as they are. Below, the 1e-3 that batch norm adds to a variance
+# takes the place of the signal: on the pristine demo sample the validation log loss after six epochs was 0.57 to 0.67
+# from 0.03 to 1e5, 0.73 at 0.01, and 0.70, that of knowing nothing, at 0.001.
+RAW_SPREAD = (0.03, 1e5)
 TOLERANCE = 0.01  # of the variance behind the layers; rounding in float32 changes it by less than 1e-4
 
 
@@ -71,7 +72,7 @@ def measure(images: np.ndarray, kind: str) -> PixelStatistics:
         if kind == "raw":
             low, high = RAW_SPREAD
             fits = low <= spread <= high
-            _require(fits, number, kind, f"have a standard deviation of {low:g} to {high:g}", f"{spread:.3g}")
+            _require(fits, number, kind, f"have a standard deviation of {low:g} to {high:.0f}", f"{spread:.3g}")
     if kind == "raw":
         mean, variance = np.zeros_like(mean), np.ones_like(variance)
     return PixelStatistics(softening, mean, variance)
