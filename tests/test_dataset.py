@@ -175,6 +175,98 @@ def test_pixels_that_are_not_finite_are_refused_for_training(make):
         dataset.require_finite(make(images=images))
 
 
-def test_check_finds_galaxies_of_both_classes(make):
-    report = check.check(make(catalogue={"galaxy_id": [1, 2, 2, 3, 4, 5]}))
-    assert report.problems == ["1 galaxies have images of both classes"]
+SIDECAR = {"data_source": "simulated", "filters": ["B", "R"]}
+
+
+def test_what_a_sidecar_leaves_open_is_as_without_one(make):
+    found = make(source={"filters": None, "catalogue": None, "masks": None, "settings": None, "doi": None})
+    assert (found.data_source, found.filters, found.masks) == ("own", ("filter 1", "filter 2"), None)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"filters": ["B"]}, r"filters in .*a_source.json should be the 2 of .*a_X.npy, got 1 \(B\)"),
+        ({"filters": ["B", "R", "I"]}, r"should be the 2 of .* got 3 \(B, R, I\); name those of the array"),
+        ({"filters": []}, "filters in .* a list of different names, got \\[\\]"),
+        ({"filters": "BR"}, "a list of different names, got 'BR'"),
+        ({"filters": {"B": 1, "R": 2}}, "a list of different names"),
+        ({"filters": ["B", 814]}, "a list of different names"),
+        ({"filters": ["B", "B"]}, "a list of different names"),
+        ({"filters": ["B", " "]}, "a list of different names"),
+        ({"data_source": "Illustris"}, "data_source in .* one of simulated, released, own, got 'Illustris'"),
+        ({"data_source": None}, "one of simulated, released, own, got None"),
+        ({"data_source": ["own"]}, "one of simulated, released, own"),
+        ({"catalogue": 3}, "catalogue in .* should be the name of a file, or null, got 3"),
+        ({"masks": ["m.npy"]}, "masks in .* should be the name of a file, or null"),
+        ({"settings": "none"}, "settings in .* should be an object, or null"),
+        ({"catalogue": "gone.csv"}, "catalogue expected at .*gone.csv, where there is no file; .*source.json names it"),
+        ({"catalogue": "."}, "catalogue expected at .*, where there is no file"),
+        ({"masks": "gone.npy"}, "masks expected at .*gone.npy, where there is no file; .*a_source.json names it"),
+    ],
+)  # fmt: skip
+def test_a_sidecar_of_other_images_is_explained_before_anything_is_done(make, change, said):
+    with pytest.raises(InputError, match=said) as refused:
+        make(source={**SIDECAR, **change})
+    assert "\n" not in str(refused.value)
+
+
+def test_what_the_experiment_names_goes_before_the_sidecar(make):
+    found = make(source={**SIDECAR, "catalogue": "gone.csv"}, catalogue=IDS)
+    assert found.catalogue["galaxy_id"].tolist() == IDS["galaxy_id"]
+
+
+@pytest.mark.parametrize("text", ["[]", '[["filters", ["B", "R"]]]', "3", "null", "[" * 100_000, "\x00"])
+def test_a_sidecar_that_is_no_object_is_refused(make, text):
+    with pytest.raises(InputError, match="should be a JSON object"):
+        make(source=text)
+
+
+@pytest.mark.parametrize("dtype", [bool, float, np.int64, ">f4", np.uint16])
+def test_labels_of_any_numeric_type_are_read(make, dtype):
+    found = make(labels=np.array([1, 1, 0, 0, 0, 0], dtype))
+    assert (found.labels.dtype, found.labels.tolist()) == (np.uint8, [1, 1, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -1, 0.5])
+def test_labels_that_are_no_class_are_refused(make, wrong):
+    with pytest.raises(InputError, match=r"both 0 \(non-merger\) and 1 \(merger\), nothing else"):
+        make(labels=np.array([1, 1, 0, 0, 0, wrong]))
+
+
+def test_masks_are_not_unknown_in_places(make):
+    masks = np.zeros((6, 32, 32))
+    assert make(masks=masks).masks.shape == masks.shape
+    masks[5, 3, 3] = np.nan
+    with pytest.raises(InputError, match=r"masks in .* got NaN or infinity"):
+        make(masks=masks)
+
+
+def test_a_data_set_knows_whether_its_galaxy_ids_say_more_than_row_numbers(make):
+    assert not make().catalogued
+    assert make(catalogue=IDS).catalogued
+
+
+def test_the_fingerprint_is_that_of_earlier_versions(make):
+    """Runs and studies are found by it: it stays for all that could be read before."""
+    images, labels = np.zeros((6, 1, 32, 32), np.float32), np.array([1, 1, 0, 0, 0, 0])
+    catalogues = {
+        "60c79aeeecf2761ae7cc2b73ed059504": {"galaxy_id": [7, 7, -5, -5, 9, 9]},
+        "853e1f533932847cec484f6f0bb5a046": {
+            "galaxy_id": ["NGC 1", "NGC 1", "12", "12", "M 33", "M 33"],
+            "view": ["x", "y"] * 3,
+        },
+        "68c0f605025c12cfd4a83324fde32452": {
+            "galaxy_id": [2**63 - 1, 2**63 - 1, 5, 5, 9, 9],
+            "copy": [0, 1] * 3,
+            "view": [0.5, 1.5] * 3,
+        },
+        "b38b4596926589d35a07e40839fddf57": {
+            **IDS,
+            "copy": [False, True] * 3,
+            "stage": ["past"] * 2 + ["non-merger"] * 4,
+            "m20": [-1.5] * 6,
+        },
+    }
+    for fingerprint, catalogue in catalogues.items():
+        assert make(images=images, labels=labels, catalogue=catalogue).fingerprint == fingerprint

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from deepmerge.analysis.metrics import _band, _checked, _resampled_galaxies, _Sample, _with_width
-from deepmerge.data.dataset import STAGES
+from deepmerge.data.catalogue import STAGES
 from deepmerge.errors import InputError
 
 WHOLE, NOT_MEASURED = "all", "not measured"
@@ -88,7 +88,7 @@ def by_stage(
 ) -> pd.DataFrame:
     """Measure each stage: the completeness of past and future mergers, the false positive rate of non-mergers.
 
-    stages: (n,) words of `data.dataset.STAGES`, in agreement with the labels; the rest as in `metrics.evaluate`.
+    stages: (n,) words of `data.catalogue.STAGES`, in agreement with the labels; the rest as in `metrics.evaluate`.
 
     A row a stage that is there. Columns: `stage`, `rate` (completeness or false_positive_rate), `images`, `galaxies`,
     `value`, the share of its images that is predicted merger, and `score`, their mean probability of a merger, each

@@ -49,9 +49,6 @@ def check(dataset: Dataset) -> Report:
             f"{len(pixels.not_finite)} images hold NaN or infinite pixels, the first in row {pixels.not_finite[0]}"
         )
     report.problems += _duplicates(dataset, pixels.rows_by_digest)
-    mixed = int((catalogue.assign(label=labels).groupby("galaxy_id")["label"].nunique() > 1).sum())
-    if mixed:
-        report.problems.append(f"{mixed} galaxies have images of both classes")
     return report
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from deepmerge import config
+from deepmerge.data import catalogue as catalogues
 from deepmerge.data import release
 from deepmerge.data.memory_map import forget
 from deepmerge.errors import InputError
@@ -20,7 +21,7 @@ from deepmerge.errors import InputError
 log = logging.getLogger(__name__)
 
 SMALLEST_SIDE = 32  # pixels; below it three halvings leave the last convolution fewer than 4 x 4 pixels
-STAGES = ("past", "future", "merger", "non-merger")  # 'merger': a merger of unknown stage
+SOURCES = ("simulated", "released", "own")
 _CHUNK_BYTES = 64 * 2**20
 
 
@@ -30,7 +31,7 @@ class Dataset:
 
     images (N, F, H, W), memory-mapped, any numeric type; labels (N,) uint8, 1 = merger;
     catalogue N rows with at least galaxy_id, view, copy, stage; masks (N, H, W) or None;
-    data_source 'simulated', 'released' or 'own'; filters: the F names.
+    data_source one of SOURCES; filters: the F names; catalogued: whether galaxy ids say more than row numbers.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Dataset:
     masks: np.ndarray | None
     data_source: str
     filters: tuple[str, ...]
+    catalogued: bool = True
 
     @cached_property
     def galaxies(self) -> np.ndarray:
@@ -75,17 +77,23 @@ def read(files: config.Data, name: str) -> Dataset:
         )
     labels = _read_labels(files.labels, len(images))
     source = read_source(files.images)
-    catalogue_file = files.catalogue or _beside(files.images, source.get("catalogue"))
-    masks_file = files.masks or _beside(files.images, source.get("masks"))
     filters = tuple(source.get("filters") or (f"filter {i + 1}" for i in range(images.shape[1])))
+    if len(filters) != images.shape[1]:
+        raise InputError(
+            f"filters in {source_file(files.images)} should be the {images.shape[1]} of {files.images}, got "
+            f"{len(filters)} ({', '.join(filters)}); name those of the array, or delete that file if it tells of others"
+        )
+    catalogue_file = files.catalogue or _beside(files.images, source, "catalogue")
+    masks_file = files.masks or _beside(files.images, source, "masks")
     return Dataset(
         name=name,
         images=images,
         labels=labels,
-        catalogue=_catalogue(catalogue_file, labels),
+        catalogue=catalogues.read(catalogue_file, labels),
         masks=None if masks_file is None else _read_masks(masks_file, images),
         data_source=source.get("data_source", "own"),
         filters=filters,
+        catalogued=catalogue_file is not None or len(labels) == release.ROWS,
     )
 
 
@@ -124,20 +132,54 @@ def source_file(images: Path) -> Path:
 
 
 def read_source(images: Path) -> dict[str, Any]:
-    """Provenance of an image file as its maker (simulate, fetch, import) noted it; empty where nobody did."""
+    """Provenance of an image file as its maker (simulate, fetch, import) noted it; empty where nobody did.
+
+    Raises InputError for a note that is not such as 'deepmerge data' writes.
+    """
     path = source_file(images)
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError):
+        source = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(source, dict):
+            raise TypeError
+    except (ValueError, TypeError, RecursionError, OSError):
         raise InputError(
             f"{path} should be a JSON object as 'deepmerge data' writes it; delete it or make the data anew"
         ) from None
+    filters = source.get("filters")
+    expected = {
+        "data_source": (source.get("data_source", "own") in SOURCES, f"one of {', '.join(SOURCES)}"),
+        "filters": (filters is None or _are_names(filters), "a list of different names"),
+        "catalogue": (isinstance(source.get("catalogue"), str | None), "the name of a file, or null"),
+        "masks": (isinstance(source.get("masks"), str | None), "the name of a file, or null"),
+        "settings": (isinstance(source.get("settings"), dict | None), "an object, or null"),
+    }
+    for key, (right, what) in expected.items():
+        if not right:
+            raise InputError(
+                f"{key} in {path} should be {what}, got {source[key]!r}; mend or delete it, or make the data anew"
+            )
+    return source
 
 
-def _beside(images: Path, name: str | None) -> Path | None:
-    return None if name is None else images.parent / name
+def _are_names(values: Any) -> bool:
+    """Whether this is a list of texts, all different and none empty."""
+    texts = isinstance(values, list) and all(isinstance(value, str) and value.strip() for value in values)
+    return texts and len(set(values)) == len(values) > 0
+
+
+def _beside(images: Path, source: dict[str, Any], what: str) -> Path | None:
+    """The file that the provenance of `images` names as `what`, beside them; None where it names none."""
+    if source.get(what) is None:
+        return None
+    path = images.parent / source[what]
+    if not path.is_file():
+        raise InputError(
+            f"{what} expected at {path}, where there is no file; {source_file(images)} names it: bring it there, "
+            f"or write null for {what} in that file"
+        )
+    return path
 
 
 def _read_labels(path: Path, count: int) -> np.ndarray:
@@ -157,54 +199,8 @@ def _read_masks(path: Path, images: np.ndarray) -> np.ndarray:
     expected = (len(images), *images.shape[2:])
     if masks.shape != expected:
         raise InputError(f"masks in {path} should have shape {expected} like the images, got {masks.shape}")
+    if masks.dtype.kind == "f" and not all(np.isfinite(masks[chunk]).all() for chunk in chunks(masks)):
+        raise InputError(
+            f"masks in {path} should be 0, or not where the feature is, got NaN or infinity; write 0 there"
+        )
     return masks
-
-
-def _catalogue(path: Path | None, labels: np.ndarray) -> pd.DataFrame:
-    if path is not None:
-        catalogue = _read_catalogue(path, len(labels))
-    elif len(labels) == release.ROWS:
-        catalogue = release.layout_catalogue()
-    else:
-        log.warning("no catalogue: each of the %d images counts as a galaxy of its own", len(labels))
-        catalogue = pd.DataFrame({"galaxy_id": np.arange(len(labels))})
-    if "copy" not in catalogue:
-        catalogue["copy"] = 0
-    if "view" not in catalogue:
-        catalogue["view"] = catalogue.groupby(["galaxy_id", "copy"]).cumcount()
-    if "stage" not in catalogue:
-        catalogue["stage"] = np.where(labels == 1, "merger", "non-merger")
-    _check_stages(catalogue["stage"], labels, path)
-    return catalogue
-
-
-def _read_catalogue(path: Path, count: int) -> pd.DataFrame:
-    try:
-        catalogue = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"catalogue {path} should be a readable CSV file, but: {error}") from None
-    if "galaxy_id" not in catalogue or len(catalogue) != count:
-        raise InputError(
-            f"catalogue {path} should have a column galaxy_id and {count} rows, one for each image, "
-            f"got {len(catalogue)} rows and columns {', '.join(map(str, catalogue.columns))}"
-        )
-    needed = catalogue[[name for name in ("galaxy_id", "view", "copy", "stage") if name in catalogue]]
-    if needed.isna().any(axis=None):
-        row, column = np.argwhere(needed.isna().to_numpy())[0]
-        raise InputError(
-            f"catalogue {path} should be complete in {needed.columns[column]}, got nothing in data row {row}"
-        )
-    return catalogue
-
-
-def _check_stages(stages: pd.Series, labels: np.ndarray, path: Path | None) -> None:
-    unknown = sorted(set(stages) - set(STAGES))
-    if unknown:
-        raise InputError(f"stage in {path} should be one of {', '.join(STAGES)}, got {unknown[0]!r}")
-    wrong = np.flatnonzero((stages != "non-merger").to_numpy() != (labels == 1))
-    if len(wrong):
-        row = wrong[0]
-        raise InputError(
-            f"stage and label should agree on what is a merger, but row {row} of {path or 'the release layout'} "
-            f"has stage {stages.iloc[row]!r} and label {labels[row]} ({len(wrong)} such rows)"
-        )

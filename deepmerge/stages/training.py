@@ -14,6 +14,7 @@ from deepmerge.analysis import figures, image_figures
 from deepmerge.data import dataset as datasets
 from deepmerge.data import splits
 from deepmerge.data.batches import gather
+from deepmerge.data.catalogue import STAGES
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.model import devices, training
@@ -126,7 +127,7 @@ def _examples(data: Dataset, split: Split) -> Figure:
     """A gallery of training galaxies, the first view of each; the test galaxies stay unseen."""
     catalogue = data.catalogue.iloc[split.train.rows]
     first = catalogue[~catalogue["galaxy_id"].duplicated()].groupby("stage", sort=False).head(EXAMPLES)
-    first = first.sort_values("stage", key=lambda stages: stages.map(datasets.STAGES.index), kind="stable")
+    first = first.sort_values("stage", key=lambda stages: stages.map(STAGES.index), kind="stable")
     return image_figures.gallery(
         np.asarray(data.images[first.index.to_numpy()]),
         titles=[f"galaxy {galaxy}" for galaxy in first["galaxy_id"]],
