@@ -98,7 +98,7 @@ def split(
     images = datasets.read(experiment.data, experiment.name)
     made = splits.make(images, experiment.split)
     with replacing(out) as aside:
-        splits.described(made.table(), images).to_csv(aside, index=False)
+        splits.published(made, images).to_csv(aside, index=False)
     show(
         {
             "split": made.protocol,

@@ -1,6 +1,7 @@
 """Which images train, validate and test: by galaxy (honest) or by rows (as published)."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +9,15 @@ import numpy as np
 import pandas as pd
 
 from deepmerge import config
+from deepmerge.data import catalogue as catalogues
+from deepmerge.data import tables
 from deepmerge.data.dataset import Dataset
 from deepmerge.errors import InputError
 
+log = logging.getLogger(__name__)
+
 PARTS = ("train", "validation", "test")
+KNOWN = ("galaxy_id", "label", "view", "stage")  # columns of a split table that the data tell, too
 
 TRANSFORMS = 8  # codes 0 … 7: code % 4 quarter turns (counter-clockwise), then upside down when code ≥ 4
 
@@ -40,7 +46,7 @@ class Split:
     test: Part
 
     def table(self) -> pd.DataFrame:
-        """One line an image: split, row, transform. What is published with every run."""
+        """One line an image: split, row, transform."""
         parts = {name: getattr(self, name) for name in PARTS}
         return pd.concat(
             [pd.DataFrame({"split": name, "row": p.rows, "transform": p.transforms}) for name, p in parts.items()],
@@ -77,29 +83,25 @@ def from_table(table: pd.DataFrame, protocol: str) -> Split:
 def read_table(path: Path, dataset: Dataset, protocol: str) -> Split:
     """Read a split that was made before, from a CSV with split (train, validation, test), row and perhaps transform.
 
-    Raises InputError where it does not fit the data set and, for the protocol 'galaxy', where a galaxy is in two parts.
+    What else `published` writes is compared with the data where it is there: rows are those of one order of images.
+    Other images (another fingerprint) may take the split if a catalogue says that they show the same galaxies. Raises
+    InputError where the table does not fit, and for the protocol 'galaxy' where a galaxy is in two parts.
     """
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"split table {path} should be a readable CSV file, but: {error}") from None
-    if not {"split", "row"} <= set(table.columns) or set(table["split"]) != set(PARTS):
+    table = tables.read(path, "split table", ["split", "row"], [*KNOWN, "transform", "data_fingerprint"])
+    if set(table["split"]) != set(PARTS):
         raise InputError(
-            f"split table {path} should have columns split ({', '.join(PARTS)}, each at least once) and row, "
-            f"got columns {', '.join(map(str, table.columns))}"
+            f"split in {path} should be {', '.join(PARTS)}, each at least once, "
+            f"got {', '.join(map(repr, table['split'].unique()[:6])) or 'no rows'}"
         )
-    if "transform" not in table.columns:
-        table["transform"] = 0
-    rows = table["row"]
-    possible = possible_transforms(dataset.images.shape)
-    if not table["transform"].isin(possible).all():
-        raise InputError(f"transform in {path} should be one of {', '.join(map(str, possible))}, got others")
-    repeated = table.duplicated(["row", "transform"])
-    if repeated.any():
-        raise InputError(f"split table {path} should name each image once, got row {rows[repeated].iloc[0]} again")
-    if not (pd.api.types.is_integer_dtype(rows) and rows.between(0, len(dataset.labels) - 1).all()):
-        raise InputError(f"row in {path} should be whole numbers from 0 to {len(dataset.labels) - 1}, got others")
-    parts = table.assign(galaxy=dataset.galaxies[rows]).groupby("galaxy")["split"].nunique()
+    if "transform" not in table:
+        table["transform"] = "0"
+    table["row"] = _whole(table["row"], np.arange(len(dataset.labels)), path)
+    table["transform"] = _whole(table["transform"], possible_transforms(dataset.images.shape), path)
+    repeated = np.flatnonzero(table.duplicated(["row", "transform"]))
+    if len(repeated):
+        raise InputError(f"split table {path} should name each image once, got row {table['row'][repeated[0]]} again")
+    _check_images(table, dataset, path)
+    parts = table.assign(galaxy=dataset.galaxies[table["row"]]).groupby("galaxy")["split"].nunique()
     if protocol == "galaxy" and (parts > 1).any():
         galaxy = dataset.catalogue["galaxy_id"].to_numpy()[dataset.galaxies == parts.index[parts > 1][0]][0]
         raise InputError(
@@ -107,6 +109,51 @@ def read_table(path: Path, dataset: Dataset, protocol: str) -> Split:
             f"({int((parts > 1).sum())} such galaxies); if that is what you want, say split: rows"
         )
     return from_table(table, protocol)
+
+
+def _whole(cells: pd.Series, allowed: np.ndarray, path: Path) -> pd.Series:
+    """A column of whole numbers, each one of `allowed`."""
+    numbers = pd.to_numeric(cells, errors="coerce")
+    wrong = np.flatnonzero(~numbers.isin(allowed))
+    if len(wrong):
+        few = len(allowed) <= TRANSFORMS
+        among = f"one of {', '.join(map(str, allowed))}" if few else f"whole numbers from 0 to {allowed[-1]}"
+        raise InputError(f"{cells.name} in {path} should be {among}, got {cells[wrong[0]]!r} in data row {wrong[0]}")
+    return numbers.astype(np.int64)
+
+
+def _check_images(table: pd.DataFrame, dataset: Dataset, path: Path) -> None:
+    """Raise InputError where the table was made for other galaxies, or for these in another order."""
+    known = described(table[["row"]], dataset)
+    for name in [name for name in KNOWN if name in table]:
+        differ = np.flatnonzero(~_agree(table[name], known[name]))
+        if len(differ):
+            line = differ[0]
+            raise InputError(
+                f"split table {path} should be made for {dataset.name} with its rows in this order, but has {name} "
+                f"{table[name][line]!r} for row {known['row'][line]}, where the data have {known[name][line]} "
+                f"({len(differ)} such rows); make it anew with 'deepmerge data split', or bring the old order back"
+            )
+    others = set(table.get("data_fingerprint", ())) - {dataset.fingerprint}
+    if others and not (dataset.catalogued and {"galaxy_id", "label"} <= set(table)):
+        raise InputError(
+            f"split table {path} should be made for the images of {dataset.name} (fingerprint {dataset.fingerprint}), "
+            f"got one made for others ({min(others)}), and without galaxy ids from a catalogue nothing tells whether "
+            "they show the same galaxies; make it anew with 'deepmerge data split'"
+        )
+    if others:
+        log.info("%s was made for other images than %s; galaxies and labels are the same", path, dataset.name)
+
+
+def _agree(cells: pd.Series, values: pd.Series) -> np.ndarray:
+    """Where the cells of a column of KNOWN, (n,), say what is known of their rows; (n,) bool."""
+    if values.name == "label":
+        return np.asarray(catalogues.classes(cells) == values)
+    if values.name == "stage":  # a catalogue may tell no more than 'merger', or may not have told more before
+        said = catalogues.stages(cells)
+        vague = (said == "merger") | (values == "merger")
+        return np.asarray((said == values) | vague & (values != "non-merger") & said.isin(["past", "future", "merger"]))
+    return catalogues.agree(cells, values)
 
 
 def split_galaxies(dataset: Dataset, settings: config.Split) -> Split:
@@ -212,6 +259,11 @@ def shuffled(stages: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
         raise InputError(f"folds should be 2 to {fewest}, the galaxies of the rarest stage among them, got {count}")
     folds = StratifiedKFold(count, shuffle=True, random_state=seed).split(stages, stages)
     return [held_out for _, held_out in folds]
+
+
+def published(split: Split, dataset: Dataset) -> pd.DataFrame:
+    """The table of a split as others get it: `described`, and in each row the fingerprint of the data."""
+    return described(split.table(), dataset).assign(data_fingerprint=dataset.fingerprint)
 
 
 def described(table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:

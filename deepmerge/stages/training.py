@@ -81,7 +81,7 @@ def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split
         runs.log_parameters(used)
         runs.log_environment()
         runs.log_json(experiment.model_dump(mode="json"), RECORD)
-        runs.log_table(splits.described(split.table(), data), SPLIT_TABLE)
+        runs.log_table(splits.published(split, data), SPLIT_TABLE)
         runs.log_data(data.images, data.labels, experiment.data.images, data.name, data.fingerprint)
         if split.protocol == "rows":
             shared = splits.shared_galaxies(data, split)
