@@ -1,11 +1,10 @@
 """Read a whole data set once and say what is in it, and what is wrong with it."""
 
-import hashlib
-from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from deepmerge.data import copies
 from deepmerge.data.dataset import Dataset, chunks
 from deepmerge.progress import progress_bar
 
@@ -48,12 +47,12 @@ def check(dataset: Dataset) -> Report:
         report.problems.append(
             f"{len(pixels.not_finite)} images hold NaN or infinite pixels, the first in row {pixels.not_finite[0]}"
         )
-    report.problems += _duplicates(dataset, pixels.rows_by_digest)
+    report.problems += _repeated(dataset, np.concatenate(pixels.keys))
     return report
 
 
 class _Pixels:
-    """Statistics and digests of images that come in pieces."""
+    """Statistics and keys of images that come in pieces."""
 
     def __init__(self, filters: int):
         self.seen = 0
@@ -63,14 +62,13 @@ class _Pixels:
         self.highest = np.full(filters, -np.inf)
         self.not_finite: list[int] = []
         self.constant: list[int] = []
-        self.rows_by_digest: dict[bytes, list[int]] = defaultdict(list)
+        self.keys: list[np.ndarray] = []
 
     def add(self, images: np.ndarray) -> None:
         finite = np.isfinite(images).all((1, 2, 3))
         self.not_finite += (self.seen + np.flatnonzero(~finite)).tolist()
         self.constant += (self.seen + np.flatnonzero(images.min((1, 2, 3)) == images.max((1, 2, 3)))).tolist()
-        for row, image in enumerate(images, self.seen):
-            self.rows_by_digest[hashlib.blake2b(image.tobytes(), digest_size=16).digest()].append(row)
+        self.keys.append(copies.keys(images))
         self.seen += len(images)
         good = images[finite]
         if len(good):
@@ -89,20 +87,21 @@ class _Pixels:
         }
 
 
-def _duplicates(dataset: Dataset, rows_by_digest: dict[bytes, list[int]]) -> list[str]:
-    groups = [np.array(rows) for rows in rows_by_digest.values() if len(rows) > 1]
-    across_classes = [rows for rows in groups if len(np.unique(dataset.labels[rows])) > 1]
-    across_galaxies = [rows for rows in groups if len(np.unique(dataset.galaxies[rows])) > 1]
-    problems = []
-    if across_classes:
-        rows = across_classes[0]
-        problems.append(
-            f"{len(across_classes)} images appear in both classes, the first in rows {rows[0]} and {rows[1]}"
-        )
-    if across_galaxies:
-        rows = across_galaxies[0]
-        problems.append(
-            f"{len(across_galaxies)} images appear under several galaxy ids, so that the split by galaxy would leak; "
-            f"the first in rows {rows[0]} and {rows[1]}"
-        )
-    return problems
+def _repeated(dataset: Dataset, keys: np.ndarray) -> list[str]:
+    """What is wrong with images that stand, also flipped or turned, in several rows; `keys` (N,) are of copies.keys."""
+    images, labels, galaxies = dataset.images, dataset.labels, dataset.galaxies
+    groups = copies.across(images, keys, 2 * galaxies + labels)
+
+    def said(owner: np.ndarray, problem: str) -> list[str]:
+        found = [rows for rows in groups if len(np.unique(owner[rows])) > 1]
+        if not found:
+            return []
+        one, other = copies.first_pair(found[0], owner)
+        how = copies.how(images, one, other)
+        turned = "" if how == copies.HOW[0] else f", where it is {how}"
+        return [f"{len(found)} images appear {problem} the first in rows {one} and {other}{turned}"]
+
+    return [
+        *said(labels, "in both classes,"),
+        *said(galaxies, "under several galaxy ids, so that the split by galaxy would leak;"),
+    ]

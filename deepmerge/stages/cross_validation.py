@@ -7,7 +7,7 @@ import pandas as pd
 from deepmerge import config
 from deepmerge.analysis import folds, metrics
 from deepmerge.analysis.study_figures import Line, forest
-from deepmerge.data import protocols, splits
+from deepmerge.data import copies, protocols, splits
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.model import devices
@@ -31,6 +31,7 @@ def cross_validate(dataset: str, model: str, count: int, pdf: bool = False, out:
     run = runs.find(model, config.name_of(dataset))
     experiment, data = trained_on(run)
     made = protocols.cross(data, experiment.split, count)
+    copies.require_apart(data, made)
     with trials.study_run(KIND, experiment, data, split="galaxy", recipe_of=run.info.run_id) as study:
         table = _out_of_fold(study, experiment, data, made)
         runs.log_table(table, PREDICTIONS)

@@ -1,6 +1,7 @@
 """Measure what the published protocol leaks: the same recipe under random rows and under the galaxy split."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from deepmerge import config
 from deepmerge.analysis import baselines, metrics
 from deepmerge.analysis.metrics import Estimate
 from deepmerge.analysis.study_figures import Line, forest
-from deepmerge.data import protocols, release, splits
+from deepmerge.data import copies, protocols, release, splits
 from deepmerge.data.dataset import Dataset, open_array
+from deepmerge.data.splits import Split
 from deepmerge.errors import InputError
 from deepmerge.progress import progress_bar
 from deepmerge.stages import trials
@@ -38,6 +40,7 @@ def measure_leakage(
     Random Forest on these three numbers is judged under both protocols too.
     """
     data = trials.opened(experiment)
+    copies.require_apart(data, _honest(experiment, data, seeds))
     table = _catalogue(data, catalogue)
     with trials.study_run(KIND, experiment, data) as study:
         made = pd.DataFrame(list(_trainings(study, experiment, data, seeds)))
@@ -53,6 +56,14 @@ def measure_leakage(
         log_figures(drawn, pdf)
         trials.finish(results, tables, out)
         return results
+
+
+def _honest(experiment: config.Experiment, data: Dataset, seeds: int) -> Iterator[Split]:
+    """The splits by galaxy of all seeds, and the same with the galaxies never seen for a test."""
+    for seed in range(seeds):
+        both = protocols.protocols(data, experiment.reseeded(seed).split)
+        yield both.galaxy
+        yield replace(both.galaxy, test=both.unseen)
 
 
 def _trainings(study: str, experiment: config.Experiment, data: Dataset, seeds: int) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from deepmerge import config
 from deepmerge.analysis import calibration, probability_figures
 from deepmerge.analysis.calibration import BALANCE
 from deepmerge.analysis.metrics import Estimate
+from deepmerge.data import copies
 from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
 from deepmerge.model import dropout
@@ -57,6 +58,7 @@ def judge_probabilities(
     """
     judged = reload(dataset, model)
     experiment, _ = trained_on(judged.run)
+    copies.require_apart(judged.data, [judged.split])
     trained_at = prior(judged.run)
     validation = _Scored.of(judged, judged.split.validation, trained_at)
     test = _Scored.of(judged, judged.split.test, trained_at)

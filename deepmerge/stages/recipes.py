@@ -12,7 +12,7 @@ from deepmerge import config
 from deepmerge.analysis import folds as judge
 from deepmerge.analysis import metrics
 from deepmerge.analysis.study_figures import Line, forest
-from deepmerge.data import protocols
+from deepmerge.data import copies, protocols
 from deepmerge.data.splits import Split
 from deepmerge.progress import progress_bar
 from deepmerge.stages import trials
@@ -79,6 +79,7 @@ def compare_recipes(
     """
     data = trials.opened(experiment)
     made = protocols.cross(data, experiment.split, folds)
+    copies.require_apart(data, made)
     planned = {
         name: experiment.with_settings({**change, **({"epochs": published_epochs} if name == PUBLISHED else {})})
         for name, change in CHANGES.items()

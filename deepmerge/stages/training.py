@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from deepmerge import config
 from deepmerge.analysis import figures, image_figures
+from deepmerge.data import copies, splits
 from deepmerge.data import dataset as datasets
-from deepmerge.data import splits
 from deepmerge.data.batches import gather
 from deepmerge.data.catalogue import STAGES
 from deepmerge.data.dataset import Dataset
@@ -54,7 +54,9 @@ def assist(experiment: config.Experiment) -> Results:
     devices.strategy()
     data = datasets.read(experiment.data, experiment.name)
     datasets.require_finite(data)  # as the other machine does, which would not come to train with this one
-    trained = training.train(data, splits.make(data, experiment.split), experiment)
+    split = splits.make(data, experiment.split)
+    copies.require_apart(data, [split])
+    trained = training.train(data, split, experiment)
     return {"best_epoch": trained.best_epoch}
 
 
@@ -66,6 +68,7 @@ def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split
     data = datasets.read(experiment.data, experiment.name)
     datasets.require_finite(data)
     split = splits.make(data, experiment.split)
+    copies.require_apart(data, [split])
     tags = {
         "dataset": experiment.name,
         **described(data, split),

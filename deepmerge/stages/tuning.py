@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from deepmerge import config
 from deepmerge.analysis import tuning_figures
 from deepmerge.cores import count_cores, threads_each
+from deepmerge.data import copies, splits
 from deepmerge.data import dataset as datasets
-from deepmerge.data import splits
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.errors import InputError
@@ -81,7 +81,7 @@ def tune(
     data = datasets.read(experiment.data, experiment.name)
     datasets.require_finite(data)
     split = splits.make(data, experiment.split)
-    list(_parts(experiment, data, split))  # raises where there are too few galaxies for the folds
+    copies.require_apart(data, _parts(experiment, data, split))
     identity = {
         "data_fingerprint": data.fingerprint,
         "split_fingerprint": split.fingerprint,
