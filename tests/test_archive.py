@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 
-from deepmerge.data import archive, download, release
+from deepmerge import config
+from deepmerge.data import archive, dataset, download, release
 from deepmerge.errors import InputError
 
 NAME = release.fits_name("pristine", 2)
@@ -587,9 +588,9 @@ LABELS = np.array([0, 1, 0, 1])
         ([fits.PrimaryHDU(GOOD[:, 0]), tables(LABELS)], r"images \(N, filters, H, W\)"),
         ([fits.PrimaryHDU(np.moveaxis(GOOD, 1, 3)), tables(LABELS)], "channels first"),
         ([fits.PrimaryHDU(GOOD[..., :31]), tables(LABELS)], "H, W ≥ 32"),
-        ([fits.PrimaryHDU(), tables(LABELS)], "uncompressed"),
-        ([fits.PrimaryHDU(), fits.CompImageHDU(GOOD[0]), tables(LABELS)], "uncompressed"),
-        ([fits.PrimaryHDU(GOOD), fits.ImageHDU(GOOD[0, 0])], "one column"),
+        ([fits.PrimaryHDU(), tables(LABELS)], r"got HDU 0 \(PRIMARY\): no data; HDU 1: a table of 4 rows \(c0\)"),
+        ([fits.PrimaryHDU(), fits.CompImageHDU(GOOD[0]), tables(LABELS)], r"HDU 1 .*: images \(2, 32, 32\)"),
+        ([fits.PrimaryHDU(GOOD), fits.ImageHDU(GOOD[0, 0])], "a table of labels.*got none"),
         ([fits.PrimaryHDU(GOOD), tables(LABELS, LABELS)], r"one column.*'c0', 'c1'"),
         ([fits.PrimaryHDU(GOOD), tables(LABELS[:3])], "4 labels.*got 3"),
         ([fits.PrimaryHDU(GOOD), tables(LABELS * 2)], r"got 4 of the values \[0, 2\]"),
@@ -622,7 +623,10 @@ def test_truncated_files_are_refused(tmp_path, keep):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b"SIMPLE  =", mtime=0), "compressed. Unpack it first"),
+        (gzip.compress(b"SIMPLE  =", mtime=0), "cannot be read"),
+        (gzip.compress(bytes(9), mtime=0)[:-3], "truncated or damaged: it cannot be unpacked"),
+        (gzip.compress(b"<html>", mtime=0), "a web page"),
+        (b"\x1f\x9d\x90....", "compressed otherwise. Unpack it"),
         (b"PK\x03\x04....", "compressed"),
         (b"<!DOCTYPE html>", "a web page"),
         (b"\x93NUMPY\x01\x00....", "something that starts"),
@@ -680,6 +684,71 @@ def test_catalogue_arrays_of_another_order_are_refused(small, tmp_path):
     with refused("they differ"):
         archive.import_fits(path, tmp_path / "out", catalogue_arrays=arrays)
     assert names(tmp_path / "out") == set()
+
+
+def write_with_ids(path, ids, **more):
+    columns = [fits.Column("OBJID", "K", array=ids), fits.Column("label", "B", array=LABELS)]
+    columns += [fits.Column(name, "D", array=values) for name, values in more.items()]
+    table = fits.BinTableHDU.from_columns(columns)
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(GOOD, name="SCI"), table]).writeto(path, overwrite=True)
+    return path
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_ids_beside_the_labels_become_a_catalogue_that_is_found_without_being_named(tmp_path, packed):
+    ids = 2**60 + np.array([1, 0, 1, 2])
+    path = write_with_ids(tmp_path / "mine.fits", ids, mass=[9.5, 10, 11, 12])
+    if packed:
+        (tmp_path / "mine.fits.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path = tmp_path / "mine.fits.gz"
+    out = tmp_path / "out"
+    archive.import_fits(path, out)
+    assert names(out) == {"mine_X.npy", "mine_y.npy", "mine_source.json", "mine_catalogue.csv"}
+    check_data(out, GOOD, LABELS, stem="mine")
+    source = json.loads((out / "mine_source.json").read_text())
+    assert (source["data_source"], source["catalogue"]) == ("own", "mine_catalogue.csv")
+    files = config.Data(images=out / "mine_X.npy", labels=out / "mine_y.npy")
+    assert dataset.read(files, "mine").galaxies.tolist() == [1, 0, 1, 2]
+    assert (out / "mine_catalogue.csv").read_text().splitlines()[1] == f"{ids[0]},9.5"
+
+
+def test_a_catalogue_that_came_from_elsewhere_is_replaced_only_on_demand(tmp_path):
+    path = write_with_ids(tmp_path / "mine.fits", np.arange(4))
+    (tmp_path / "mine_catalogue.csv").write_text("theirs")
+    with refused("mine_catalogue.csv is there already.*--overwrite"):
+        archive.import_fits(path, tmp_path)
+    assert names(tmp_path) == {"mine.fits", "mine_catalogue.csv"}
+    assert (tmp_path / "mine_catalogue.csv").read_text() == "theirs"
+    archive.import_fits(path, tmp_path, overwrite=True)
+    archive.import_fits(path, tmp_path)
+    assert (tmp_path / "mine_catalogue.csv").read_text().split() == ["galaxy_id", "0", "1", "2", "3"]
+
+
+def test_bad_ids_leave_nothing_behind(tmp_path):
+    path = tmp_path / "mine.fits"
+    columns = [fits.Column("id", "D", array=[1e17, 2, 3, 4]), fits.Column("label", "B", array=LABELS)]
+    fits.HDUList([fits.PrimaryHDU(GOOD), fits.BinTableHDU.from_columns(columns)]).writeto(path)
+    with refused("Save ids as integers or text"):
+        archive.import_fits(path, tmp_path / "out")
+    assert names(tmp_path / "out") == set()
+
+
+def test_tile_compressed_images_are_imported(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 9, (4, 2, 32, 32)).astype("i4")
+    hdus = [fits.PrimaryHDU(), fits.CompImageHDU(images), tables(LABELS)]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits.fz")
+    monkeypatch.setattr(archive, "CHUNK_BYTES", 1)
+    archive.import_fits(tmp_path / "a.fits.fz", tmp_path)
+    check_data(tmp_path, images, LABELS, stem="a")
+
+
+def test_a_released_file_may_be_packed(small, tmp_path):
+    images, labels = sample()
+    path = write_fits(tmp_path / NAME, images, labels)
+    (tmp_path / f"{NAME}.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
+    archive.import_fits(tmp_path / f"{NAME}.gz", tmp_path / "out")
+    assert names(tmp_path / "out") == FILES
+    check_data(tmp_path / "out", images, labels)
 
 
 def test_other_data_of_the_same_stem_are_replaced_only_on_demand(tmp_path):

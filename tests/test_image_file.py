@@ -1,3 +1,5 @@
+import gzip
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -87,15 +89,15 @@ def write_bad(path, kind):
     [
         ("nothing", "x.npy", "images expected at .*, where there is no file"),
         ("folder", "x.npy", "images expected at .*, where there is no file"),
-        ("text", "x.csv", "should be an npy or a plain FITS file, got something that starts b'row,pixel'"),
+        ("text", "x.csv", "should be an npy or a FITS file, got something that starts b'row,pixel'"),
         ("text", "x.fits", "Expected a FITS file, but"),
-        ("npz", "x.npz", "should be an npy or a plain FITS file"),
+        ("npz", "x.npz", "should be an npy or a FITS file"),
         ("pickled npy", "x.npy", "should be a plain numeric npy file"),
         ("complex npy", "x.npy", "should be a numeric npy array, got complex128"),
         ("text npy", "x.npy", "should be a numeric npy array"),
         ("truncated npy", "x.npy", "should be a plain numeric npy file, but"),
         ("truncated fits", "x.fits", "is truncated"),
-        ("compressed fits", "x.fits", "is compressed. Unpack it first"),
+        ("compressed fits", "x.fits", "truncated or damaged: it cannot be unpacked"),
     ],
 )
 def test_anything_else_is_refused_in_one_line_that_says_why(tmp_path, kind, name, message):
@@ -113,6 +115,7 @@ def test_anything_else_is_refused_in_one_line_that_says_why(tmp_path, kind, name
         (IMAGES[:, :1], r"\(11, 1, 33, 34\)$"),
         (IMAGES[:, :, :-1], r"\(11, 2, 32, 34\)$"),
         (IMAGES[:, 0], r"\(11, 33, 34\)$"),
+        (IMAGES[0, 0], r"seems to be one filter of a single image: save np.stack\(filters\)\[np.newaxis\]"),
     ],
 )
 def test_images_of_another_shape_are_refused_with_a_guess_at_what_happened(tmp_path, stored, hint):
@@ -122,6 +125,28 @@ def test_images_of_another_shape_are_refused_with_a_guess_at_what_happened(tmp_p
         pytest.raises(InputError, match=r"should have shape \(N, 2, 33, 34\), channels first, got .*" + hint),
     ):
         file.require((2, 33, 34))
+
+
+def test_a_missing_axis_of_a_single_filter_is_named(tmp_path):
+    np.save(tmp_path / "images.npy", IMAGES[:, 0])
+    with open_images(tmp_path / "images.npy") as file, pytest.raises(InputError, match=r"images\[:, np.newaxis\]"):
+        file.require((1, 33, 34))
+
+
+def test_a_stamp_in_an_extension_is_told_by_its_shape(tmp_path):
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(IMAGES[0, 0])]).writeto(tmp_path / "stamp.fits.fz")
+    with (
+        open_images(tmp_path / "stamp.fits.fz") as file,
+        pytest.raises(InputError, match=r"got \(33, 34\); it seems to be one filter of a single image"),
+    ):
+        file.require((2, 33, 34))
+
+
+@pytest.mark.parametrize("name", ["x.fits.gz", "x.dat"])
+def test_packed_fits_is_read_in_pieces(tmp_path, name):
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(IMAGES)]).writeto(tmp_path / "x.fits")
+    (tmp_path / name).write_bytes(gzip.compress((tmp_path / "x.fits").read_bytes()))
+    np.testing.assert_array_equal(in_pieces(tmp_path / name), IMAGES)
 
 
 def test_a_length_that_the_model_leaves_open_may_be_any(tmp_path):

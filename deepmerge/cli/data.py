@@ -53,13 +53,18 @@ def fetch(
 
 @app.command("import")
 def import_(
-    fits: Annotated[Path, typer.Argument(help="FITS file: images in HDU 0, a table with the label in HDU 1.")],
+    fits: Annotated[Path, typer.Argument(help="FITS file, also .fz, .gz, .bz2 or .xz.")],
     folder: Folder = Path("data"),
     stem: Annotated[str | None, typer.Option(help="Name of the arrays; default: after the file.")] = None,
     catalogue_arrays: Annotated[Path | None, typer.Option(help="Folder with the authors' catalogue arrays.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Convert a FITS file on disk to the arrays that training reads."""
+    """Convert a FITS file on disk to the arrays and the catalogue that training reads.
+
+    It holds images (N, filters, H, W) in one HDU (the first that has four axes, or the one named SCI) and a table of N
+    rows. That has a column of 0/1 labels (label, y, class, merger, is_merger, or the only one) and may have the
+    galaxy's id (galaxy_id, subhalo_id, object_id, objid, source_id, id, name …), view, copy, stage, and more.
+    """
     from deepmerge.data import archive
 
     archive.import_fits(fits, folder, stem=stem, catalogue_arrays=catalogue_arrays, overwrite=overwrite)

@@ -1,14 +1,15 @@
 """Images from the MAST archive or any FITS file: download, check, and convert to npy.
 
-Accepted is plain FITS: images (N, F, H, W) of any numeric type in the first HDU (BSCALE, BZERO and BLANK are
-applied), and a table of one column, the 0/1 labels, in the second. Compressed files are to be unpacked first.
+Accepted are images (N, F, H, W) of any numeric type in one HDU (see fits_file), and a table with as many rows that
+holds the 0/1 labels and, if there is one, the catalogue (see fits_table). The archive's own files have the images in
+the first HDU, and in the second a table of one column, the label.
 """
 
 import errno
 import json
 import logging
+import math
 import tempfile
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import DTypeLike, NDArray
 
-from deepmerge.data import dataset, download, release
+from deepmerge.data import dataset, download, fits_file, fits_table, release
+from deepmerge.data.fits_file import FitsFile
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
 from deepmerge.progress import progress_bar
@@ -86,18 +88,23 @@ def import_fits(
 ) -> None:
     """Convert a FITS file on disk to `<stem>_X.npy`, `<stem>_y.npy` and `<stem>_source.json` in `folder`.
 
+    Where the table has more than the labels, the rest goes to `<stem>_catalogue.csv`, which `<stem>_source.json` names.
+
     Args:
-        path: plain FITS, images (N, F, H, W) in HDU 0 with H, W ≥ 32, 0/1 labels in the table of HDU 1.
+        path: images (N, F, H, W) in one HDU with H, W ≥ 32, and a table of N rows with 0/1 labels (see fits_table);
+            plain, tile-compressed (fpack), or packed by gzip, bzip2 or xz.
         folder: where the arrays go, (N, F, H, W) float32 and (N,) uint8, in the machine's byte order.
-        stem: name of the arrays; by default the authors' name for an archive file, else the file's own.
+        stem: name of the arrays; by default the authors' name for an archive file, else the file's own, without
+            what FITS and compression add to it.
         catalogue_arrays: folder with the authors' five catalogue arrays. The released sample gets a
             `release_catalogue.csv` from them or, without them, from its row order.
         overwrite: replace arrays of the same name that came from elsewhere.
 
     Raises:
-        InputError: not such a file, truncated or compressed, no space, or other data of the same name.
+        InputError: not such a file, truncated or damaged, no space, or other data of the same name.
     """
-    stem = stem or release.stems_by_fits_name().get(path.name, path.name.removesuffix(".fits"))
+    plain = fits_file.plain_name(path.name)
+    stem = stem or release.stems_by_fits_name().get(f"{plain}.fits", plain)
     if not stem or Path(stem).name != stem:
         raise InputError(f"Expected a plain name for the arrays, got {stem!r}; give a stem like my_survey.")
     catalogue = None if catalogue_arrays is None else _read_catalogue(catalogue_arrays)
@@ -107,113 +114,40 @@ def import_fits(
 # --- converting --------------------------------------------------------------------------------------------
 
 
-def _convert(path: Path, folder: Path, name: str, stem: str, catalogue: pd.DataFrame | None, overwrite: bool) -> None:
+def _convert(path: Path, folder: Path, name: str, stem: str, arrays: pd.DataFrame | None, overwrite: bool) -> None:
     """Write all files of one sample, or none; `name` is the FITS file's own name, without `.part`."""
-    with _open_images(path) as (images, labels):
-        shape: tuple[int, ...] = images.shape
-        released = release.is_released(shape, labels, name, stem)
-        if not overwrite:
-            _refuse_other_source(folder, stem, "released" if released else "own", name)
-        if catalogue is not None and not released:
+    with fits_file.opened(path) as file:
+        _require_stack(file)
+        labels, catalogue = fits_table.read(file)
+        released = release.is_released(file.shape, labels, f"{fits_file.plain_name(name)}.fits", stem)
+        if arrays is not None and not released:
             raise InputError(f"The catalogue arrays belong to the released sample, but {path} is not that.")
-        source = _source(name, shape[1], released, bitpix=images.header["BITPIX"])
+        own = None if catalogue is None else f"{stem}_catalogue.csv"
+        if not overwrite:
+            _refuse_other_source(folder, stem, "released" if released else "own", name, None if released else own)
+        source = _source(name, file.shape[1], released, own, bitpix=file.bitpix)
         with explained_disk_errors(folder), ExitStack() as stack:
             # Renamed in reverse order: the sidecar, which vouches for the others, comes last.
-            _write_records(stack, folder, stem, source, labels, catalogue)
+            _write_records(stack, folder, stem, source, labels, arrays if released else catalogue)
             y, x = (stack.enter_context(replacing(folder / f"{stem}_{end}.npy")) for end in "yX")
             _write_npy(y, labels.shape, np.uint8, [labels])
-            _write_npy(x, shape, np.float32, _chunks(images))
+            _write_npy(x, file.shape, np.float32, _chunks(file))
 
 
-@contextmanager
-def open_fits(path: Path) -> Iterator[Any]:
-    """Yield the HDUs of a plain FITS file, the first one complete; sections of their data are read one by one.
-
-    Raises InputError for a file that is no plain FITS, or truncated.
-    """
-    from astropy.io import fits
-    from astropy.utils.exceptions import AstropyWarning
-
-    _check_plain_fits(path)
-    with ExitStack() as stack:
-        # Of a truncated file astropy only warns; the checks below refuse it.
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", AstropyWarning)
-        with _explained_format_errors(path):
-            # Sections of an unmapped file are read one by one: memory stays flat.
-            hdus = stack.enter_context(fits.open(path, memmap=False))
-            _check_complete(path, hdus[0])
-        yield hdus
-
-
-@contextmanager
-def _open_images(path: Path) -> Iterator[tuple[Any, NDArray[np.uint8]]]:
-    """Yield the image HDU and the (N,) labels of a FITS file, its layout and length checked."""
-    with open_fits(path) as hdus:
-        with _explained_format_errors(path):
-            images = hdus[0]
-            if len(hdus) < 2 or len(images.shape) != 4 or min(images.shape[2:]) < dataset.SMALLEST_SIDE:
-                found = "; ".join(f"{hdu[3]} {hdu[5]}" for hdu in hdus.info(output=False))
-                raise InputError(
-                    f"Expected in {path} images (N, filters, H, W) with H, W ≥ {dataset.SMALLEST_SIDE} "
-                    f"and a table of labels, got (axes reversed) {found}. Write it so, channels first and "
-                    "uncompressed."
-                )
-            _check_complete(path, hdus[1])
-            labels = _labels(path, hdus[1], images.shape[0])
-        yield images, labels
-
-
-@contextmanager
-def _explained_format_errors(path: Path) -> Iterator[None]:
-    from astropy.io import fits
-
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, TypeError, ValueError, KeyError, fits.VerifyError) as error:
-        raise InputError(f"Expected a FITS file, but {path} cannot be read as one: {error}.") from error
-
-
-def _check_plain_fits(path: Path) -> None:
-    if not path.is_file():
-        raise InputError(f"Expected a FITS file, but there is none at {path}.")
-    with path.open("rb") as file:
-        start = file.read(9)
-    if start.startswith((b"\x1f\x8b", b"\x1f\x9d", b"BZh", b"PK", b"\xfd7zXZ")):
-        raise InputError(f"Expected plain FITS, but {path} is compressed. Unpack it first (gunzip, unzip).")
-    if start != b"SIMPLE  =":
-        raise InputError(f"Expected a FITS file, but {path} is {download.kind_of(start)}. Download it again.")
-
-
-def _check_complete(path: Path, hdu: Any) -> None:
-    needed, size = hdu.fileinfo()["datLoc"] + hdu.size, path.stat().st_size
-    if size < needed:
+def _require_stack(file: FitsFile) -> None:
+    if len(file.shape) != 4 or min(file.shape[2:]) < dataset.SMALLEST_SIDE:
         raise InputError(
-            f"{path} is truncated: its headers announce at least {needed} bytes, it has {size}. Get it again."
+            f"Expected in {file.path} images (N, filters, H, W), channels first, with H, W ≥ {dataset.SMALLEST_SIDE}, "
+            f"and a table of labels, got {file.contents}. Write it so."
         )
 
 
-def _labels(path: Path, table: Any, n: int) -> NDArray[np.uint8]:
-    names = getattr(getattr(table, "columns", None), "names", [])
-    if len(names) != 1:
-        raise InputError(f"Expected in HDU 1 of {path} a table of one column, the label, got {names}.")
-    labels = np.asarray(table.data.field(0)).ravel()
-    if len(labels) != n or not np.isin(labels, (0, 1)).all():
-        raise InputError(
-            f"Expected in HDU 1 of {path} {n} labels, 1 (merger) or 0, one an image, "
-            f"got {len(labels)} of the values {np.unique(labels)[:5].tolist()}."
-        )
-    return labels.astype(np.uint8)
-
-
-def _chunks(images: Any) -> Iterator[NDArray[Any]]:
-    n = images.shape[0]
-    step = max(1, CHUNK_BYTES * n // images.size)
+def _chunks(file: FitsFile) -> Iterator[NDArray[Any]]:
+    n = file.shape[0]
+    step = max(1, CHUNK_BYTES // math.prod(file.shape[1:]))
     with progress_bar("converting", n) as advance:
         for start in range(0, n, step):
-            chunk = images.section[start : start + step]
+            chunk = file.read(slice(start, start + step))
             yield chunk
             advance(len(chunk))
 
@@ -230,7 +164,9 @@ def _write_npy(path: Path, shape: tuple[int, ...], dtype: DTypeLike, chunks: Ite
 # --- which sample it is, and the files that say so ---------------------------------------------------------
 
 
-def _source(name: str | None, filters: int, released: bool, **settings: Any) -> dict[str, Any]:
+def _source(
+    name: str | None, filters: int, released: bool, own_catalogue: str | None = None, **settings: Any
+) -> dict[str, Any]:
     own = f"Own images, imported from {name}"
     names = release.FILTERS[filters] if released else [f"filter {i + 1}" for i in range(filters)]
     return {
@@ -238,7 +174,7 @@ def _source(name: str | None, filters: int, released: bool, **settings: Any) -> 
         "description": "DeepMerge, Illustris-1 at z = 2 (Ciprijanovic et al. 2020)" if released else own,
         "filters": list(names),
         "doi": release.DOI if released else None,
-        "catalogue": release.CATALOGUE_NAME if released else None,
+        "catalogue": release.CATALOGUE_NAME if released else own_catalogue,
         "masks": None,
         "settings": {"fits": name, **settings},
     }
@@ -252,16 +188,20 @@ def _write_records(
     labels: NDArray[np.uint8],
     catalogue: pd.DataFrame | None,
 ) -> None:
-    """Write the sidecar and, for the released sample, a better catalogue than the one there, if any."""
+    """Write the sidecar and the catalogue; for the released sample, if it is better than the one there."""
     sidecar = stack.enter_context(replacing(dataset.source_file(folder / f"{stem}_X.npy")))
     sidecar.write_text(json.dumps(source, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    path = folder / release.CATALOGUE_NAME
-    if not source["catalogue"] or (catalogue is None and path.exists()):
+    if not source["catalogue"]:
         return
-    catalogue = release.layout_catalogue() if catalogue is None else catalogue
-    mergers = catalogue["stage"].to_numpy() != "non-merger"
-    if len(mergers) != len(labels) or (mergers != labels).any():
-        raise InputError("Expected mergers in the same rows of catalogue arrays and labels; they differ.")
+    path = folder / source["catalogue"]
+    if source["data_source"] == "released":
+        if catalogue is None and path.exists():
+            return
+        catalogue = release.layout_catalogue() if catalogue is None else catalogue
+        mergers = catalogue["stage"].to_numpy() != "non-merger"
+        if len(mergers) != len(labels) or (mergers != labels).any():
+            raise InputError("Expected mergers in the same rows of catalogue arrays and labels; they differ.")
+    assert catalogue is not None
     catalogue.to_csv(stack.enter_context(replacing(path)), index=False)
 
 
@@ -291,8 +231,11 @@ def _is_finished(folder: Path, stem: str, filters: int) -> bool:
     return right and dataset.read_source(folder / f"{stem}_X.npy").get("data_source", "released") == "released"
 
 
-def _refuse_other_source(folder: Path, stem: str, data_source: str, name: str) -> None:
-    """Raise if arrays of that stem are there and their sidecar does not say that they came from this file."""
+def _refuse_other_source(folder: Path, stem: str, data_source: str, name: str, catalogue: str | None = None) -> None:
+    """Raise if arrays of that stem are there and their sidecar does not say that they came from this file.
+
+    Also if a `catalogue` of that name is there which the sidecar does not name.
+    """
     arrays = [path for end in "Xy" if (path := folder / f"{stem}_{end}.npy").exists()]
     recorded = dataset.read_source(folder / f"{stem}_X.npy")
     found, file = recorded.get("data_source", "unknown"), (recorded.get("settings") or {}).get("fits")
@@ -300,6 +243,11 @@ def _refuse_other_source(folder: Path, stem: str, data_source: str, name: str) -
         raise InputError(
             f"{arrays[0]} holds {found} data{f' from {file}' if file else ''}, not {name}. "
             "Choose another folder, or replace them with --overwrite (overwrite=True)."
+        )
+    if catalogue is not None and catalogue != recorded.get("catalogue") and (folder / catalogue).exists():
+        raise InputError(
+            f"{folder / catalogue} is there already and came from elsewhere. Choose another folder or stem, or replace "
+            "it with --overwrite (overwrite=True)."
         )
 
 

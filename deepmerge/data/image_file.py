@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deepmerge.data import archive, download
+from deepmerge.data import download, fits_file
 from deepmerge.data.dataset import open_array
 from deepmerge.errors import InputError
-
-FITS_SUFFIXES = (".fits", ".fit", ".fts")
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,16 @@ class ImageFile:
             problem += "; they seem to be channels last: save np.moveaxis(images, -1, 1) instead"
         elif _matches(self.shape, shape):
             problem += "; it seems to be a single image: save images[np.newaxis] instead"
+        elif _matches(self.shape, shape[1:]):
+            problem += "; it seems to be one filter of a single image: save np.stack(filters)[np.newaxis] instead"
+        elif shape[0] == 1 and _matches(self.shape, (None, *shape[1:])):
+            problem += "; the axis of the single filter seems to be missing: save images[:, np.newaxis] instead"
         raise InputError(problem)
 
 
 @contextmanager
 def open_images(path: Path) -> Iterator[ImageFile]:
-    """Open images in an npy file or in the first HDU of a plain FITS file, whatever may follow there.
+    """Open images in an npy file or in a FITS file, compressed or not, in the HDU that `fits_file.opened` takes.
 
     BSCALE, BZERO and BLANK are applied. Raises InputError for anything else, and for a truncated file.
     """
@@ -53,11 +55,11 @@ def open_images(path: Path) -> Iterator[ImageFile]:
     if start.startswith(b"\x93NUMPY"):
         # Mapped anew for each piece: what has been read of a mapping counts as memory as long as it stands.
         yield ImageFile(path, open_array(path, "images").shape, lambda part: np.array(open_array(path, "images")[part]))
-    elif start == b"SIMPLE  =" or path.suffix.lower() in FITS_SUFFIXES:
-        with archive.open_fits(path) as hdus:
-            yield ImageFile(path, hdus[0].shape, lambda part: hdus[0].section[part])
+    elif fits_file.is_fits(path):
+        with fits_file.opened(path) as fits:
+            yield ImageFile(path, fits.shape, fits.read)
     else:
-        raise InputError(f"images in {path} should be an npy or a plain FITS file, got {download.kind_of(start)}")
+        raise InputError(f"images in {path} should be an npy or a FITS file, got {download.kind_of(start)}")
 
 
 def _matches(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
