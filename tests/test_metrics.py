@@ -5,11 +5,13 @@ import pytest
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
+from deepmerge.analysis import folds
 from deepmerge.analysis.metrics import (
     AT_BALANCE,
     BINS,
     FALSE_POSITIVE_RATES,
     SMALLEST_PROBABILITY,
+    WITHOUT_INTERVAL,
     Estimate,
     _resampled_galaxies,
     _Sample,
@@ -66,6 +68,11 @@ def by_scikit_learn(y, p, w, threshold=0.5):
         **at(w),
         **{f"{name}_at_balance": value for name, value in at(balance).items()},
     }
+
+
+def percentiles(loop, name):
+    """The interval that a loop over resamples gives, of a metric that has one."""
+    return [np.nan] * 2 if name in WITHOUT_INTERVAL else np.quantile([found[name] for found in loop], [0.025, 0.975])
 
 
 def assert_same(ours, theirs):
@@ -162,8 +169,7 @@ def test_intervals_equal_a_loop_of_scikit_learn_over_the_same_resamples(decimals
     rows = [row[number] for row in weights]
     loop = [by_scikit_learn(y, p, row) for row in rows]
     for name, estimate in ours.metrics.items():
-        ends = np.quantile([measured[name] for measured in loop], [0.025, 0.975])
-        np.testing.assert_allclose(estimate[1:], ends, rtol=1e-10, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(estimate[1:], percentiles(loop, name), rtol=1e-10, atol=1e-12, err_msg=name)
 
     curves = []
     for row in rows:
@@ -210,9 +216,9 @@ def test_identical_views_add_nothing_and_independent_images_do():
 
 def test_intervals_hold_the_value_and_the_bands_their_curves():
     y, p, galaxy = predictions(galaxies=300)
-    p = np.sqrt(p)  # badly calibrated, so that noise does not dominate the calibration error
     result = evaluate(y, p, galaxy)
-    for name, (value, low, high) in result.metrics.items():
+    for name in set(result.metrics) - set(WITHOUT_INTERVAL):
+        value, low, high = result.metrics[name]
         assert low < value < high, name
     for band in (result.true_positive_rate, result.fraction, result.confusion_fraction):
         filled = ~np.isnan(band.value)
@@ -220,12 +226,53 @@ def test_intervals_hold_the_value_and_the_bands_their_curves():
         assert (band.value <= band.high + 1e-12)[filled].all()
 
 
-def test_noise_lifts_the_interval_of_the_calibration_error():
+def test_the_calibration_error_has_no_interval_since_noise_lifts_it_again_in_every_resample():
     rng = np.random.default_rng(0)
     p = rng.uniform(size=300)
     y = (rng.uniform(size=300) < p).astype(int)  # calibrated by construction
-    error = evaluate(y, p, np.arange(300)).metrics["calibration_error"]
-    assert 0 < error.value < (error.low + error.high) / 2
+    number = np.arange(300)
+    (weights,) = _resampled_galaxies(_Sample(y, p, number, 0.5), 500, 0)
+    lifted = [point_metrics(y, p, weights=row)["calibration_error"] for row in weights]
+    found = evaluate(y, p, number).metrics
+    assert 0 < found["calibration_error"].value < np.median(lifted)
+    change = difference(y, p, np.sqrt(p), number)
+    for name in WITHOUT_INTERVAL:
+        for estimate in (found[name], change[name]):
+            assert np.isfinite(estimate.value)
+            assert np.isnan([estimate.low, estimate.high]).all()
+
+
+def odd_predictions(rng):
+    """A small sample with whatever can be odd about it."""
+    n = int(rng.integers(2, 30))
+    y = rng.integers(0, 2, n) if rng.random() < 0.8 else np.full(n, rng.integers(2))
+    kinds = (
+        rng.random(n),
+        rng.integers(0, 2, n).astype(float),
+        y.astype(float),
+        1.0 - y,
+        np.full(n, rng.random()),
+        rng.choice([0.0, 1e-300, 1e-9, 0.5, 1 - 1e-16, 1.0], n),
+        rng.random(n).round(1),
+    )
+    return y, kinds[rng.integers(len(kinds))], rng.integers(0, int(rng.integers(1, n + 1)), n)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_interval_leaves_the_bounds_of_its_metric_for_any_input(seed):
+    y, p, galaxy = odd_predictions(np.random.default_rng(seed))
+    other = np.random.default_rng(seed + 1000).permutation(p)
+    fold = galaxy % 3
+    for values, changes in (
+        (evaluate(y, p, galaxy, resamples=40).metrics, difference(y, p, other, galaxy, resamples=40)),
+        (folds.evaluate(y, p, galaxy, fold).metrics, folds.difference(y, p, other, galaxy, fold)),
+    ):
+        for name in set(values) - set(COUNTS):
+            most = np.inf if name.startswith("log_loss") else 1
+            for found, bottom in ((values[name], 0), (changes[name], -most)):
+                known = np.array(found)[~np.isnan(found)]
+                assert ((known >= bottom) & (known <= most)).all(), (name, found)
+                assert np.isnan([found.low, found.high]).all() or found.low <= found.high, (name, found)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
@@ -255,7 +302,7 @@ def test_the_order_of_images_the_names_of_galaxies_and_the_chunks_do_not_matter(
 def test_the_seed_decides():
     sample = predictions()
     first, again, other = (evaluate(*sample, resamples=50, seed=seed).metrics for seed in (1, 1, 2))
-    assert first == again
+    np.testing.assert_equal(first, again)
     assert first["auc"] != other["auc"]
     assert first["auc"].value == other["auc"].value
 
@@ -296,13 +343,16 @@ def test_the_paired_interval_equals_a_loop_of_scikit_learn_over_the_same_galaxie
     point = slow(np.ones(len(y)))
     assert set(found) == set(point)
     for name, estimate in found.items():
-        ends = np.quantile([measured[name] for measured in loop], [0.025, 0.975])
-        np.testing.assert_allclose(estimate, [point[name], *ends], rtol=1e-9, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(
+            estimate, [point[name], *percentiles(loop, name)], rtol=1e-9, atol=1e-12, err_msg=name
+        )
 
 
 def test_a_model_does_not_differ_from_itself_at_all():
     y, p, galaxy = predictions(decimals=2)
-    assert set(difference(y, p, p.copy(), galaxy, resamples=50).values()) == {Estimate(0, 0, 0)}
+    for name, estimate in difference(y, p, p.copy(), galaxy, resamples=50).items():
+        ends = (np.nan,) * 2 if name in WITHOUT_INTERVAL else (0, 0)
+        np.testing.assert_equal(tuple(estimate), (0, *ends), err_msg=name)
 
 
 def test_swapping_the_models_flips_the_difference():

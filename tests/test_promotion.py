@@ -22,9 +22,10 @@ LABELS, GALAXIES, RNG = sample()
 GOOD, FAIR = scores(LABELS, RNG, 1.5), scores(LABELS, RNG, 0.7)
 
 
-def test_the_metrics_that_may_decide_are_all_but_the_counts():
+def test_the_metrics_that_may_decide_are_all_whose_differences_have_an_interval_but_the_counts():
     counts = {"tp", "fp", "tn", "fn"}
-    assert set(promotion.METRICS) == set(metrics.point_metrics(LABELS, GOOD)) - counts
+    change = metrics.difference(LABELS, GOOD, FAIR, GALAXIES, resamples=50)
+    assert set(promotion.METRICS) == {name for name, found in change.items() if np.isfinite(found).all()} - counts
     assert len(set(promotion.METRICS)) == len(promotion.METRICS)
 
 
@@ -92,6 +93,12 @@ def test_without_a_comparison_nothing_is_measured_and_only_force_promotes():
     assert (found.decision, found.reason, found.images) == ("refused", "other data", 0)
     assert np.isnan([found.candidate, found.reigning, found.difference]).all()
     assert promotion.without_comparison("auc", "other data", "version 1", "new data").decision == "forced"
+
+
+@pytest.mark.parametrize("metric", metrics.WITHOUT_INTERVAL)
+def test_a_metric_whose_differences_have_no_interval_cannot_decide_and_the_reason_is_said(metric):
+    with pytest.raises(InputError, match=f"got '{metric}', whose differences have no interval to decide by$"):
+        promotion.check_metric(metric)
 
 
 @pytest.mark.parametrize("metric", ["tp", "AUC", "", "test_auc"])

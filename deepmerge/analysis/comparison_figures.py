@@ -52,18 +52,8 @@ from deepmerge.analysis.image_figures import (
     rule,
     stretch,
 )
-from deepmerge.analysis.metrics import Estimate
+from deepmerge.analysis.metrics import BALANCED, HIGHER_IS_BETTER, LOWER_IS_BETTER, Estimate
 
-HIGHER_IS_BETTER = {
-    "auc": "AUC",
-    "balanced_accuracy": "Balanced accuracy",
-    "accuracy": "Accuracy",
-    "purity": "Purity",
-    "completeness": "Completeness",
-    "f1": "F1 score",
-    "average_precision": "Average precision",
-}
-LOWER_IS_BETTER = {"brier": "Brier score", "log_loss": "Log loss", "calibration_error": "Calibration error"}
 METRICS = (
     "auc",
     "balanced_accuracy",
@@ -77,7 +67,6 @@ PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 MARKERS = ("o", "s", "D", "^", "v")
 DASHES = ("-", "--", "-.", ":")
 MOST_MODELS, MOST_COLUMNS, MOST_VARIANTS = 12, 8, 6
-AT_BALANCE = "_at_balance"
 CLASSES = ("mergers", "non-mergers")
 ROUND = [1, 2, 5, 10]  # steps of ticks
 # Blues without its first shades, which are the white of the page.
@@ -124,7 +113,7 @@ def comparison(
     shares, counted = zip(*(_shares(entry, bins) for entry in entries), strict=True)
 
     page = Page(PAGE)
-    balanced = any(name.endswith(AT_BALANCE) for name in metrics)
+    balanced = any(name.endswith(BALANCED) for name in metrics)
     _heading(page, 0.1, "(a) Metrics", "balanced = both classes weigh the same" if balanced else "")
     page.y += 0.2
     _legend(page, 1.75, _handles([entry.label for entry in entries], 3.4, "marker"), [])
@@ -297,12 +286,12 @@ def gradcam_comparison(
 
 def _base(name: str) -> str:
     """Return the name of a metric without its class weighting."""
-    return name.removesuffix(AT_BALANCE)
+    return name.removesuffix(BALANCED)
 
 
 def _readable(name: str) -> str:
     """Return what a reader is shown for the name of a metric."""
-    return f"{(HIGHER_IS_BETTER | LOWER_IS_BETTER)[_base(name)]}{' (balanced)' if name.endswith(AT_BALANCE) else ''}"
+    return f"{(HIGHER_IS_BETTER | LOWER_IS_BETTER)[_base(name)]}{' (balanced)' if name.endswith(BALANCED) else ''}"
 
 
 def _said(value: float, low: float, high: float) -> list[str]:
@@ -365,9 +354,7 @@ def _estimates(entry: Entry, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Return (value, low, high) of the metrics of an entry."""
     known = HIGHER_IS_BETTER | LOWER_IS_BETTER
     unknown = [name for name in names if _base(name) not in known]
-    expect(
-        bool(names) and not unknown, "metrics", f"some of {list(known)}, perhaps with {AT_BALANCE}", unknown or "none"
-    )
+    expect(bool(names) and not unknown, "metrics", f"some of {list(known)}, perhaps with {BALANCED}", unknown or "none")
     lacking = [name for name in names if name not in entry.metrics]
     expect(not lacking, f"metrics of {entry.label}", f"all of {list(names)}", f"none for {lacking}")
     return {name: numbers(f"{name} of {entry.label}", entry.metrics[name], 3) for name in names}

@@ -18,7 +18,22 @@ FALSE_POSITIVE_RATES = np.linspace(0, 1, 101)
 INTERVAL = (0.025, 0.975)
 # Networks answer in float32, where a saturated 1 means "within this of 1": a wrong certainty costs 15.9 nats.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
+# What a reader is shown for each metric, and which way is better.
+HIGHER_IS_BETTER = {
+    "auc": "AUC",
+    "balanced_accuracy": "Balanced accuracy",
+    "accuracy": "Accuracy",
+    "purity": "Purity",
+    "completeness": "Completeness",
+    "f1": "F1 score",
+    "average_precision": "Average precision",
+}
+LOWER_IS_BETTER = {"brier": "Brier score", "log_loss": "Log loss", "calibration_error": "Calibration error"}
 AT_BALANCE = ("purity", "f1", "average_precision", "brier", "log_loss", "calibration_error")
+BALANCED = "_at_balance"  # how the names of these end where both classes weigh the same
+# A sum of absolute values, which noise raises: in the sample, and once more in every resample of it. So percentiles lie
+# above what they should hold, for a calibrated model always (its bias: Kumar et al. 2019, arXiv:1909.10155).
+WITHOUT_INTERVAL = ("calibration_error", f"calibration_error{BALANCED}")
 
 _EDGES = np.linspace(0, 1, BINS + 1)
 _CHUNK = 2**18  # image weights held at once: 2 MB an array, which stays in the processor's cache
@@ -87,9 +102,8 @@ def evaluate(
     labels: (n,) 0 or 1 = merger; probabilities: (n,) of a merger, in [0, 1]; galaxies: (n,) ids of any
     sortable type. An image is predicted merger from `threshold` on (≥). `resamples` = 0 gives no intervals.
 
-    Metrics: those of `point_metrics`. Intervals are NaN where the value is, and all of them when a class has
-    a single galaxy, whose scatter cannot be known. calibration_error is a sum of absolute values, which noise
-    raises: in the sample, and once more in every resample, so its interval can lie above its value.
+    Metrics: those of `point_metrics`. Intervals are NaN where the value is, for those in WITHOUT_INTERVAL, and
+    all of them when a class has a single galaxy, whose scatter cannot be known.
     Raises InputError for input that is not as above.
     """
     sample = _Sample(labels, probabilities, galaxies, threshold)
@@ -100,7 +114,7 @@ def evaluate(
         return _band(point[name], [draw[name] for draw in draws])
 
     return Evaluation(
-        metrics={name: Estimate(*map(float, band(name))) for name in _scalars(point)},
+        metrics=_estimates(point, draws),
         true_positive_rate=band("true_positive_rate"),
         probability=point["probability"][0],
         fraction=band("fraction"),
@@ -125,7 +139,8 @@ def difference(
     candidate, reigning: (n,) probabilities of a merger by two models for the same images; labels, galaxies and the
     rest as in `evaluate`. Each resample of galaxies measures both models, so what is hard for both cancels: the
     interval is that of the difference, narrower than two separate intervals suggest where the errors go together.
-    A difference is NaN where one of its two values is. Raises InputError for input that is not as above.
+    A difference is NaN where one of its two values is; its interval is as in `evaluate`. Raises InputError for input
+    that is not as above.
     """
     samples = [_Sample(labels, probabilities, galaxies, threshold) for probabilities in (candidate, reigning)]
 
@@ -136,7 +151,7 @@ def difference(
     point = measured(samples[0].once)
     # Both samples number the galaxies alike and have the same strata, so the weights of one are those of the other.
     draws = [measured(weights) for weights in _resampled_galaxies(samples[0], resamples, seed)]
-    return {name: Estimate(*map(float, _band(point[name], [draw[name] for draw in draws]))) for name in point}
+    return _estimates(point, draws)
 
 
 def point_metrics(
@@ -285,7 +300,7 @@ def _measure(sample: _Sample, weights: np.ndarray) -> dict[str, np.ndarray]:
             "confusion": confusion,
             "confusion_fraction": confusion / size,
         }
-    return measured | {f"{name}_at_balance": even[name] for name in AT_BALANCE} | curves
+    return measured | {f"{name}{BALANCED}": even[name] for name in AT_BALANCE} | curves
 
 
 def _counted(sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -332,6 +347,15 @@ def _ranked(sample: _Sample, weights: np.ndarray) -> dict[str, np.ndarray]:
         # np.interp takes the upper end where the curve is vertical.
         "true_positive_rate": np.stack([np.interp(FALSE_POSITIVE_RATES, x, y) for x, y in zip(fpr, tpr, strict=True)]),
     }
+
+
+def _estimates(point: Mapping[str, np.ndarray], draws: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Estimate]:
+    """The metrics of the sample, with their intervals from the draws."""
+    found = {}
+    for name in _scalars(point):
+        of_metric = [] if name in WITHOUT_INTERVAL else [draw[name] for draw in draws]
+        found[name] = Estimate(*map(float, _band(point[name], of_metric)))
+    return found
 
 
 def _scalars(measured: Mapping[str, np.ndarray]) -> list[str]:

@@ -141,7 +141,9 @@ def costs(
     title: str = "What each method gains, and what it costs",
     note: str | None = None,
 ) -> Figure:
-    """Draw the change of log loss, calibration error and AUC of each method, with 95 % intervals, beside its cost.
+    """Draw the change of log loss, calibration error and AUC of each method beside its cost.
+
+    With 95 % intervals, but for the calibration error, which has none.
 
     `gains` is the table of `calibration.gains`; `costs` gives, by method, 1 or 2 kinds of cost ("training",
     "prediction") in units of one network's; others than those of the table are left out. Raises InputError for other

@@ -10,11 +10,12 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from deepmerge.analysis import metrics
 from deepmerge.analysis.canvas import BLUE, GREY, PAGE, SMALL, VERMILLION, canvas, styled, wrapped
-from deepmerge.analysis.comparison_figures import AT_BALANCE, BAND, HIGHER_IS_BETTER, LOWER_IS_BETTER
-from deepmerge.analysis.metrics import Estimate
+from deepmerge.analysis.comparison_figures import BAND
+from deepmerge.analysis.metrics import BALANCED, HIGHER_IS_BETTER, LOWER_IS_BETTER, WITHOUT_INTERVAL, Estimate
 from deepmerge.errors import InputError
 
-METRICS = (*HIGHER_IS_BETTER, *LOWER_IS_BETTER, *(f"{name}{AT_BALANCE}" for name in metrics.AT_BALANCE))
+MEASURED = (*HIGHER_IS_BETTER, *LOWER_IS_BETTER, *(f"{name}{BALANCED}" for name in metrics.AT_BALANCE))
+METRICS = tuple(name for name in MEASURED if name not in WITHOUT_INTERVAL)
 PROMOTED, REFUSED, FORCED = "promoted", "refused", "forced"
 UNDEFINED = Estimate(np.nan, np.nan, np.nan)
 TRIVIAL = "the trivial classifier (0.5 for every image)"
@@ -43,7 +44,8 @@ class Verdict:
 def check_metric(metric: str) -> None:
     """Raise InputError unless `metric` is one that can decide a promotion: those of METRICS."""
     if metric not in METRICS:
-        raise InputError(f"metric should be one of: {', '.join(METRICS)}; got {metric!r}")
+        why = ", whose differences have no interval to decide by" if metric in WITHOUT_INTERVAL else ""
+        raise InputError(f"metric should be one of: {', '.join(METRICS)}; got {metric!r}{why}")
 
 
 def judge(
@@ -98,11 +100,11 @@ def _finding(metric: str, change: Estimate, against: str) -> tuple[bool, str]:
 
 
 def _lower_is_better(metric: str) -> bool:
-    return metric.removesuffix(AT_BALANCE) in LOWER_IS_BETTER
+    return metric.removesuffix(BALANCED) in LOWER_IS_BETTER
 
 
 def _readable(metric: str) -> str:
-    base = metric.removesuffix(AT_BALANCE)
+    base = metric.removesuffix(BALANCED)
     return f"{(HIGHER_IS_BETTER | LOWER_IS_BETTER)[base]}{' at balance' if base != metric else ''}"
 
 

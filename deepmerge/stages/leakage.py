@@ -112,10 +112,15 @@ def _summary(made: pd.DataFrame) -> dict[str, float]:
         for protocol in PROTOCOLS:
             ours = made[made["protocol"] == protocol].set_index("seed")
             claimed, unseen = (ours.loc[ours["judged_on"] == place, f"test_{metric}"] for place in PLACES)
-            for name, values in {"claimed": claimed, "unseen": unseen, "excess": claimed - unseen}.items():
-                found[f"{protocol}_{name}_{metric}"] = trials.mean_with_interval(values.to_numpy())
+            for name, values, bounds in (
+                ("claimed", claimed, trials.SHARE),
+                ("unseen", unseen, trials.SHARE),
+                ("excess", claimed - unseen, trials.DIFFERENCE),
+            ):
+                found[f"{protocol}_{name}_{metric}"] = trials.mean_with_interval(values.to_numpy(), bounds)
         own = made[made["judged_on"] == "claimed"].pivot(index="seed", columns="protocol", values=f"test_{metric}")
-        found[f"rows_over_galaxy_{metric}"] = trials.mean_with_interval((own["rows"] - own["galaxy"]).to_numpy())
+        over = (own["rows"] - own["galaxy"]).to_numpy()
+        found[f"rows_over_galaxy_{metric}"] = trials.mean_with_interval(over, trials.DIFFERENCE)
     shared = made.groupby("protocol")["shared_galaxies"].mean()
     return {
         **{

@@ -25,6 +25,7 @@ from deepmerge.stages.training import described, epoch_metrics, told_of
 from deepmerge.tracking import runs
 
 RESULT = "study.json"  # what a report reads of a study
+SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)  # between which a metric lies, and a difference of two
 FOLD = "fold"  # mark of a run whose model is one of several and never the newest of its data set
 
 
@@ -145,13 +146,24 @@ def finish(results: Results, tables: Mapping[str, pd.DataFrame], out: Path | Non
         write_json(results, out / RESULT)
 
 
-def mean_with_interval(values: Sequence[float] | np.ndarray[Any, Any]) -> Estimate:
-    """Mean of a number measured in several independent trainings, with its 95 % interval (Student's t)."""
-    from scipy import stats
+def mean_with_interval(values: Sequence[float] | np.ndarray[Any, Any], bounds: tuple[float, float] = SHARE) -> Estimate:
+    """Mean of a number that lies within `bounds`, measured in several independent trainings, with its 95 % interval.
+
+    Student's t for the logit of the mean's place between the bounds, its error by the delta method (Brown, Cai &
+    DasGupta 2001, Stat. Sci. 16, 101): near the middle the usual interval, near a bound a lopsided one that never gets
+    there. The single values may be at a bound. The ends are NaN where nothing scatters (one training, or all values
+    equal), since that does not tell how much the next one would.
+    """
+    from scipy import special, stats
 
     array = np.asarray(values, float)
     mean = float(array.mean())
-    if len(array) < 2:
+    low, high = bounds
+    below, above = mean - low, high - mean
+    if len(array) < 2 or not (np.ptp(array) > 0 and below > 0 and above > 0):
         return Estimate(mean, np.nan, np.nan)
-    half = float(stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
-    return Estimate(mean, mean - half, mean + half)
+    error = array.std(ddof=1) / np.sqrt(len(array))
+    half = stats.t.ppf(0.975, len(array) - 1) * error * (high - low) / (below * above)
+    middle = np.log(below / above)
+    ends = low + (high - low) * special.expit([middle - half, middle + half])
+    return Estimate(mean, min(float(ends[0]), mean), max(float(ends[1]), mean))
