@@ -1,22 +1,35 @@
 """Settings of an experiment: what they are, their defaults, ranges and checks. Every default stands here alone."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from deepmerge import yaml_file
 from deepmerge.errors import InputError
+from deepmerge.yaml_file import shown
 
 EXPERIMENTS = Path("experiments")
 TUNED = "tuned"  # name of the settings that `tune` finds
+# Names become those of runs, registered models, files and options of the command line. ASCII alone, since an umlaut can
+# be one character or two that look alike.
+NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+NAMES = "1 to 100 letters (a-z, A-Z), digits, '_', '-' and '.', not '.' or '-' at its beginning nor '.' at its end"
 
 
 class Settings(BaseModel):
     """A group of settings; an unknown key is an error, and none changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float, float | None):
+            raise ValueError("should be a number")
+        return value
 
 
 class Data(Settings):
@@ -97,6 +110,13 @@ class Range(Settings):
     log: bool = Field(False, description="spread evenly over the logarithm")
     choices: tuple[bool | int | float | str, ...] = ()
 
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _plain(cls, choices: Any) -> Any:
+        if not isinstance(choices, list | tuple) or not all(isinstance(one, int | float | str) for one in choices):
+            raise ValueError("should be a list of numbers or words")
+        return choices
+
     @model_validator(mode="after")
     def _complete(self) -> "Range":
         if (self.low is None or self.high is None) == (len(self.choices) < 2):
@@ -134,16 +154,27 @@ class Tuning(Settings):
     @field_validator("space")
     @classmethod
     def _of_settings(cls, space: dict[str, Range]) -> dict[str, Range]:
-        for name, allowed in space.items():
-            if name not in SEARCHABLE:
-                known = ", ".join(sorted(SEARCHABLE))
-                raise ValueError(f"should name settings among {known}; {name!r} is none of them")
-            for value in allowed.choices or (allowed.low, allowed.high):
-                try:
-                    SEARCHABLE[name].model_validate({name: value})
-                except ValidationError as error:
-                    raise ValueError(f"should fit its settings, but {_explain(error.errors()[0])}") from None
-        return space
+        return {name: _fitted(name, allowed) for name, allowed in space.items()}
+
+
+def _fitted(name: str, allowed: Range) -> Range:
+    """What a search may try for the setting `name`, its choices as the setting has them: 0.001 for "1e-3"."""
+    if name not in SEARCHABLE:
+        raise ValueError(f"should name settings among {', '.join(sorted(SEARCHABLE))}; {shown(name)} is none of them")
+    try:
+        values = [
+            getattr(SEARCHABLE[name].model_validate({name: value}), name)
+            for value in allowed.choices or (allowed.low, allowed.high)
+        ]
+    except ValidationError as error:
+        raise ValueError(f"should fit its settings, but {_explain(error.errors()[0])}") from None
+    if not allowed.choices:
+        if SEARCHABLE[name].model_fields[name].annotation not in (int, float):
+            raise ValueError(f"should have choices for {name}, which is no number")
+        return allowed
+    if twice := [value for number, value in enumerate(values) if value in values[:number]]:
+        raise ValueError(f"should have each choice of {name} once; {twice[0]!r} is there twice")
+    return allowed.model_copy(update={"choices": tuple(values)})
 
 
 class Params(Settings):
@@ -214,11 +245,12 @@ def load(
     `params` names settings that win over the file's: ``tuned`` is what `tune` left in ``tuned/<dataset>.yaml`` beside
     it; a path is such a file. `overrides` maps flat setting names (``epochs``) to values that win over both, `tuning`
     likewise for the section of that name; None values are passed over. Raises InputError for an unknown data set, key
-    or value.
+    or value, and for a name, given or by default the file's, that is not like NAME.
     """
     path = _experiment_file(dataset)
-    content = read_yaml(path, "settings such as 'data:' and 'training:'")
+    content = yaml_file.read(path, "settings such as 'data:' and 'training:'")
     given = {"name": path.stem, **content}
+    _check_name(given["name"], path, "name" in content)
     found: dict[str, Any] = {}
     if params is not None:
         found, study = read_params(params_file(dataset, params))
@@ -244,11 +276,16 @@ def from_record(record: Mapping[str, Any], source: str) -> Experiment:
 
 
 def name_of(dataset: str) -> str:
-    """The name under which runs of `dataset` are tracked; also where its experiment file is gone."""
-    try:
+    """The name under which runs of `dataset` are tracked; also where its experiment file is gone.
+
+    Raises InputError for a file that is there and wrong, and for what can be nobody's name.
+    """
+    if _is_file(_path(dataset)):
         return load(dataset).name
-    except InputError:
-        return Path(dataset).stem if dataset.endswith((".yaml", ".yml")) else dataset
+    name = Path(dataset).stem if dataset.endswith((".yaml", ".yml")) else dataset
+    if not NAME.fullmatch(name):
+        raise _unknown(dataset)
+    return name
 
 
 def names() -> list[str]:
@@ -275,22 +312,11 @@ def read_params(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"params should be 'tuned' or the path of a YAML file, with settings at {path}, where there is no file; "
             f"'deepmerge tune' makes one"
         )
-    content = read_yaml(path, "'settings:' with names and values, as 'deepmerge tune' writes it")
+    content = yaml_file.read(path, "'settings:' with names and values, as 'deepmerge tune' writes it")
     found, study = content.get("settings"), content.get("study") or {}
     if not isinstance(found, dict) or not isinstance(study, dict):
-        raise InputError(f"{path} should hold 'settings:' with names and values, got {found!r}")
+        raise InputError(f"{path} should hold 'settings:' with names and values, got {shown(found)}")
     return found, study
-
-
-def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """Content of a YAML file that should be a mapping, described as `what` in the InputError where it is not."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} should be YAML, but: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} should hold {what}, got {content!r}")
-    return content
 
 
 def _put(given: dict[str, Any], section: str, name: str, value: Any) -> None:
@@ -300,13 +326,38 @@ def _put(given: dict[str, Any], section: str, name: str, value: Any) -> None:
 
 
 def _experiment_file(dataset: str) -> Path:
+    path = _path(dataset)
+    if not _is_file(path):
+        raise _unknown(dataset)
+    return path
+
+
+def _path(dataset: str) -> Path:
     path = Path(dataset)
-    if path.suffix not in (".yaml", ".yml"):
-        path = EXPERIMENTS / f"{dataset}.yaml"
-    if path.is_file():
-        return path
+    return path if path.suffix in (".yaml", ".yml") else EXPERIMENTS / f"{dataset}.yaml"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for a file, or a folder that one may not look into
+        return False
+
+
+def _unknown(dataset: str) -> InputError:
     choices = ", ".join(names()) or f"none found in {EXPERIMENTS.absolute()}"
-    raise InputError(f"dataset should be one of: {choices} (or the path of an experiment file), got {dataset!r}")
+    return InputError(f"dataset should be one of: {choices} (or the path of an experiment file), got {shown(dataset)}")
+
+
+def _check_name(name: Any, path: Path, given: bool) -> None:
+    if isinstance(name, str) and NAME.fullmatch(name):
+        return
+    if given and not isinstance(name, str):
+        raise InputError(f"{path}: 'name' should be text, got {shown(name)}; put it in quotes")
+    other = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:100].strip(".-") or "my-survey"
+    whence = "'name' should be" if given else "the file's name is the experiment's, which should be"
+    mend = f"write 'name: {other}'" + ("" if given else " into the file, or rename it")
+    raise InputError(f"{path}: {whence} {NAMES}, got {shown(name)}; {mend}")
 
 
 def _section_of(name: str) -> str:
@@ -328,13 +379,13 @@ def _explain(error: Any) -> str:
     *sections, key = error["loc"] or ("settings",)
     where = ".".join(str(part) for part in (*sections, key))
     if error["type"] == "extra_forbidden":
-        owners: dict[str, type[Settings]] = {"data": Data, "tuning": Tuning, **SECTIONS}
+        owners: dict[str, type[Settings]] = {"data": Data, "tuning": Tuning, "params": Params, **SECTIONS}
         owner: type[Settings] = Experiment
         if sections:
             owner = Range if len(sections) > 1 else owners[sections[0]]
         known = ", ".join(owner.model_fields)
-        return f"unknown key {where!r}; expected one of: {known}"
+        return f"unknown key {shown(where)}; expected one of: {known}"
     if error["type"] == "missing":
         return f"{where!r} is missing"
     expected = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{where!r} {expected}, got {error['input']!r}"
+    return f"{where!r} {expected}, got {shown(error['input'])}"

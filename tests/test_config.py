@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,9 @@ def test_flat_names_are_unique_over_the_sections():
         ({"data": DATA}, {"test_fraction": 0.95}, "should be below 1, to leave images for training"),
         ("just text", {}, "should hold settings"),
         ("a: [b", {}, "should be YAML"),
+        ("", {}, "should hold settings such as 'data:' and 'training:', got nothing"),
+        ({"data": DATA, "params": {"foo": 1}}, {}, "unknown key 'params.foo'; expected one of: name, study"),
+        ({"data": {**DATA, "images": ["x"] * 5000}}, {}, "'data.images' is not a valid path"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(write, content, overrides, said):
@@ -82,6 +86,107 @@ def test_what_is_wrong_is_said_in_one_line(write, content, overrides, said):
         config.load(write(content), overrides)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("training", "expected"),
+    [
+        ("learning_rate: 1e-3", {"learning_rate": 0.001}),
+        ("learning_rate: 1E-4", {"learning_rate": 0.0001}),
+        ("learning_rate: .5e-2", {"learning_rate": 0.005}),
+        ("epochs: 1e3", {"epochs": 1000}),
+        ("batch_size: 012", {"batch_size": 12}),
+        ("epochs: 1_000", {"epochs": 1000}),
+        ("augment: no", {"augment": False}),
+        ("augment: off", {"augment": False}),
+    ],
+)
+def test_numbers_and_words_of_a_file_mean_what_they_look_like(write, training, expected):
+    experiment = config.load(write(f"data: {{images: x.npy, labels: y.npy}}\ntraining: {{{training}}}\n"))
+    assert {name: getattr(experiment.training, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ("epochs: 1:30", "'training.epochs' should be a valid integer, .* got '1:30'"),
+        ("epochs: true", "'training.epochs' should be a number, got True"),
+        ("learning_rate: yes", "'training.learning_rate' should be a valid number, .* got 'yes'"),
+        ("learning_rate: 0b11", "'training.learning_rate' should be a valid number, .* got '0b11'"),
+        ("learning_rate: 1e999", "'training.learning_rate' should be a finite number"),
+        ("seed: 2024-01-01", "'training.seed' should be a valid integer, .* got '2024-01-01'"),
+    ],
+)
+def test_what_only_looks_like_a_number_to_some_is_refused(write, training, said):
+    with pytest.raises(InputError, match=said):
+        config.load(write(f"data: {{images: x.npy, labels: y.npy}}\ntraining: {{{training}}}\n"))
+
+
+# Names
+
+NAMES = (
+    "o'brien",
+    'a "b"',
+    "CANDELS: v2",
+    "surveys/v2",
+    "a b",
+    " a",
+    "..",
+    ".hidden",
+    "-x",
+    "a.",
+    "größe",
+    "a\tb",
+    "x" * 101,
+)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "", 2024, None, ["a"], "a\nb", "a;b", "a%b"])
+def test_a_name_that_mlflow_or_a_file_could_not_bear_is_refused_when_it_is_read(write, name):
+    path = write({"data": DATA, "name": name})
+    for read in (config.load, config.name_of):
+        with pytest.raises(InputError, match=r"mine\.yaml: 'name' should be ") as error:
+            read(path)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("stem", [name for name in NAMES if "/" not in name and name != ".."])
+def test_so_is_the_name_of_a_file_which_the_file_can_mend(write, stem):
+    path = write({"data": DATA}, f"{stem}.yaml")
+    for read in (config.load, config.name_of):
+        with pytest.raises(InputError, match="the file's name is the experiment's, which should be 1 to 100") as error:
+            read(path)
+    mend = re.search(r"write '(name: .*?)' into the file", str(error.value))[1]
+    Path(path).write_text(f"{mend}\ndata: {{images: x.npy, labels: y.npy}}\n")
+    assert f"name: {config.load(path).name}" == mend
+    assert config.name_of(path) == config.load(path).name
+
+
+@pytest.mark.parametrize("name", ["pristine", "CANDELS-v2.1", "_x", "2024", "a", "x" * 100, "1e3", "no"])
+def test_other_names_are_taken_as_they_are(write, name):
+    assert config.load(write({"data": DATA}, f"{name}.yaml")).name == name
+    assert config.load(write(f"name: '{name}'\ndata: {{images: x.npy, labels: y.npy}}\n")).name == name
+
+
+def test_a_record_under_an_older_name_can_still_be_rebuilt(write):
+    record = {**config.load(write({"data": DATA})).model_dump(mode="json"), "name": "o'brien"}
+    assert config.from_record(record, "record").name == "o'brien"
+
+
+def test_the_name_of_an_experiment_whose_file_is_gone_is_that_of_the_file():
+    assert config.name_of("gone") == config.name_of("/nowhere/gone.yaml") == "gone"
+
+
+@pytest.mark.parametrize("dataset", ["o'brien", "/nowhere/o'brien.yaml", "", "..", "a' or '1'='1", "x" * 500, "a\0b"])
+def test_what_can_be_nobodys_name_is_no_data_set(dataset):
+    with pytest.raises(InputError, match="dataset should be one of: "):
+        config.name_of(dataset)
+
+
+def test_the_name_of_a_file_that_is_wrong_is_not_guessed(write):
+    path = write({"data": DATA, "name": "other", "training": {"epoch": 3}})
+    with pytest.raises(InputError, match=r"unknown key 'training\.epoch'"):
+        config.name_of(path)
 
 
 def test_an_unknown_data_set_lists_the_choices(tmp_path, monkeypatch):
@@ -112,8 +217,32 @@ def test_a_search_space_may_hold_ranges_and_choices(write):
 
 
 @pytest.mark.parametrize(
+    ("choices", "expected"),
+    [
+        ("learning_rate: {choices: [1e-4, 1e-3]}", (0.0001, 0.001)),
+        ("learning_rate: {choices: ['1e-4', 1E-3, .5e-2]}", (0.0001, 0.001, 0.005)),
+        ("batch_size: {choices: [032, 6.4e1, 1_28]}", (32, 64, 128)),
+        ("augment: {choices: [yes, no]}", (True, False)),
+        ("augment: {choices: [0, 1]}", (False, True)),
+        ("stretch: {choices: [asinh, log]}", ("asinh", "log")),
+    ],
+)
+def test_choices_are_values_of_their_setting_however_they_are_written(write, choices, expected):
+    text = f"data: {{images: x.npy, labels: y.npy}}\ntuning: {{space: {{{choices}}}}}\n"
+    [found] = config.load(write(text)).tuning.space.values()
+    assert found.choices == expected
+    assert list(map(type, found.choices)) == list(map(type, expected))
+
+
+@pytest.mark.parametrize(
     ("tuning", "said"),
     [
+        ({"space": {"augment": {"choices": ["no", "off"]}}}, "each choice of augment once; False is there twice"),
+        ({"space": {"l2": {"choices": [0.01, "1e-2"]}}}, "each choice of l2 once; 0.01 is there twice"),
+        ({"space": {"augment": {"low": 0, "high": 1}}}, "should have choices for augment, which is no number"),
+        ({"space": {"dropout": {"low": 0, "high": True}}}, "'tuning.space.dropout.high' should be a number, got True"),
+        ({"space": {"dropout": {"choices": [None, 0.1]}}}, "should be a list of numbers or words, got [None, 0.1]"),
+        ({"space": {"dropout": {"choices": 0.1}}}, "should be a list of numbers or words, got 0.1"),
         ({"space": {"droput": {"low": 0, "high": 0.5}}}, "should name settings among architecture, augment, balance"),
         ({"space": {"seed": {"low": 0, "high": 5}}}, "'seed' is none of them"),
         ({"space": {"dropout": {"low": 0, "high": 1}}}, "'dropout' should be less than 1, got 1.0"),

@@ -12,10 +12,9 @@ from typing import Any
 
 import keras
 import numpy as np
-import yaml
 from matplotlib.figure import Figure
 
-from deepmerge import config
+from deepmerge import config, yaml_file
 from deepmerge.analysis import tuning_figures
 from deepmerge.cores import count_cores, threads_each
 from deepmerge.data import copies, splits
@@ -298,7 +297,7 @@ def _write_params(study: tuning.Study, experiment: config.Experiment, data: Data
     with replacing(path) as aside:
         aside.write_text(
             f"# Found by `deepmerge tune`. Use it with: mlflow run . -P dataset={experiment.name} -P params=tuned\n"
-            + yaml.safe_dump(content, sort_keys=False)
+            + yaml_file.written(content)
         )
     log.info("The winning settings are in %s", path)
 
