@@ -5,25 +5,24 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from matplotlib.figure import Figure
 
 from deepmerge import config, yaml_file
 from deepmerge.analysis import tuning_figures
+from deepmerge.closure import closure, fingerprint
 from deepmerge.cores import count_cores, threads_each
 from deepmerge.data import copies, splits
 from deepmerge.data import dataset as datasets
 from deepmerge.data.dataset import Dataset
-from deepmerge.data.splits import Split
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
-from deepmerge.model import devices, training
+from deepmerge.model import devices, objective, training
 from deepmerge.progress import progress_bar
 from deepmerge.stages.common import RECORD, Results, log_figures, note, write_json, write_table
 from deepmerge.stages.training import described, epoch_metrics
@@ -33,20 +32,6 @@ from deepmerge.tracking import registry, runs, tuning
 
 log = logging.getLogger(__name__)
 
-# A trial's value depends on what these do, so other code makes another study.
-CODE = (
-    "config.py",
-    "data/batches.py",
-    "data/dataset.py",
-    "data/splits.py",
-    "model/devices.py",
-    "model/fast_layers.py",
-    "model/learner.py",
-    "model/network.py",
-    "model/training.py",
-    "stages/tuning.py",
-    "tracking/tuning.py",
-)
 WINNER, TRAINER = "winner", "winner_trained_by"  # what is noted with a study
 WORDS = {"log_loss": "validation log loss", "auc": "validation AUC"}
 
@@ -80,13 +65,14 @@ def tune(
     data = datasets.read(experiment.data, experiment.name)
     datasets.require_finite(data)
     split = splits.make(data, experiment.split)
-    copies.require_apart(data, _parts(experiment, data, split))
+    copies.require_apart(data, objective.parts(experiment, data, split))
     identity = {
         "data_fingerprint": data.fingerprint,
         "split_fingerprint": split.fingerprint,
         "settings": experiment.model_dump(mode="json", include={"network": True, "training": True}),
         "tuning": experiment.model_dump(mode="json", exclude={"tuning": {"trials"}})["tuning"],
-        "code": _code_fingerprint(),
+        "code": fingerprint(trial_code()),
+        "packages": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
     }
     runs.connect()
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
@@ -126,48 +112,25 @@ def work() -> None:
     threads = devices.prepare()
     data = datasets.read(experiment.data, experiment.name)
     split = splits.make(data, experiment.split)
-    parts = list(_parts(experiment, data, split))
+    parts = objective.parts(experiment, data, split)
     study = tuning.Study(order["storage"], order["study"], experiment)
 
-    def objective(params: Mapping[str, Any], report: tuning.Report) -> float:
-        return try_settings(experiment.with_settings(params), data, parts, report)
+    def tried(params: Mapping[str, Any], report: tuning.Report) -> float:
+        settings = experiment.with_settings(params)
+        runs.log_parameters({"dataset": experiment.name, **settings.settings()})
 
-    study.work(objective, order["run_id"], training.TrainingDiverged, {**order["tags"], "threads": str(threads)})
+        def on_epoch(step: int, value: float, values: Mapping[str, float]) -> None:
+            end_if_told()
+            report(step, value, epoch_metrics(values))
 
+        return objective.measure(settings, data, parts, on_epoch)
 
-def try_settings(experiment: config.Experiment, data: Dataset, parts: Sequence[Split], report: tuning.Report) -> float:
-    """Train on each of `parts`; the mean of the objective at the epochs that would be kept.
-
-    `report` hears after each epoch what that mean would be, were this the last epoch.
-    """
-    runs.log_parameters({"dataset": experiment.name, **experiment.settings()})
-    name = f"val_{experiment.tuning.objective}"
-    kept: list[float] = []
-
-    def on_epoch(epoch: int, values: dict[str, float]) -> None:
-        end_if_told()
-        step = len(kept) * experiment.training.epochs + epoch
-        report(step, float(np.mean([*kept, values[name]])), epoch_metrics(values))
-
-    for part in parts:
-        keras.utils.clear_session()  # or each trial would leave its graphs in memory
-        trained = training.train(data, part, experiment, on_epoch)
-        kept.append(trained.history[name][trained.best_epoch - 1])
-    return float(np.mean(kept))
+    study.work(tried, order["run_id"], training.TrainingDiverged, {**order["tags"], "threads": str(threads)})
 
 
-def _parts(experiment: config.Experiment, data: Dataset, split: Split) -> Iterator[Split]:
-    """What each trial trains on: the split itself, or its folds."""
-    count = experiment.tuning.folds
-    yield from [split] if count == 1 else splits.folds(data, split, count, experiment.split.split_seed)
-
-
-def _code_fingerprint() -> str:
-    here = Path(__file__).parents[1]
-    digest = hashlib.sha256(str([version(name) for name in ("tensorflow", "keras", "numpy")]).encode())
-    for name in CODE:
-        digest.update((here / name).read_bytes())
-    return digest.hexdigest()[:16]
+def trial_code() -> list[str]:
+    """Files that decide which settings a study tries and what comes of them: with other code it is another study."""
+    return [*closure(["deepmerge.model.objective"]), "deepmerge/tracking/tuning.py"]
 
 
 def _require_same(study: tuning.Study, identity: Mapping[str, Any]) -> None:

@@ -1,0 +1,40 @@
+"""What a search improves: how well networks of some settings do on validation, after training on each of some parts."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+
+from deepmerge import config
+from deepmerge.data import splits
+from deepmerge.data.dataset import Dataset
+from deepmerge.data.splits import Split
+from deepmerge.model import training
+
+Report = Callable[[int, float, Mapping[str, float]], None]
+
+
+def parts(experiment: config.Experiment, data: Dataset, split: Split) -> list[Split]:
+    """What each trial trains on: the split itself, or its folds. Raises InputError for too few galaxies."""
+    count = experiment.tuning.folds
+    return [split] if count == 1 else list(splits.folds(data, split, count, experiment.split.split_seed))
+
+
+def measure(experiment: config.Experiment, data: Dataset, parts: Sequence[Split], report: Report) -> float:
+    """Train on each of `parts`; the mean of the objective at the epochs that would be kept.
+
+    `report` hears after each epoch its number among all, what that mean would be, were this the last epoch, and what
+    the training measured.
+    """
+    name = f"val_{experiment.tuning.objective}"
+    kept: list[float] = []
+
+    def on_epoch(epoch: int, values: Mapping[str, float]) -> None:
+        step = len(kept) * experiment.training.epochs + epoch
+        report(step, float(np.mean([*kept, values[name]])), values)
+
+    for part in parts:
+        keras.utils.clear_session()  # or each trial would leave its graphs in memory
+        trained = training.train(data, part, experiment, on_epoch)
+        kept.append(trained.history[name][trained.best_epoch - 1])
+    return float(np.mean(kept))

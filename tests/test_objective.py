@@ -1,0 +1,59 @@
+"""What a search improves, with a function in place of trainings."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from deepmerge import config
+from deepmerge.model import objective
+
+LOSSES = {"first": [0.9, 0.5, 0.7], "second": [0.8, 0.6, 0.4]}
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {images: x.npy, labels: y.npy}\ntraining: {epochs: 3}\n")
+    return config.load(str(path))
+
+
+@pytest.fixture(autouse=True)
+def no_training(monkeypatch):
+    def train(data, part, experiment, on_epoch):
+        losses = LOSSES[part]
+        for epoch, loss in enumerate(losses, 1):
+            on_epoch(epoch, {"val_log_loss": loss, "val_auc": 1 - loss})
+        history = {"val_log_loss": losses, "val_auc": [1 - loss for loss in losses]}
+        return SimpleNamespace(history=history, best_epoch=losses.index(min(losses)) + 1)
+
+    monkeypatch.setattr(objective.training, "train", train)
+
+
+def heard(experiment, parts):
+    reports = []
+    value = objective.measure(experiment, None, parts, lambda *told: reports.append(told))
+    return value, reports
+
+
+def test_the_value_is_the_mean_over_the_parts_of_what_is_kept(experiment):
+    assert heard(experiment, ["first"])[0] == 0.5
+    assert heard(experiment, ["first", "second"])[0] == pytest.approx((0.5 + 0.4) / 2)
+
+
+def test_the_objective_may_be_another(experiment):
+    tuned = experiment.tuning.model_copy(update={"objective": "auc"})
+    value, _ = heard(experiment.model_copy(update={"tuning": tuned}), ["first", "second"])
+    assert value == pytest.approx((0.5 + 0.6) / 2)
+
+
+def test_each_epoch_of_all_parts_is_reported_with_the_mean_so_far_and_what_was_measured(experiment):
+    _, reports = heard(experiment, ["first", "second"])
+    steps, values, measured = zip(*reports, strict=True)
+    assert steps == (1, 2, 3, 4, 5, 6)
+    assert values == pytest.approx([0.9, 0.5, 0.7, (0.5 + 0.8) / 2, (0.5 + 0.6) / 2, (0.5 + 0.4) / 2])
+    assert measured[3] == {"val_log_loss": 0.8, "val_auc": pytest.approx(0.2)}
+
+
+def test_without_folds_the_one_part_is_the_split_itself(experiment):
+    split = object()
+    assert objective.parts(experiment, None, split) == [split]
