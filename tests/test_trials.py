@@ -1,3 +1,5 @@
+import contextlib
+import json
 import re
 import statistics
 from pathlib import Path
@@ -138,14 +140,18 @@ def test_the_names_are_such_that_mlflow_takes_them_and_no_two_recipes_share_one(
 def test_what_a_study_found_is_logged_and_written_for_programs(tmp_path, monkeypatch):
     logged = {}
     monkeypatch.setattr(trials.runs, "log_metrics", lambda metrics: logged.update(metrics))
-    monkeypatch.setattr(trials.runs, "log_json", lambda results, name: logged.update({name: results}))
+    artifacts, out = tmp_path / "artifacts", tmp_path / "out"
+    monkeypatch.setattr(trials.runs, "artifact_folder", lambda path: contextlib.nullcontext(artifacts))
     monkeypatch.setattr(trials.runs, "log_table", lambda table, name: logged.update({name: table}))
-    results, table = {"run_id": "a", "folds": 5, "auc": 0.9}, pd.DataFrame({"auc": [0.9, 0.8]})
-    trials.finish(results, {"folds": table}, tmp_path)
+    known, table = {"run_id": "a", "folds": 5, "auc": 0.9}, pd.DataFrame({"auc": [0.9, 0.8]})
+    trials.finish({**known, "error_low": np.nan}, {"folds": table}, out)
     assert logged.pop("folds.csv") is table
-    assert logged == {"folds": 5, "auc": 0.9, "study.json": results}
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "folds.csv"), table)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folds.csv", "study.json"]
+    assert np.isnan(logged.pop("error_low"))  # MLflow does not get it
+    assert logged == {"folds": 5, "auc": 0.9}
+    pd.testing.assert_frame_equal(pd.read_csv(out / "folds.csv"), table)
+    assert sorted(path.name for path in out.iterdir()) == ["folds.csv", "study.json"]
+    for folder in (artifacts, out):  # JSON has no undefined numbers
+        assert json.loads((folder / "study.json").read_text()) == known
 
 
 # --- recipes -----------------------------------------------------------------------------------------------

@@ -137,7 +137,8 @@ def finish(results: Results, tables: Mapping[str, pd.DataFrame], out: Path | Non
     Numbers among the results become metrics of the run.
     """
     runs.log_metrics({name: value for name, value in results.items() if isinstance(value, float | int)})
-    runs.log_json(results, RESULT)
+    with runs.artifact_folder(".") as folder:
+        write_json(results, folder / RESULT)
     for name, table in tables.items():
         runs.log_table(table, f"{name}.csv")
         if out is not None:
