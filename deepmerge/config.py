@@ -252,17 +252,20 @@ def load(
     given = {"name": path.stem, **content}
     _check_name(given["name"], path, "name" in content)
     found: dict[str, Any] = {}
+    source = str(path)
     if params is not None:
-        found, study = read_params(params_file(dataset, params))
+        file = params_file(dataset, params)
+        found, study = read_params(file)
+        source = f"{path} with {file}"
         found_on = study.get("data_fingerprint")
         given["params"] = {"name": params, "study": study.get("name"), "data_fingerprint": found_on}
     for name, value in {**found, **(overrides or {})}.items():
         if value is not None:
-            _put(given, _section_of(name), name, value)
+            _put(given, _section_of(name, f"{source}: " if name in found else ""), name, value)
     for name, value in (tuning or {}).items():
         if value is not None:
             _put(given, "tuning", name, value)
-    experiment = _validated(given, str(path))
+    experiment = _validated(given, source)
     # Paths in the file start at its folder, paths in overrides at the working directory.
     split = experiment.split
     if split.split_table and "split_table" in (content.get("split") or {}) and not (overrides or {}).get("split_table"):
@@ -360,12 +363,12 @@ def _check_name(name: Any, path: Path, given: bool) -> None:
     raise InputError(f"{path}: {whence} {NAMES}, got {shown(name)}; {mend}")
 
 
-def _section_of(name: str) -> str:
+def _section_of(name: str, where: str) -> str:
     for section, settings in SECTIONS.items():
         if name in settings.model_fields:
             return section
     known = ", ".join(sorted(key for settings in SECTIONS.values() for key in settings.model_fields))
-    raise InputError(f"setting should be one of: {known}; got {name!r}")
+    raise InputError(f"{where}setting should be one of: {known}; got {shown(name)}")
 
 
 def _validated(content: dict[str, Any], source: str) -> Experiment:

@@ -309,6 +309,10 @@ def test_settings_by_name_win_over_the_file_and_lose_against_the_command_line(wr
         ("dropout: 0.3", "should hold 'settings:' with names and values, got None"),
         ("settings: {droput: 0.3}", "setting should be one of: "),
         ("settings: {dropout: 3}", "'network.dropout' should be less than 1, got 3"),
+        (
+            "settings: {dropout: 0.1, dropout: 0.2}",
+            "line 1: should be YAML, but: the key 'dropout' stands in line 1 too",
+        ),
     ],
 )
 def test_settings_by_name_that_are_none_are_refused(write, tmp_path, content, said):
@@ -318,3 +322,4 @@ def test_settings_by_name_that_are_none_are_refused(write, tmp_path, content, sa
     with pytest.raises(InputError) as error:
         config.load(path, params=str(tmp_path / "found.yaml"))
     assert said in str(error.value)
+    assert "found.yaml" in str(error.value)
