@@ -83,10 +83,10 @@ def texts(figure):
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory):
     """A tracking store without anything in it, made once, since that takes two seconds; its file."""
-    from mlflow.tracking import MlflowClient
+    from deepmerge.tracking import database
 
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
+    database.make_store(f"sqlite:///{path}")
     return path
 
 

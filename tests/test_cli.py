@@ -334,6 +334,38 @@ def test_other_failures_end_with_status_1_and_their_traceback():
     assert done.stderr.endswith("OSError: disk full\n")
 
 
+FAILURES = {
+    "InputError": ("from deepmerge.errors import InputError", 2),
+    "Refused": ("from deepmerge.errors import Refused", 3),
+    "MlflowException": ("class MlflowException(Exception): pass", 1),
+    "OSError": ("", 1),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_no_failure_tells_a_password(name, monkeypatch, run):
+    made, status = FAILURES[name]
+    space: dict = {}
+    exec(f"{made}\nmade = {name}('no answer from http://me:s3cret@host, nor at db?password=s3cret')", space)
+
+    def evaluate(*arguments):
+        raise space["made"]
+
+    monkeypatch.setattr(cli, "stages", lambda: SimpleNamespace(evaluate=evaluate))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@host")
+    found, lines = run("evaluate", "noisy")
+    assert found == status
+    assert "http://me@host" in lines[-1]
+    assert "s3cret" not in "\n".join(line for line in lines if "exec(" not in line)
+
+
+@pytest.mark.parametrize("option", ["--port=postgresql://me:s3cret@host", "--datasets=a --b=http://host?token=s3cret"])
+def test_an_option_that_is_wrong_is_said_without_a_password(run, option):
+    status, lines = run("ui", *option.split())
+    assert status == 2
+    assert "s3cret" not in lines[0]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_signal_ends_a_command_with_its_cleaning_up_done(run, stages, monkeypatch, number):
     cleaned = []

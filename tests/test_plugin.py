@@ -199,7 +199,7 @@ def test_runs_in_the_project_folder_go_to_its_experiment_and_others_do_not(monke
         def get_experiment_by_name(self, name):
             return SimpleNamespace(experiment_id=experiments[name]) if name in experiments else None
 
-        def create_experiment(self, name):
+        def create_experiment(self, name, artifact_location=None):
             assert name not in experiments
             experiments[name] = "5"
             return "5"

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from deepmerge.data.batches import gather
+from deepmerge.errors import InputError
 from deepmerge.model import prediction
 
 
@@ -52,16 +53,6 @@ def test_pieces_give_the_numbers_of_the_whole(model, sizes):
     np.testing.assert_allclose(np.concatenate(found), all_at_once(model, np.arange(23), None), atol=1e-6)
 
 
-@pytest.mark.parametrize("pixel", [np.nan, np.inf, -np.inf, 1e300])
-def test_an_image_with_a_pixel_that_is_not_finite_is_undefined_and_the_others_are_scored(model, pixel):
-    images = IMAGES.copy()
-    images[[2, 9], 1, 30, 5] = pixel
-    [found] = prediction.predict_pieces(model, [images])
-    assert np.flatnonzero(np.isnan(found)).tolist() == [2, 9]
-    others = np.delete(np.arange(23), [2, 9])
-    np.testing.assert_allclose(found[others], all_at_once(model, others, None), atol=1e-6)
-
-
 def test_no_more_pieces_are_taken_than_are_under_way(model):
     taken, done = 0, 0
     ahead = []
@@ -88,6 +79,16 @@ def test_a_failure_while_reading_ends_the_work_and_its_threads(model):
     with pytest.raises(OSError, match="the disk is gone"):
         list(prediction.predict_pieces(model, pieces()))
     assert threading.active_count() <= before
+
+
+@pytest.mark.parametrize("shape", [(9, 2, 40, 40), (9, 2, 32, 33), (9, 3, 32, 32), (9, 32, 32, 2), (1, 2, 75, 75)])
+def test_images_of_another_shape_than_the_models_are_refused_before_any_is_scored(model, shape):
+    rows = np.arange(shape[0])
+    steps = []
+    said = rf"should have shape \(N, 2, 32, 32\), which the model was trained on, got \({', '.join(map(str, shape))}\)"
+    with pytest.raises(InputError, match=said):
+        prediction.predict(model, np.zeros(shape, np.float32), rows, rows * 0, steps.append)
+    assert steps == []
 
 
 def test_the_network_is_traced_once_for_batches_of_any_size(model):

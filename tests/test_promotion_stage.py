@@ -276,6 +276,22 @@ def test_a_promotion_that_was_overtaken_by_a_better_model_is_refused(client, tra
     assert against[-1] == "version 2"
 
 
+def test_a_model_of_one_fold_is_no_candidate(client, trained):
+    for others in ({runs.TRAINED: "fold"}, {runs.TRAINED: "fold", "dataset": None}):  # older ones name no data set
+        run_id = trained(0.9)
+        before = client.get_run(run_id).data.tags
+        for name, value in others.items():
+            client.delete_tag(run_id, name) if value is None else client.set_tag(run_id, name, value)
+        try:
+            with pytest.raises(InputError, match=f"got run {run_id}: a model of one fold is no candidate") as error:
+                stages.promote("tiny", run_id)
+            assert "\n" not in str(error.value)
+            assert mlflow.search_registered_models() == []
+        finally:
+            for name in others:
+                client.set_tag(run_id, name, before[name])
+
+
 # --- the commands ------------------------------------------------------------------------------------------
 
 

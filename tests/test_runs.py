@@ -1,6 +1,7 @@
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import keras
 import mlflow
@@ -152,6 +153,102 @@ def test_the_newest_trained_run_of_the_data_set_is_found(client):
     start("another")
     assert runs.find("last", "found").info.run_id == newest.info.run_id
     assert [run.info.run_id for run in runs.newest(["nothing", "found"])] == [newest.info.run_id]
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_data(client):
+    ours = start("same", data_fingerprint="a" * 32)
+    theirs = start("same", data_fingerprint="b" * 32)
+    assert runs.find("last", "same", "a" * 32).info.run_id == ours.info.run_id
+    assert runs.find("last", "same", "b" * 32).info.run_id == theirs.info.run_id
+    assert runs.find("last", "same").info.run_id == theirs.info.run_id
+    assert runs.find(theirs.info.run_id, "same", "b" * 32).info.run_id == theirs.info.run_id
+    for model in ("last", theirs.info.run_id):
+        with pytest.raises(
+            InputError, match=f"trained on the data of same .*run {theirs.info.run_id} of 'same'"
+        ) as error:
+            runs.find(model, "same", "c" * 32)
+        said = str(error.value)
+        assert f"started in {Path.cwd()}, with other data (fingerprint {'b' * 32}); train anew" in said
+        assert "\n" not in said
+
+
+def test_a_run_that_did_not_end_well_is_no_model(client):
+    good = start("ends")
+    for status in ("FAILED", "KILLED"):
+        bad = start("ends", failure="OSError: disk full")
+        client.set_terminated(bad.info.run_id, status)
+        with pytest.raises(InputError, match=f"got run {bad.info.run_id}, which is {status} .OSError: disk full"):
+            runs.find(bad.info.run_id, "ends")
+    with runs.new_run("ends-default", {"dataset": "ends", runs.TRAINED: "yes"}) as run_id:  # as `main` goes on
+        assert runs.find(run_id, "ends").info.run_id == run_id
+        assert runs.find("last", "ends").info.run_id == good.info.run_id
+    going = client.create_run(good.info.experiment_id, tags={"dataset": "ends", runs.TRAINED: "yes"})  # killed by -9
+    with pytest.raises(InputError, match=f"got run {going.info.run_id}, which is RUNNING"):
+        runs.find(going.info.run_id, "ends")
+    assert runs.find("last", "ends").info.run_id == run_id
+    assert [run.info.run_id for run in runs.newest(["ends"])] == [run_id]
+
+
+def test_the_newest_model_is_found_behind_any_number_of_failures(client):
+    good = start("behind")
+    for _ in range(runs.PAGE + 2):
+        going = client.create_run(good.info.experiment_id, tags={"dataset": "behind", runs.TRAINED: "yes"})
+        assert going.info.status == "RUNNING"
+    assert runs.find("last", "behind").info.run_id == good.info.run_id
+
+
+def test_a_model_that_is_written_to_is_still_the_newest_and_never_looks_as_if_it_ran(client):
+    start("written")
+    run = start("written")
+    with runs.reopened(run):
+        assert client.get_run(run.info.run_id).info.status == "FINISHED"  # should this process be killed now
+        assert runs.find("last", "written").info.run_id == run.info.run_id
+    mlflow.start_run(run_id=run.info.run_id)  # another process is at the moment between the two
+    mlflow.tracking.fluent._active_run_stack.set([])
+    assert client.get_run(run.info.run_id).info.status == "RUNNING"
+    found = runs.find("last", "written")
+    assert found.info.run_id == run.info.run_id
+    with runs.reopened(found):
+        pass
+    again = client.get_run(run.info.run_id).info
+    assert (again.status, again.end_time) == ("FINISHED", run.info.end_time)
+
+
+def test_studies_of_the_same_name_are_told_apart_by_their_data(client):
+    ids = []
+    for fingerprint in ("a" * 32, "b" * 32):
+        with runs.new_run("s", {"kind": "folds", "dataset": "studied", "data_fingerprint": fingerprint}) as run_id:
+            ids.append(run_id)
+    assert [run.info.run_id for run in runs.newest_studies("folds", "studied")] == ids[::-1]
+    assert runs.newest_study("folds", "make it", "studied", "a" * 32).info.run_id == ids[0]
+    with pytest.raises(InputError, match=r"kind folds about 'studied' .fingerprint c{32}.* make one with 'make it'"):
+        runs.newest_study("folds", "make it", "studied", "c" * 32)
+
+
+def test_an_experiment_that_somebody_else_makes_at_the_same_moment_is_shared(client, monkeypatch):
+    made = client.create_experiment("raced")
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", late(MlflowClient.get_experiment_by_name))
+    assert plugin.experiment_id("raced") == made
+
+
+def late(asked):
+    """As `asked`, but the first answer comes before another process has made what is asked for."""
+    calls = []
+
+    def answer(*arguments):
+        calls.append(arguments)
+        return None if len(calls) == 1 else asked(*arguments)
+
+    return answer
+
+
+def test_messages_and_tags_hold_no_password(client, monkeypatch):
+    url = "postgresql://me:s3cret@host/db"
+    with pytest.raises(OSError, match="s3cret"), runs.new_run("a", {}) as run_id:
+        raise OSError(f"no route to {url}")
+    assert client.get_run(run_id).data.tags["failure"] == "OSError: no route to postgresql://me@host/db"
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: url)
+    assert runs.store() == "postgresql://me@host/db"
 
 
 def test_a_model_is_found_by_run_id_uri_version_and_alias(client, trained):

@@ -105,6 +105,29 @@ def test_a_server_that_dies_at_once_is_reported_and_not_waited_for(monkeypatch, 
         ui.serve(free_port, ("pristine",))
 
 
+def test_the_password_of_the_store_is_neither_an_argument_nor_printed(monkeypatch, tags, free_port, capsys):
+    seen = []
+
+    class Server:
+        def __init__(self, command, env, **settings):
+            seen.append((command, env))
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "newest", lambda datasets: [run("pristine")])
+    monkeypatch.setattr(ui.subprocess, "Popen", Server)
+    monkeypatch.setattr(ui.mlflow, "get_tracking_uri", lambda: "postgresql://me:s3cret@host/db")
+    with pytest.raises(KeyboardInterrupt):
+        ui.serve(free_port, ("pristine",))
+    [(command, env)] = seen
+    assert "s3cret" not in " ".join(command)
+    assert env["MLFLOW_BACKEND_STORE_URI"] == "postgresql://me:s3cret@host/db"
+    monkeypatch.setattr(ui.mlflow, "get_tracking_uri", lambda: "http://me:s3cret@host:5000")
+    ui.serve(free_port, ("pristine",))
+    printed = capsys.readouterr().out
+    assert "http://me@host:5000/#/experiments/7/runs" in printed
+    assert "s3cret" not in printed
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """A store with a trained run of each variant: environment of the command, experiment and run ids."""

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from deepmerge.cli import data, study
 from deepmerge.cli.loading import stages
 from deepmerge.cli.options import Command, Dataset, Layer, Method, Model, ModelOf, Out, Params, Pdf, SettingsCommand
 from deepmerge.cli.output import show, show_table
+from deepmerge.tracking import passwords
 
 # Failures whose message says it all; by name, since importing their classes takes seconds.
 ONE_LINE_FAILURES = ("TrainingDiverged", "MlflowException", "WorkerFailed", "OperationalError", "StorageInternalError")
@@ -226,7 +228,9 @@ def _end_cleanly_on_signals() -> None:
 def main() -> None:
     """Run the command line. Exit status: 0 done, 2 wrong input, 3 promotion refused (one line each), 1 all else."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    told = logging.StreamHandler(sys.stderr)
+    told.setFormatter(passwords.Formatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[told])
     _end_cleanly_on_signals()
     from deepmerge.errors import InputError, Refused
 
@@ -237,7 +241,7 @@ def main() -> None:
     except InputError as error:
         message = str(error)
     except Refused as refusal:
-        print(f"Refused: {refusal}", file=sys.stderr)
+        print(f"Refused: {passwords.scrubbed(str(refusal))}", file=sys.stderr)
         sys.exit(3)
     except typer.Abort:
         sys.exit(130)
@@ -245,13 +249,15 @@ def main() -> None:
         if type(error).__name__ in ONE_LINE_FAILURES:
             # What Optuna's database said is behind the exception; databases add the statement and a link.
             said = str(error.__cause__ if type(error).__name__ == "StorageInternalError" else error)
-            print(f"Error: {' '.join(re.split(STATEMENT, said)[0].split())}", file=sys.stderr)
+            said = " ".join(re.split(STATEMENT, said)[0].split())
+            print(f"Error: {passwords.scrubbed(said)}", file=sys.stderr)
             sys.exit(1)
         # The parser's errors are no public class of Typer; each knows its message.
         if not hasattr(error, "format_message"):
-            raise
+            print(passwords.scrubbed(traceback.format_exc()), end="", file=sys.stderr)
+            sys.exit(1)
         message = f"{error.format_message().rstrip('.')}; --help lists what there is"
-    print(f"Error: {message}", file=sys.stderr)
+    print(f"Error: {passwords.scrubbed(message)}", file=sys.stderr)
     sys.exit(2)
 
 

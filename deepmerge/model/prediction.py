@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmerge.data.batches import gather
+from deepmerge.errors import InputError
 from deepmerge.model.fast_layers import faster
 from deepmerge.progress import Advance
 
@@ -47,6 +48,20 @@ def _compiled(model: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
     return tf.function(lambda batch: model(batch, training=False), input_signature=[batches_of_any_size])
 
 
+def require_shape(model: keras.Model, images: np.ndarray) -> None:
+    """Raise InputError where the model takes other images than these (N, F, H, W).
+
+    Asked before anything is scored: of two threads in TensorFlow that meet such images one raises and one waits for
+    ever.
+    """
+    height, width, filters = model.input_shape[1:]
+    if images.shape[1:] != (filters, height, width):
+        raise InputError(
+            f"images should have shape (N, {filters}, {height}, {width}), which the model was trained on, got "
+            f"{images.shape}; name a model of such images, or train one"
+        )
+
+
 def predict(
     model: keras.Model,
     images: np.ndarray,
@@ -56,8 +71,9 @@ def predict(
 ) -> np.ndarray:
     """Merger probability of the given rows of images (N, F, H, W), (n,) float64 in [0, 1]; flat in memory.
 
-    `advance` is called with the number of images after each batch.
+    `advance` is called with the number of images after each batch. Raises InputError where the model takes others.
     """
+    require_shape(model, images)
     score = _compiled(model)
     size = batch_size(images.shape)
     parts = [slice(start, start + size) for start in range(0, len(rows), size)]

@@ -12,7 +12,7 @@ from deepmerge.analysis.study_figures import Line, forest
 from deepmerge.data.dataset import Dataset
 from deepmerge.errors import InputError
 from deepmerge.stages import trials
-from deepmerge.stages.common import Judged, Results, log_figures, note, reload, trained_on
+from deepmerge.stages.common import Judged, Results, log_figures, note, reload
 from deepmerge.stages.leakage import CATALOGUE
 from deepmerge.stages.selection import shapes
 from deepmerge.tracking import runs
@@ -37,7 +37,7 @@ def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | Non
     M20, where it has them.
     """
     judged = reload(dataset, model)
-    experiment, data = trained_on(judged.run)
+    experiment, data = judged.experiment, judged.data
     if judged.split.protocol != "galaxy":
         raise InputError(
             "baselines should be judged on galaxies that they did not train on, got a model of a random-row split; "

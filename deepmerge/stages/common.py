@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,35 +36,82 @@ Results = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A trained model, its run, and the data and split that it was trained on."""
+class Trained:
+    """The run of a trained model, the experiment that it was, and the data that it trained on."""
 
     run: runs.Run
+    experiment: config.Experiment
     data: Dataset
+
+
+@dataclass(frozen=True)
+class Judged(Trained):
+    """A trained model with all that it takes to judge it."""
+
     split: Split
     model: keras.Model
 
 
 def reload(dataset: str, model: str) -> Judged:
-    """Load a model (`runs.find` says how it may be named) and the data that it was trained on.
+    """Load a model (`runs.find` says how it may be named) of a data set, and the data that it was trained on.
 
-    Raises InputError where the data are no longer the same.
+    Raises InputError where these are not the data that `dataset` names.
     """
     devices.prepare()
-    run = runs.find(model, config.name_of(dataset))
-    _, data = trained_on(run)
-    table = pd.read_csv(runs.read_artifact(run, SPLIT_TABLE))
-    return load(run, data, splits.from_table(table, run.data.tags["split"]))
+    trained = find(dataset, model)
+    table = pd.read_csv(runs.read_artifact(trained.run, SPLIT_TABLE))
+    return load(trained, splits.from_table(table, trained.run.data.tags["split"]))
 
 
-def trained_on(run: runs.Run) -> tuple[config.Experiment, Dataset]:
+def find(dataset: str, model: str) -> Trained:
+    """A trained model of the data that `dataset` names, by its experiment file or, where that is gone, by name alone.
+
+    Raises InputError where there is none, and where the model was trained on other data.
+    """
+    return _found(dataset, partial(runs.find, model))
+
+
+def newest_study(dataset: str, kind: str, command: str) -> Trained:
+    """The newest study of this kind about the data that `dataset` names, as `find` takes it.
+
+    Raises InputError, with the command that makes one, where there is none.
+    """
+    return _found(dataset, partial(runs.newest_study, kind, command))
+
+
+def _found(dataset: str, look_for: Callable[[str, str | None], runs.Run]) -> Trained:
+    meant = meant_by(dataset)
+    if meant is None:
+        run = look_for(config.name_of(dataset), None)
+        return Trained(run, *_as_recorded(run))
+    files, data = meant
+    run = look_for(data.name, data.fingerprint)
+    return Trained(run, _recorded(run).model_copy(update={"data": files}), data)
+
+
+def meant_by(dataset: str) -> tuple[config.Data, Dataset] | None:
+    """The files and the data that an experiment file names; None where `dataset` is a name whose file is gone.
+
+    Raises InputError where the file, or the data, cannot be read.
+    """
+    if dataset not in config.names() and Path(dataset).suffix not in (".yaml", ".yml"):
+        return None
+    experiment = config.load(dataset)
+    return experiment.data, datasets.read(experiment.data, experiment.name)
+
+
+def _recorded(run: runs.Run) -> config.Experiment:
+    return config.from_record(runs.read_json(run, RECORD), f"{RECORD} of run {run.info.run_id}")
+
+
+def _as_recorded(run: runs.Run) -> tuple[config.Experiment, Dataset]:
     """The experiment and the data that a run trained on. Raises InputError where the data are no longer the same."""
-    experiment = config.from_record(runs.read_json(run, RECORD), f"{RECORD} of run {run.info.run_id}")
+    experiment = _recorded(run)
     if not experiment.data.images.exists():  # the training was started in another folder than this command
-        started_in = Path(run.data.tags["started_in"])
-        experiment = experiment.model_copy(update={"data": experiment.data.below(started_in)})
+        folder = Path(run.data.tags.get(runs.STARTED_IN, ""))
+        experiment = experiment.model_copy(update={"data": experiment.data.below(folder)})
     data = datasets.read(experiment.data, experiment.name)
-    known = run.data.tags["data_fingerprint"]
+    known = run.data.tags[runs.FINGERPRINT]
     if data.fingerprint != known:
         raise InputError(
             f"{experiment.data.images} and its labels and catalogue should be those of run {run.info.run_id} "
@@ -72,9 +120,11 @@ def trained_on(run: runs.Run) -> tuple[config.Experiment, Dataset]:
     return experiment, data
 
 
-def load(run: runs.Run, data: Dataset, split: Split) -> Judged:
-    """Load the model of a run whose data and split are at hand."""
-    return Judged(run, data, split, prediction.load(runs.model_file(run)))
+def load(trained: Trained, split: Split) -> Judged:
+    """Load the model of a run whose data and split are at hand. Raises InputError where it takes other images."""
+    model = prediction.load(runs.model_file(trained.run))
+    prediction.require_shape(model, trained.data.images)
+    return Judged(trained.run, trained.experiment, trained.data, split, model)
 
 
 def prior(run: runs.Run) -> float:

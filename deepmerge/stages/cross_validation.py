@@ -13,7 +13,7 @@ from deepmerge.data.splits import Split
 from deepmerge.model import devices
 from deepmerge.progress import progress_bar
 from deepmerge.stages import trials
-from deepmerge.stages.common import Results, log_figures, note, trained_on
+from deepmerge.stages.common import Results, find, log_figures, note
 from deepmerge.stages.evaluation import PREDICTIONS, drawn
 from deepmerge.tracking import runs
 
@@ -28,8 +28,8 @@ def cross_validate(dataset: str, model: str, count: int, pdf: bool = False, out:
     folds. Each fold's model is a run below the one of the whole.
     """
     devices.prepare()
-    run = runs.find(model, config.name_of(dataset))
-    experiment, data = trained_on(run)
+    trained = find(dataset, model)
+    run, experiment, data = trained.run, trained.experiment, trained.data
     made = protocols.cross(data, experiment.split, count)
     copies.require_apart(data, made)
     with trials.study_run(KIND, experiment, data, split="galaxy", recipe_of=run.info.run_id) as study:

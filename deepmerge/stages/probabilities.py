@@ -20,7 +20,7 @@ from deepmerge.errors import InputError
 from deepmerge.model import dropout
 from deepmerge.progress import progress_bar
 from deepmerge.stages import trials
-from deepmerge.stages.common import Judged, Results, log_figures, note, prior, reload, trained_on
+from deepmerge.stages.common import Judged, Results, log_figures, note, prior, reload
 from deepmerge.stages.scoring import CALIBRATION
 from deepmerge.tracking import runs
 
@@ -57,7 +57,7 @@ def judge_probabilities(
     calibration is kept with the model, for `predict`.
     """
     judged = reload(dataset, model)
-    experiment, _ = trained_on(judged.run)
+    experiment = judged.experiment
     copies.require_apart(judged.data, [judged.split])
     trained_at = prior(judged.run)
     validation = _Scored.of(judged, judged.split.validation, trained_at)

@@ -43,6 +43,11 @@ def promote(
         raise InputError(f"force should be the reason for a promotion against the gate, got {force!r}")
     candidate = reload(dataset, model)
     run, name = candidate.run, config.name_of(dataset)
+    if run.data.tags.get(runs.TRAINED) != "yes":
+        raise InputError(
+            f"model should be trained on its own, got run {run.info.run_id}: a model of one fold is no candidate, it "
+            f"judges a recipe together with those of the others; promote one that 'deepmerge train {dataset}' made"
+        )
     if run.data.tags["dataset"] != name:
         raise InputError(
             f"model should be one of {name!r}, got run {run.info.run_id} of {run.data.tags['dataset']!r}; "

@@ -16,7 +16,7 @@ from deepmerge.errors import InputError
 from deepmerge.files import replacing
 from deepmerge.model import devices, prediction
 from deepmerge.stages import baselines, cross_validation, leakage, probabilities, recipes, selection, trials
-from deepmerge.stages.common import LEAKS, RECORD, SIMULATED, SPLIT_TABLE, Results
+from deepmerge.stages.common import LEAKS, RECORD, SIMULATED, SPLIT_TABLE, Results, meant_by
 from deepmerge.tracking import runs
 
 PAGE = "report.html"
@@ -144,7 +144,10 @@ class _Told:
     """What the runs tell of one data set."""
 
     def __init__(self, dataset: str) -> None:
-        self.run = runs.find(runs.LAST, config.name_of(dataset))
+        # A name means whatever is newest under it; a file means its own data.
+        meant = meant_by(dataset) if dataset.endswith((".yaml", ".yml")) else None
+        fingerprint = None if meant is None else meant[1].fingerprint
+        self.run = runs.find(runs.LAST, config.name_of(dataset), fingerprint)
         self.name = self.run.data.tags["dataset"]
         self.metrics = estimates(self.run, "test")
         if "auc" not in self.metrics:
@@ -154,15 +157,12 @@ class _Told:
             )
         self.split = pd.read_csv(runs.read_artifact(self.run, SPLIT_TABLE))
         self.experiment = config.from_record(runs.read_json(self.run, RECORD), RECORD)
-        self.studies = {}
-        for kind in STUDIES:
-            # Of other data that were once called the same, nothing is told.
-            same = [run for run in runs.studies(kind, self.name) if self._shares_data_with(run)]
-            if same:
-                self.studies[kind] = same[0]
-
-    def _shares_data_with(self, run: runs.Run) -> bool:
-        return bool(run.data.tags["data_fingerprint"] == self.run.data.tags["data_fingerprint"])
+        # Of other data that were once called the same, nothing is told.
+        newest = {
+            kind: next(runs.newest_studies(kind, self.name, self.run.data.tags[runs.FINGERPRINT]), None)
+            for kind in STUDIES
+        }
+        self.studies = {kind: run for kind, run in newest.items() if run is not None}
 
     @property
     def warnings(self) -> list[str]:

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from deepmerge import config
 from deepmerge.analysis import morphology, selection_figures
 from deepmerge.analysis import selection as science
 from deepmerge.data.dataset import Dataset
 from deepmerge.model import devices
 from deepmerge.progress import progress_bar
 from deepmerge.stages import cross_validation, trials
-from deepmerge.stages.common import SIMULATED, Results, log_figures, trained_on
+from deepmerge.stages.common import SIMULATED, Results, find, log_figures, newest_study
 from deepmerge.stages.evaluation import PREDICTIONS
 from deepmerge.tracking import runs
 
@@ -41,10 +40,10 @@ def measure_selection(dataset: str, model: str, bins: int, pdf: bool = False, ou
     """
     devices.prepare()
     if model == FOLDS:
-        run = runs.newest_study(cross_validation.KIND, config.name_of(dataset), "deepmerge evaluate DATASET --folds 5")
+        found = newest_study(dataset, cross_validation.KIND, "deepmerge evaluate DATASET --folds 5")
     else:
-        run = runs.find(model, config.name_of(dataset))
-    experiment, data = trained_on(run)
+        found = find(dataset, model)
+    run, experiment, data = found.run, found.experiment, found.data
     table = pd.read_parquet(runs.read_artifact(run, PREDICTIONS))
     table = table[(table["split"] == "test") & (table["transform"] == 0)].reset_index(drop=True)
     rows = table["row"].to_numpy()

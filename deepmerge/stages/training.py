@@ -74,7 +74,6 @@ def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split
         **described(data, split),
         "threads": str(threads),
         "devices": str(devices_at_work),
-        "started_in": str(Path.cwd()),
     }
     used = {"dataset": experiment.name, **experiment.settings()}
     if experiment.params is not None:

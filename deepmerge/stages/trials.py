@@ -84,7 +84,9 @@ def run(
 
     With `keep_model` the model is logged, and the run can be evaluated and explained like any other.
     """
-    with runs.child(study, name, {"kind": "trial", **described(data, split), **(tags or {})}) as run_id:
+    with runs.child(
+        study, name, {"kind": "trial", "dataset": experiment.name, **described(data, split), **(tags or {})}
+    ) as run_id:
         runs.log_parameters(experiment.settings())
         began, seconds = time.perf_counter(), []
 

@@ -28,7 +28,7 @@ from deepmerge.stages.common import RECORD, Results, log_figures, note, write_js
 from deepmerge.stages.training import described, epoch_metrics
 from deepmerge.stages.whole import main
 from deepmerge.stages.workers import MOST_LOST, PAUSE, WorkerFailed, Workers, end_if_told, take_order
-from deepmerge.tracking import registry, runs, tuning
+from deepmerge.tracking import passwords, registry, runs, tuning
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def _describe_study(
     runs.log_parameters({"dataset": experiment.name, **fixed, **asked, **searched})
     runs.log_environment()
     runs.log_json(experiment.model_dump(mode="json"), RECORD)
-    runs.log_json({"storage": tuning.hidden(study.url), "study": study.name}, "study.json")
+    runs.log_json({"storage": passwords.hidden(study.url), "study": study.name}, "study.json")
     runs.log_data(data.images, data.labels, experiment.data.images, data.name, data.fingerprint)
 
 

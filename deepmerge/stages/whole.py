@@ -2,7 +2,7 @@
 
 from deepmerge import config
 from deepmerge.model import devices
-from deepmerge.stages.common import Results, load
+from deepmerge.stages.common import Results, Trained, load
 from deepmerge.stages.evaluation import evaluate_in_run
 from deepmerge.stages.explanation import gradcam_in_run
 from deepmerge.stages.training import assist, train_in_run, training_run
@@ -17,5 +17,6 @@ def main(
         return assist(experiment)
     with training_run(experiment) as (data, split):
         trained = train_in_run(experiment, data, split, pdf)
-        judged = load(runs.find(trained["run_id"], experiment.name), data, split)
+        run = runs.find(trained["run_id"], experiment.name)
+        judged = load(Trained(run, experiment, data), split)
         return {**trained, **evaluate_in_run(judged, pdf), **gradcam_in_run(judged, layer, method, pdf)}

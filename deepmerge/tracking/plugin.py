@@ -1,4 +1,4 @@
-"""What MLflow loads from this package by itself: the default experiment, and a way to run without conda.
+"""What MLflow loads from this package by itself: the default experiment, whole databases, a way to run without conda.
 
 MLflow imports this module with every ``import mlflow``, so it stays light. It imports nothing of MLflow at the top:
 were it imported before MLflow, MLflow would find it half made. So its providers have the methods of MLflow's abstract
@@ -37,11 +37,40 @@ class DeepmergeExperiment:
 
     def get_experiment_id(self) -> str:
         """Id of the experiment, made if need be."""
-        from mlflow.tracking import MlflowClient
+        return experiment_id(EXPERIMENT)
 
-        client = MlflowClient()
-        found = client.get_experiment_by_name(EXPERIMENT)
-        return found.experiment_id if found else client.create_experiment(EXPERIMENT)
+
+def experiment_id(name: str, artifact_location: str | None = None) -> str:
+    """Id of an experiment, made if need be; all who ask at the same moment get the same one.
+
+    MLflow's own `set_experiment` leaves those who come second with the experiment called Default.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient()
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        found = client.get_experiment_by_name(name)
+    return found.experiment_id
+
+
+def sqlite_store(store_uri: str, artifact_uri: str | None = None) -> Any:
+    """MLflow's own store in an sqlite file, which is made whole or not at all.
+
+    Registered as the store of such addresses, since `mlflow run` opens it before any command of ours.
+    """
+    from mlflow.tracking._tracking_service.utils import _get_sqlalchemy_store
+
+    from deepmerge.tracking import database
+
+    database.make_store(store_uri)
+    return _get_sqlalchemy_store(store_uri, artifact_uri)
 
 
 class CondaFallback:

@@ -93,7 +93,7 @@ def rollback(dataset: str) -> dict[str, str]:
             found = "no champion" if now is None else f"champion version {now.version} and no previous one"
             raise InputError(
                 f"a rollback needs a champion of {name} and the one before it, found {found} in "
-                f"{mlflow.get_tracking_uri()}; 'deepmerge promote {dataset}' makes champions"
+                f"{runs.store()}; 'deepmerge promote {dataset}' makes champions"
             )
         client.set_registered_model_alias(name, CHAMPION, before.version)
         client.set_registered_model_alias(name, PREVIOUS, now.version)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from mlflow.models import Model, infer_signature
 from mlflow.tracking import MlflowClient
 
 from deepmerge.errors import InputError
-from deepmerge.tracking.plugin import EXPERIMENT
+from deepmerge.tracking import database, passwords, soundness
+from deepmerge.tracking.plugin import EXPERIMENT, experiment_id
 
 log = logging.getLogger(__name__)
 # It logs the traceback of what it raises, and how it makes its tables.
@@ -41,16 +43,29 @@ DATABASE = Path("mlflow.db")
 LAST = "last"
 TRAINED = "trained"  # tag of the runs that hold a model
 FAILURE = "failure"  # tag with the reason why a run did not end well
+FINGERPRINT = "data_fingerprint"  # tag that tells the data of a run from others of the same name
+STARTED_IN = "started_in"  # tag with the folder where the command was given, at which relative paths begin
+PAGE = 10  # runs that are asked for at a time
+MOST = 1000  # runs that are looked at to tell what there is
 SERVING_PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
 
 
 def connect() -> None:
     """Choose the tracking store: MLFLOW_TRACKING_URI, or else ``mlflow.db`` in the working directory.
 
-    In the temporary copy that `dvc exp run --temp` works in, it is the one of the project itself, which stays.
+    In the temporary copy that `dvc exp run --temp` works in, it is the one of the project itself, which stays. A
+    database file is made if need be. Raises InputError where it was left half made, or its artifacts do not lie where
+    it says.
     """
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(f"sqlite:///{project() / DATABASE}")
+    database.make_store(mlflow.get_tracking_uri())
+    soundness.require_sound(mlflow.get_tracking_uri())
+
+
+def store() -> str:
+    """The tracking store, as messages may show it: without a password."""
+    return passwords.hidden(mlflow.get_tracking_uri())
 
 
 def project() -> Path:
@@ -60,13 +75,14 @@ def project() -> Path:
 
 
 def _choose_experiment() -> None:
-    """Select the experiment, unless the environment names one or `mlflow run` has already chosen."""
-    if not any(os.environ.get(name) for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")):
-        in_a_copy = project() != Path.cwd() and not os.environ.get("MLFLOW_TRACKING_URI")
-        if in_a_copy and mlflow.get_experiment_by_name(EXPERIMENT) is None:
-            # MLflow would put artifacts into the working directory, which DVC deletes.
-            mlflow.create_experiment(EXPERIMENT, artifact_location=(project() / "mlruns" / EXPERIMENT).as_uri())
-        mlflow.set_experiment(EXPERIMENT)
+    """Select the experiment, unless the environment gives its id or `mlflow run` has already chosen."""
+    if os.environ.get("MLFLOW_RUN_ID") or os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return
+    # In a copy, MLflow would put artifacts into the working directory, which DVC deletes.
+    in_a_copy = project() != Path.cwd() and database.path_of(mlflow.get_tracking_uri()) == project() / DATABASE
+    location = (project() / soundness.ARTIFACTS / EXPERIMENT).as_uri() if in_a_copy else None
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    mlflow.set_experiment(experiment_id=experiment_id(name, location))
 
 
 @contextmanager
@@ -86,13 +102,20 @@ def new_run(name: str, tags: Mapping[str, str]) -> Iterator[str]:
 @contextmanager
 def reopened(run: Run) -> Iterator[None]:
     """Write to a run that has ended; its status and its duration stay those of the training, also after a failure."""
+    # RUNNING: somebody else writes to it, or was killed right after it had begun to.
+    status = "FINISHED" if run.info.status == "RUNNING" else run.info.status
+
+    def restore() -> None:
+        MlflowClient().set_terminated(run.info.run_id, status, run.info.end_time)
+
     _link_launcher(run.info.run_id)
     mlflow.start_run(run_id=run.info.run_id)
+    restore()  # should this process be killed, the run does not look as if it ran for ever
     try:
         yield
     finally:
-        mlflow.end_run(run.info.status)
-        MlflowClient().set_terminated(run.info.run_id, run.info.status, run.info.end_time)
+        mlflow.end_run(status)
+        restore()
 
 
 @contextmanager
@@ -115,7 +138,7 @@ def child(
     parent: str, name: str, tags: Mapping[str, str], stops: tuple[type[BaseException], ...] = ()
 ) -> Iterator[str]:
     """Start a run below the run `parent`, open here or in another process; `stops` are no failures: KILLED."""
-    below = {**tags, "mlflow.parentRunId": parent}
+    below = {STARTED_IN: str(Path.cwd()), **tags, "mlflow.parentRunId": parent}
     with mlflow.start_run(run_name=name, tags=below, nested=True) as run, _ended_truthfully(stops):
         yield run.info.run_id
 
@@ -127,7 +150,7 @@ def abandon(run_id: str, reason: str) -> None:
         client.set_tag(run_id, FAILURE, reason)
         client.set_terminated(run_id, "KILLED")
     except MlflowException as error:
-        log.warning("run %s could not be ended: %s", run_id, error.message)
+        log.warning("run %s could not be ended: %s", run_id, passwords.scrubbed(error.message))
 
 
 @contextmanager
@@ -138,7 +161,7 @@ def _ended_truthfully(stops: tuple[type[BaseException], ...] = ()) -> Iterator[N
         if isinstance(error, (KeyboardInterrupt, SystemExit, *stops)):
             mlflow.end_run("KILLED")
             raise
-        mlflow.set_tag(FAILURE, f"{type(error).__name__}: {error}"[:500])
+        mlflow.set_tag(FAILURE, passwords.scrubbed(f"{type(error).__name__}: {error}")[:500])
         raise
 
 
@@ -151,11 +174,12 @@ def _link_launcher(run_id: str) -> None:
         client.set_tag(launcher, "mlflow.note.content", f"Launched by `mlflow run`; the results are in run {run_id}.")
 
 
-def find(model: str, dataset: str) -> Run:
+def find(model: str, dataset: str, fingerprint: str | None = None) -> Run:
     """The run of a trained model.
 
     `model` is a run id, a ``models:/`` URI, the path of a ``run.json`` that `train` wrote, or 'last' for the newest of
-    `dataset`. Raises InputError when there is none.
+    `dataset`. Where the `fingerprint` of the data that are meant is given, the run trained on these: others may be
+    called the same. Raises InputError when there is none, and for a run that did not end well.
     """
     connect()
     hint = ""
@@ -165,16 +189,51 @@ def find(model: str, dataset: str) -> Run:
     client = MlflowClient()
     try:
         if model == LAST:
-            return _last_run(dataset)
+            return _last_run(dataset, fingerprint)
         if model.startswith("models:/"):
-            return client.get_run(_run_behind(client, model))
-        if re.fullmatch(r"[0-9a-f]{32}", model):
-            return client.get_run(model)
+            run = client.get_run(_run_behind(client, model))
+        elif re.fullmatch(r"[0-9a-f]{32}", model):
+            run = client.get_run(model)
+        else:
+            raise InputError(
+                "model should be 'last', a run id of 32 hexadecimal digits, a models:/ URI or a run.json, got "
+                f"{model!r}"
+            )
     except MlflowException as error:
-        store = mlflow.get_tracking_uri()
-        raise InputError(f"model should exist in {store}, got {model!r}: {error.message}{hint}") from None
-    raise InputError(
-        f"model should be 'last', a run id of 32 hexadecimal digits, a models:/ URI or a run.json, got {model!r}"
+        raise InputError(
+            f"model should exist in {store()}, got {model!r}: {passwords.scrubbed(error.message)}{hint}"
+        ) from None
+    _require_ended_well(run)
+    if fingerprint is not None and run.data.tags.get(FINGERPRINT) != fingerprint:
+        raise InputError(
+            f"model should be trained on the data of {dataset} (fingerprint {fingerprint}), got {_told(run)}; train "
+            f"anew, or name the experiment file of those data"
+        )
+    return run
+
+
+def _require_ended_well(run: Run) -> None:
+    """Raise InputError for a run whose training failed or was stopped, or goes on in another process."""
+    active = mlflow.active_run()
+    if not _ended_well(run) and not (active and active.info.run_id == run.info.run_id):
+        why = run.data.tags.get(FAILURE, "it was stopped, or is not at its end yet")
+        raise InputError(
+            f"model should be of a run that ended well, got run {run.info.run_id}, which is {run.info.status} ({why}); "
+            f"train anew"
+        )
+
+
+def _ended_well(run: Run) -> bool:
+    """Whether a run ended FINISHED; one that is open again keeps the end of its training."""
+    return run.info.status == "FINISHED" or (run.info.status == "RUNNING" and bool(run.info.end_time))
+
+
+def _told(run: Run) -> str:
+    """A run and its data, for a message."""
+    tags = run.data.tags
+    return (
+        f"run {run.info.run_id} of {tags.get('dataset', 'no data set')!r}, started in "
+        f"{tags.get(STARTED_IN, 'an unknown folder')}, with other data (fingerprint {tags.get(FINGERPRINT)})"
     )
 
 
@@ -187,49 +246,69 @@ def _noted_run(path: Path) -> str:
         ) from None
 
 
-def _last_run(dataset: str) -> Run:
-    runs = _trained_runs(f"tags.dataset = '{dataset}' and tags.{TRAINED} = 'yes'")
-    if not runs:
-        others = {run.data.tags["dataset"] for run in _trained_runs(f"tags.{TRAINED} = 'yes'", most=1000)}
+def _last_run(dataset: str, fingerprint: str | None) -> Run:
+    named = f"tags.dataset = '{dataset}' and tags.{TRAINED} = 'yes'"
+    same = "" if fingerprint is None else f" and tags.{FINGERPRINT} = '{fingerprint}'"
+    found = next(_trained_runs(named + same), None)
+    if found is not None:
+        return found
+    other = next(_trained_runs(named), None)
+    if other is not None:
         raise InputError(
-            f"expected a trained model of dataset {dataset!r} in {mlflow.get_tracking_uri()}, found none "
-            f"(of others: {', '.join(sorted(others)) or 'none'}); "
-            f"train one with 'deepmerge train {dataset}', or name a run id with --model"
+            f"expected a model trained on the data of {dataset} (fingerprint {fingerprint}) in {store()}, found only "
+            f"{_told(other)}; train anew, or name the experiment file of those data"
         )
-    return runs[0]
-
-
-def _trained_runs(condition: str, most: int = 1) -> list[Run]:
-    experiments = [e.experiment_id for e in mlflow.search_experiments()]
-    return mlflow.search_runs(
-        experiments, condition, order_by=["start_time DESC"], max_results=most, output_format="list"
+    others = {run.data.tags["dataset"] for run in islice(_trained_runs(f"tags.{TRAINED} = 'yes'"), MOST)}
+    raise InputError(
+        f"expected a trained model of dataset {dataset!r} in {store()}, found none "
+        f"(of others: {', '.join(sorted(others)) or 'none'}); "
+        f"train one with 'deepmerge train {dataset}', or name a run id with --model"
     )
 
 
-def newest(datasets: Sequence[str]) -> list[Run]:
-    """The newest run with a trained model of each data set that has one."""
-    connect()
-    found = [_trained_runs(f"tags.dataset = '{name}' and tags.{TRAINED} = 'yes'") for name in datasets]
-    return [runs[0] for runs in found if runs]
+def _trained_runs(condition: str) -> Iterator[Run]:
+    """Runs that ended well, newest first."""
+    going = "attributes.status != 'FAILED' and attributes.status != 'KILLED'"
+    return filter(_ended_well, _newest_runs(f"{condition} and {going}"))
 
 
-def studies(kind: str, dataset: str) -> list[Run]:
-    """Finished runs of this kind about a data set, newest first."""
-    connect()
-    experiments = [e.experiment_id for e in mlflow.search_experiments()]
-    found = f"tags.kind = '{kind}' and tags.dataset = '{dataset}' and attributes.status = 'FINISHED'"
-    return mlflow.search_runs(experiments, found, order_by=["start_time DESC"], max_results=10, output_format="list")
-
-
-def newest_study(kind: str, dataset: str, command: str) -> Run:
-    """The newest finished run of this kind; InputError, with the command that makes one, where there is none."""
-    found = studies(kind, dataset)
-    if not found:
-        raise InputError(
-            f"expected a run of kind {kind} about {dataset!r} in {mlflow.get_tracking_uri()}, found none; make one "
-            f"with '{command}'"
+def _newest_runs(condition: str, experiments: Sequence[str] | None = None) -> Iterator[Run]:
+    """Runs of these experiments, by default of all, newest first, asked for as they are needed."""
+    if experiments is None:
+        experiments = [e.experiment_id for e in mlflow.search_experiments()]
+    token = None
+    while token != "":
+        page = MlflowClient().search_runs(
+            list(experiments), condition, max_results=PAGE, order_by=["start_time DESC"], page_token=token
         )
-    return found[0]
+        yield from page
+        token = page.token or ""
+
+
+def newest(datasets: Sequence[str]) -> list[Run]:
+    """The newest run with a trained model of each data set that has one; by name alone."""
+    connect()
+    found = (next(_trained_runs(f"tags.dataset = '{name}' and tags.{TRAINED} = 'yes'"), None) for name in datasets)
+    return [run for run in found if run is not None]
+
+
+def newest_studies(kind: str, dataset: str, fingerprint: str | None = None) -> Iterator[Run]:
+    """Finished runs of this kind about a data set, newest first; of these data, where a fingerprint tells of them."""
+    connect()
+    same = "" if fingerprint is None else f" and tags.{FINGERPRINT} = '{fingerprint}'"
+    condition = f"tags.kind = '{kind}' and tags.dataset = '{dataset}' and attributes.status = 'FINISHED'{same}"
+    yield from _newest_runs(condition)
+
+
+def newest_study(kind: str, command: str, dataset: str, fingerprint: str | None = None) -> Run:
+    """The newest finished run of this kind; InputError, with the command that makes one, where there is none."""
+    found = next(newest_studies(kind, dataset, fingerprint), None)
+    if found is None:
+        data = "" if fingerprint is None else f" (fingerprint {fingerprint})"
+        raise InputError(
+            f"expected a run of kind {kind} about {dataset!r}{data} in {store()}, found none; make one with '{command}'"
+        )
+    return found
 
 
 def _run_behind(client: MlflowClient, uri: str) -> str:
@@ -375,8 +454,12 @@ def _code_state() -> dict[str, str]:
 
 
 def _pipeline() -> dict[str, str]:
-    """Which DVC stage and experiment this process is, if any."""
-    told = {"dvc_stage": os.environ.get("DVC_STAGE"), "dvc_experiment": os.environ.get("DVC_EXP_NAME")}
+    """From which folder this process was started, and which DVC stage and experiment it is, if any."""
+    told = {
+        STARTED_IN: str(Path.cwd()),
+        "dvc_stage": os.environ.get("DVC_STAGE"),
+        "dvc_experiment": os.environ.get("DVC_EXP_NAME"),
+    }
     return {tag: value for tag, value in told.items() if value}
 
 

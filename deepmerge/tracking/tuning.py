@@ -26,16 +26,16 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from deepmerge import config
 from deepmerge.errors import InputError
-from deepmerge.tracking import processes, runs
+from deepmerge.tracking import database, passwords, processes, runs
 
 log = logging.getLogger(__name__)
 
 DATABASE = "optuna.db"
+OPENINGS = 3  # tries to open a database on a server
 DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"log_loss": "minimize", "auc": "maximize"}
 RETRIES = 3  # how often a trial that was cut off is tried again; after that it may be what kills its worker
 HEARTBEAT = 10  # seconds; a worker on another machine counts as dead after six missed beats
 GRACE = 60
-OPENINGS = 3  # tries to open a database
 PAUSE = 1.0  # seconds between two looks of a worker that has nothing to do until another one ends
 RANDOM_TRIALS = 10  # before the sampler learns from them; Optuna's own number
 UNPRUNED_TRIALS = 5  # that a median needs; Optuna's own number
@@ -369,6 +369,8 @@ def _is_dead(trial: FrozenTrial) -> bool:
 def _storage(url: str, on_stale: Callable[[optuna.Study, FrozenTrial], None]) -> RDBStorage:
     waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     beats: dict[str, Any] = {"heartbeat_interval": HEARTBEAT, "grace_period": GRACE}
+    with _stable_for_us():
+        database.make(url, _make_tables)
     for attempt in range(OPENINGS):
         try:
             with _stable_for_us():
@@ -378,24 +380,21 @@ def _storage(url: str, on_stale: Callable[[optuna.Study, FrozenTrial], None]) ->
             return storage
         except ImportError:
             raise InputError(
-                f"storage should be a database whose driver is installed, got {hidden(url)}; for PostgreSQL: "
+                f"storage should be a database whose driver is installed, got {passwords.hidden(url)}; for PostgreSQL: "
                 "pip install 'deepmerge-lab[postgres]' and postgresql+psycopg://…"
             ) from None
         except Exception as error:  # of SQLAlchemy, its dialects and their drivers
-            why = " ".join(str(error).split())[:300]
+            why = passwords.scrubbed(" ".join(str(error).split()), url)[:300]
         if attempt < OPENINGS - 1:
-            time.sleep(PAUSE)  # of several that make the tables of a new database at once all but one fail
+            time.sleep(PAUSE)  # of several that make the tables on a new server at once all but one fail
     raise InputError(
         f"storage should be the URL of a database that can be reached, such as {default_storage()}, got "
-        f"{hidden(url)}: {why}"
+        f"{passwords.hidden(url)}: {why}"
     )
 
 
-def hidden(url: str) -> str:
-    """The URL of a database without its password."""
-    scheme, separator, rest = url.partition("://")
-    login, at, place = rest.rpartition("@")
-    return f"{scheme}{separator}{login.partition(':')[0]}{at}{place}"
+def _make_tables(url: str) -> None:
+    RDBStorage(url).engine.dispose()
 
 
 def _lock_before_reading(storage: RDBStorage) -> None:

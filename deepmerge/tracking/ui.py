@@ -65,26 +65,23 @@ def serve(port: int, datasets: Sequence[str]) -> None:
     compared = runs.newest(datasets)
     if not compared:
         raise InputError(
-            f"expected a trained model of {' or '.join(datasets)} in {mlflow.get_tracking_uri()}, found none; "
+            f"expected a trained model of {' or '.join(datasets)} in {runs.store()}, found none; "
             "train one with 'mlflow run . -P dataset=pristine'"
         )
     store = mlflow.get_tracking_uri()
+    names = " and ".join(run.data.tags["dataset"] for run in compared)
     if store.startswith("http"):
-        print(
-            f"newest {' and '.join(run.data.tags['dataset'] for run in compared):24} {comparison_page(compared, store)}"
-        )
+        print(f"newest {names:24} {comparison_page(compared, runs.store())}")
         return
     origin = f"http://{HOST}:{port}"
     if _taken(port):
         raise InputError(f"port should be free, but {HOST}:{port} is taken; choose another with --port")
     page = comparison_page(compared, origin)
     server = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
-            *("--backend-store-uri", mlflow.get_tracking_uri()),
-        ],
-        # Its job runners are seven processes that nothing here uses.
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"],
+        # Every user of the machine can read arguments, and the address may hold a password. The job runners are seven
+        # processes that nothing here uses.
+        env={**os.environ, "MLFLOW_BACKEND_STORE_URI": store, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -96,7 +93,7 @@ def serve(port: int, datasets: Sequence[str]) -> None:
                 raise RuntimeError(f"the MLflow server did not start; try: mlflow server --host {HOST} --port {port}")
             time.sleep(0.2)
         print(f"MLflow UI                       {origin}")
-        print(f"newest {' and '.join(run.data.tags['dataset'] for run in compared):24} {page}", flush=True)
+        print(f"newest {names:24} {page}", flush=True)
         print("Ctrl-C ends it.", flush=True)
         server.wait()
     except KeyboardInterrupt:

@@ -1,0 +1,74 @@
+"""Whether an MLflow database in a file can be used: whole, and with its artifacts where it says they are."""
+
+import re
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Experiment
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
+from sqlalchemy.exc import OperationalError
+
+from deepmerge.errors import InputError
+from deepmerge.tracking import database
+
+ARTIFACTS = "mlruns"  # where MLflow puts artifacts unless told otherwise
+MOST = 1000  # runs whose artifacts are looked for
+
+
+def require_sound(url: str) -> None:
+    """Raise InputError where the tracking store is an sqlite file that cannot be used, or not without loss."""
+    path = database.path_of(url)
+    if path is None:
+        return
+    file = path.absolute()
+    try:
+        experiments = mlflow.search_experiments()
+    except OperationalError as error:
+        if not re.search("already exists|duplicate column", str(error)):
+            raise
+        raise InputError(
+            f"{file} should be a whole database, but a command that was stopped while making it left it half made; "
+            f"move it away and the next command makes a new one: mv {file} {file}.broken"
+        ) from None
+    for experiment in experiments:
+        _require_in_place(experiment, file)
+
+
+def _require_in_place(experiment: Experiment, file: Path) -> None:
+    """Raise InputError where the artifacts of an experiment seem to have moved; MLflow notes absolute paths.
+
+    What it then wrote would go to the old path. An experiment whose artifacts lie elsewhere by choice is left alone.
+    """
+    if not is_local_uri(experiment.artifact_location):
+        return
+    noted = Path(local_file_uri_to_path(experiment.artifact_location))
+    here = file.parent / ARTIFACTS / noted.name
+    is_there = _exists(noted)
+    if noted.resolve() == here.resolve() or (is_there and not here.exists()):
+        return
+    if not here.exists() and noted.is_relative_to(file.parent):  # nothing was logged yet
+        return
+    # Only a run that holds a model is sure to have left artifacts.
+    trained = mlflow.search_runs([experiment.experiment_id], "tags.trained LIKE '%'", max_results=MOST)
+    held = list(trained.get("run_id", ()))
+    if is_there and any((here / run_id).exists() for run_id in held):
+        found = f"{here} holds some of them, too: a copy of that project, or moved and then written to at the old path"
+        mend = "work there, or bring both folders together there"
+    elif not is_there and held:
+        found, mend = "there is no such folder", "bring it back, if it was moved or its disk is missing"
+        if noted.parent.name == ARTIFACTS:
+            mend += f", or let the old path lead here: ln -s {file.parent} {noted.parents[1]}"
+    else:
+        return
+    raise InputError(
+        f"artifacts of experiment {experiment.name!r} should lie in {noted}, as {file} says, but {found}; {mend}; or "
+        f"move {file} away to begin anew"
+    )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # somebody else's folder
+        return False
