@@ -350,6 +350,23 @@ def test_what_matters_is_found(study, parent):
     assert sum(found.values()) == pytest.approx(1)
 
 
+@pytest.mark.slow  # processes that import Optuna
+def test_processes_that_begin_a_study_at_the_same_moment_share_a_new_database(tmp_path):
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"data": {"images": "x", "labels": "y"}}))
+    code = (
+        "from deepmerge import config\nfrom deepmerge.tracking import tuning\n"
+        "study = tuning.Study('sqlite:///optuna.db', 's', config.load('mine.yaml'))\n"
+        "print(study.created, study.finished())"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert sorted(said) == ["False 0\n"] * 5 + ["True 0\n"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yaml", "optuna.db"]
+
+
 def test_an_auc_is_maximised(study, parent):
     opened = study(6, objective="auc")
     opened.work(lambda params, report: params["dropout"], parent, Diverged, {})

@@ -180,6 +180,8 @@ def test_the_real_server_serves_the_comparison_and_leaves_no_process_behind(stor
             line.laddr.ip for server in servers for line in server.net_connections() if line.status == "LISTEN"
         }
         assert listening == {"127.0.0.1"}
+        # What every user of the machine can read; the address of a store may hold a password.
+        assert not [server for server in servers if "mlflow.db" in " ".join(server.cmdline())]
     finally:
         process.send_signal(end)
         _, errors = process.communicate(timeout=60)

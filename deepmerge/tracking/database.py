@@ -60,10 +60,11 @@ def make_store(url: str) -> None:
     """Make MLflow's database at `url` as `make` does, with the folder that it lies in, as MLflow would."""
 
     def fill(place: str) -> None:
-        from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+        from mlflow.store.db import utils
 
-        SqlAlchemyStore(place, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).engine.dispose()
+        engine = sqlalchemy.create_engine(place)
+        utils._initialize_tables(engine)  # no public function does it; MLflow's version is pinned
+        engine.dispose()
 
     make(url, fill, parents=True)
 

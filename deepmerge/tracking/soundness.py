@@ -1,6 +1,7 @@
 """Whether an MLflow database in a file can be used: whole, and with its artifacts where it says they are."""
 
 import re
+import shlex
 from pathlib import Path
 
 import mlflow
@@ -29,7 +30,7 @@ def require_sound(url: str) -> None:
             raise
         raise InputError(
             f"{file} should be a whole database, but a command that was stopped while making it left it half made; "
-            f"move it away and the next command makes a new one: mv {file} {file}.broken"
+            f"move it away and the next command makes a new one: {shlex.join(['mv', str(file), f'{file}.broken'])}"
         ) from None
     for experiment in experiments:
         _require_in_place(experiment, file)
@@ -58,7 +59,8 @@ def _require_in_place(experiment: Experiment, file: Path) -> None:
     elif not is_there and held:
         found, mend = "there is no such folder", "bring it back, if it was moved or its disk is missing"
         if noted.parent.name == ARTIFACTS:
-            mend += f", or let the old path lead here: ln -s {file.parent} {noted.parents[1]}"
+            link = shlex.join(["ln", "-s", str(file.parent), str(noted.parents[1])])
+            mend += f", or let the old path lead here: {link}"
     else:
         return
     raise InputError(
