@@ -267,17 +267,15 @@ def _leakage(experiment, stages, patch):
 
 def _folds(experiment, stages, patch):
     run = SimpleNamespace(info=SimpleNamespace(run_id="r"))
-    opened = dataset.read(experiment.data, "mine")
-    patch.setattr("deepmerge.stages.cross_validation.runs.find", lambda *args: run)
-    patch.setattr("deepmerge.stages.cross_validation.trained_on", lambda run: (experiment, opened))
+    trained = SimpleNamespace(run=run, experiment=experiment, data=dataset.read(experiment.data, "mine"))
+    patch.setattr("deepmerge.stages.cross_validation.find", lambda *args: trained)
     stages.cross_validate("mine", "last", 3)
 
 
 def _probabilities(experiment, stages, patch):
     opened = dataset.read(experiment.data, "mine")
-    judged = SimpleNamespace(run=None, data=opened, split=split_of(opened))
+    judged = SimpleNamespace(run=None, experiment=experiment, data=opened, split=split_of(opened))
     patch.setattr("deepmerge.stages.probabilities.reload", lambda *args: judged)
-    patch.setattr("deepmerge.stages.probabilities.trained_on", lambda run: (experiment, opened))
     stages.judge_probabilities("mine", "last", 2, 2, 0.9)
 
 
