@@ -27,12 +27,12 @@ def main(
     chosen = set(topics or TOPICS)
     if unknown := chosen - set(TOPICS):
         raise typer.BadParameter(f"topics should be among {', '.join(TOPICS)}; got {', '.join(sorted(unknown))}")
-    # TensorFlow takes seconds to import, which --help should not; `stages` does it without TensorFlow's greetings.
-    from deepmerge.cli.loading import stages
+    # TensorFlow takes seconds to import, which --help should not.
+    from deepmerge.cli.loading import quietly
 
-    stages()
-    from benchmarks import commands, memory, peers, report, speed
-    from deepmerge.analysis import canvas
+    with quietly():
+        from benchmarks import commands, memory, peers, report, speed
+        from deepmerge.plots import canvas
 
     console = Console(width=None if Console().is_terminal else 200)
     if peers.torch is None:

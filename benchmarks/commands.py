@@ -122,7 +122,7 @@ def _tracked(experiment: Any, folder: Path) -> tuple[float, float]:
     """Seconds of a training as a stage, and of them in the functions that know MLflow."""
     import mlflow
 
-    from deepmerge import stages
+    from deepmerge.jobs.train import train
     from deepmerge.tracking import runs
 
     watch = Stopwatch()
@@ -134,7 +134,7 @@ def _tracked(experiment: Any, folder: Path) -> tuple[float, float]:
         watched: dict[str, Any] = {name: watch.watch(value) for name, value in ours.items()}
         with mock.patch.multiple(runs, **watched):
             start = time.perf_counter()
-            stages.train(experiment)
+            train(experiment)
             return time.perf_counter() - start, watch.seconds
 
 

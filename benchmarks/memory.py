@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 
 from benchmarks.measure import Fact, console
 from deepmerge import config
-from deepmerge.analysis import canvas
 from deepmerge.data import dataset as datasets
 from deepmerge.data.batches import gather
-from deepmerge.data.release import ROWS
+from deepmerge.data.released.layout import ROWS
+from deepmerge.plots import canvas
 
 COMMANDS = ("train", "evaluate", "gradcam", "predict")
 GROWTH = 1.25  # most that the peak memory may grow when the data grow tenfold

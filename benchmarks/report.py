@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks.measure import Fact, Row
-from deepmerge.cores import count_cores
+from deepmerge.cluster import count_cores
 
 PACKAGES = ("tensorflow", "keras", "numpy", "mlflow", "scikit-learn", "torch", "tf-keras-vis")
 

@@ -14,10 +14,10 @@ from deepmerge import config
 from deepmerge.analysis import metrics, saliency
 from deepmerge.data import dataset as datasets
 from deepmerge.data.batches import TrainingBatches, gather
-from deepmerge.data.image_file import open_images
+from deepmerge.data.formats.image_file import open_images
 from deepmerge.data.splits import Part
 from deepmerge.model import devices, network, prediction, stretch
-from deepmerge.model.fast_layers import faster
+from deepmerge.model.layers import faster
 from deepmerge.model.learner import Learner
 
 BATCH = 64

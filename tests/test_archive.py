@@ -15,10 +15,11 @@ import pytest
 from astropy.io import fits
 
 from deepmerge import config
-from deepmerge.data import archive, dataset, download, release
+from deepmerge.data import dataset
+from deepmerge.data.released import archive, download, layout
 from deepmerge.errors import InputError
 
-NAME = release.fits_name("pristine", 2)
+NAME = layout.fits_name("pristine", 2)
 FILES = {
     "pristine_2filt_X.npy",
     "pristine_2filt_y.npy",
@@ -131,12 +132,12 @@ def _no_pauses(monkeypatch):
 def small(monkeypatch):
     """A release of one merger and five non-mergers, the third with two views: 38 rows in all."""
     for name, value in {"ROWS": 38, "MERGERS": 1, "NON_MERGERS": 5, "SHORT_NON_MERGER": 2}.items():
-        monkeypatch.setattr(release, name, value)
+        monkeypatch.setattr(layout, name, value)
 
 
 def sample(filters=2, seed=0):
-    images = np.random.default_rng(seed).normal(size=(release.ROWS, filters, 75, 75)).astype(np.float32)
-    return images, (np.arange(release.ROWS) < 20 * release.MERGERS).astype(np.uint8)
+    images = np.random.default_rng(seed).normal(size=(layout.ROWS, filters, 75, 75)).astype(np.float32)
+    return images, (np.arange(layout.ROWS) < 20 * layout.MERGERS).astype(np.uint8)
 
 
 def write_fits(path, images, labels, *, dtype=">f4", label_format="K"):
@@ -146,11 +147,11 @@ def write_fits(path, images, labels, *, dtype=">f4", label_format="K"):
 
 
 def write_catalogue(folder):
-    layout = release.layout_catalogue()
-    merger = (layout["stage"] == "merger").to_numpy().astype(int)
+    catalogue = layout.layout_catalogue()
+    merger = (catalogue["stage"] == "merger").to_numpy().astype(int)
     values = np.where(merger, np.nan, 1.5)
     arrays = {
-        "subsamples_ID": layout["galaxy_id"].to_numpy() + 100,
+        "subsamples_ID": catalogue["galaxy_id"].to_numpy() + 100,
         "subsamples_y": np.stack([merger, merger, 0 * merger], axis=1),
         "logMstar": values + 9,
         "concentration": values,
@@ -220,7 +221,7 @@ def test_fetch_leaves_arrays_catalogue_and_source_alone(remote, tmp_path):
 
 def test_three_filters_of_double_precision(remote, tmp_path):
     server, fetch, *_ = remote
-    name = release.fits_name("noisy", 3)
+    name = layout.fits_name("noisy", 3)
     images, labels = sample(filters=3)
     images = images + np.float64(1e-9)
     server.files[name] = write_fits(tmp_path / name, images, labels, dtype=">f8", label_format="D")
@@ -445,7 +446,7 @@ def test_without_catalogue_arrays_ids_follow_from_the_row_order(remote, tmp_path
     check_data(tmp_path / "data", images, labels)
     assert "Galaxy ids follow from the row order" in caplog.text
     catalogue = tmp_path / "data/release_catalogue.csv"
-    pd.testing.assert_frame_equal(pd.read_csv(catalogue), release.layout_catalogue(), check_dtype=False)
+    pd.testing.assert_frame_equal(pd.read_csv(catalogue), layout.layout_catalogue(), check_dtype=False)
 
     # Once it is deleted, the next call gets the catalogue and nothing else.
     catalogue.unlink()
@@ -458,7 +459,7 @@ def test_without_catalogue_arrays_ids_follow_from_the_row_order(remote, tmp_path
 
 def test_the_second_variant_uses_the_catalogue_that_is_there(remote, tmp_path):
     server, fetch, images, labels = remote
-    server.files[release.fits_name("noisy", 2)] = server.files[NAME]
+    server.files[layout.fits_name("noisy", 2)] = server.files[NAME]
     fetch()
     server.asked.clear()
     fetch("noisy")
@@ -793,7 +794,7 @@ def fresh_process(tmp_path_factory):
     code = """
 import resource, sys
 from pathlib import Path
-from deepmerge.data.archive import import_fits
+from deepmerge.data.released.archive import import_fits
 print(*{"astropy", "requests", "rich"} & set(sys.modules))
 for name in ("small", "big"):
     import_fits(Path(sys.argv[1], f"{name}.fits"), Path(sys.argv[1]))

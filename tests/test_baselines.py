@@ -5,16 +5,8 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from deepmerge.analysis.baselines import (
-    LOGISTIC,
-    PROTOCOLS,
-    RANDOM_FOREST,
-    TRIVIAL,
-    importance,
-    leak,
-    scores,
-)
 from deepmerge.errors import InputError
+from deepmerge.studies.baselines.forests import LOGISTIC, PROTOCOLS, RANDOM_FOREST, TRIVIAL, importance, leak, scores
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 LEARNED = (RANDOM_FOREST, LOGISTIC)

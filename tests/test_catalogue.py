@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepmerge.data import catalogue, release
+from deepmerge.data import catalogue
+from deepmerge.data.released import layout
 from deepmerge.errors import InputError
 
 LABELS = np.array([1, 1, 0, 0, 0, 0], np.uint8)
@@ -233,7 +234,7 @@ def test_a_separator_behind_each_row_moves_no_column(tmp_path):
 
 
 def test_the_release_is_read_as_it_is_written(tmp_path):
-    written = release.layout_catalogue().assign(m20=np.linspace(-3, 0, release.ROWS) ** 3)
+    written = layout.layout_catalogue().assign(m20=np.linspace(-3, 0, layout.ROWS) ** 3)
     written.loc[::2, "m20"] = np.nan
     written.to_csv(tmp_path / "c.csv", index=False)
     labels = (written["stage"] != "non-merger").to_numpy().astype(np.uint8)
@@ -244,4 +245,4 @@ def test_without_a_file_the_release_has_its_layout_and_others_a_galaxy_an_image(
     assert catalogue.read(None, LABELS)["galaxy_id"].tolist() == list(range(6))
     assert "each of the 6 images counts as a galaxy of its own" in caplog.text
     with pytest.raises(InputError, match="row 0 of the release layout has stage 'merger' and label 0"):
-        catalogue.read(None, np.zeros(release.ROWS, np.uint8))
+        catalogue.read(None, np.zeros(layout.ROWS, np.uint8))

@@ -1,10 +1,12 @@
+import inspect
 import logging
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -15,7 +17,7 @@ from typer.testing import CliRunner
 
 from deepmerge import config
 from deepmerge.cli import commands as cli
-from deepmerge.cli import options, study
+from deepmerge.cli import options
 from deepmerge.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -44,23 +46,38 @@ def run(monkeypatch, capsys):
         signal.signal(number, handler)
 
 
-@pytest.fixture
-def stages(monkeypatch):
-    """In place of the stages: notes which was called with what, and returns a measurement."""
-    calls = []
+# Where what a command runs lies.
+JOBS = {
+    "main": "jobs.main",
+    "train": "jobs.train",
+    "evaluate": "jobs.evaluate",
+    "gradcam": "jobs.gradcam",
+    "predict": "jobs.predict",
+    "write_report": "report.collect",
+    "cross_validate": "studies.folds.study",
+    "measure_leakage": "studies.leakage",
+    "compare_recipes": "studies.recipes",
+    "judge_baselines": "studies.baselines.study",
+    "measure_selection": "studies.selection.study",
+    "judge_probabilities": "studies.probabilities.study",
+}
 
-    def stage(name):
-        def call(*arguments):
-            calls.append((name, *arguments))
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """In place of the jobs: notes which was called, with what in the order of its parameters, returns a measurement."""
+    calls = []
+    for name, module in JOBS.items():
+        place = f"deepmerge.{module}.{name}"
+        job = pkgutil.resolve_name(f"deepmerge.{module}:{name}")
+
+        def call(name, signature, *given, **options):
+            bound = signature.bind(*given, **options)
+            bound.apply_defaults()
+            calls.append((name, *bound.arguments.values()))
             return {"test_auc": 0.5}
 
-        return call
-
-    names = ("main", "train", "evaluate", "gradcam", "cross_validate", "predict", "write_report")
-    studies = ("measure_leakage", "compare_recipes", "judge_baselines", "measure_selection", "judge_probabilities")
-    for module in (cli, study):
-        replaced = SimpleNamespace(**{name: stage(name) for name in (*names, *studies)})
-        monkeypatch.setattr(module, "stages", lambda replaced=replaced: replaced)
+        monkeypatch.setattr(place, partial(call, name, inspect.signature(job)))
     return calls
 
 
@@ -153,29 +170,29 @@ def test_a_setting_without_its_value_is_refused():
         options.settings(["mine", "--epochs"], own=[])
 
 
-def test_settings_may_come_before_the_data_set(run, stages, experiment):
+def test_settings_may_come_before_the_data_set(run, jobs, experiment):
     assert run("train", "--epochs", "7", experiment) == (0, [])
-    assert stages[0][1].settings()["epochs"] == 7
+    assert jobs[0][1].settings()["epochs"] == 7
 
 
-def test_settings_reach_the_stage_with_their_types(run, stages, experiment):
+def test_settings_reach_the_stage_with_their_types(run, jobs, experiment):
     assert run("train", experiment, "--batch-size", "32", "--dropout=0.5", "--pdf", "--augment", "false") == (0, [])
-    [(name, loaded, pdf, *_)] = stages
+    [(name, loaded, pdf, *_)] = jobs
     assert (name, loaded.name, pdf) == ("train", "mine", True)
     settings = loaded.settings()
     assert (settings["batch_size"], settings["dropout"], settings["augment"]) == (32, 0.5, False)
 
 
-def test_main_takes_settings_and_options_of_its_own(run, stages, experiment, capsys):
+def test_main_takes_settings_and_options_of_its_own(run, jobs, experiment, capsys):
     assert run("main", experiment, "--layer", "conv2d_1", "--epochs", "7") == (0, [])
-    [(name, loaded, *others)] = stages
+    [(name, loaded, *others)] = jobs
     assert (name, loaded.settings()["epochs"], others) == ("main", 7, ["conv2d_1", None, False])
 
 
-def test_evaluate_and_gradcam_name_data_set_and_model(run, stages):
+def test_evaluate_and_gradcam_name_data_set_and_model(run, jobs):
     run("evaluate", "noisy", "--model", "models:/m/1")
     run("gradcam", "noisy", "--layer", "conv2d", "--method", "gradcam", "--pdf")
-    judged, explained = stages
+    judged, explained = jobs
     assert judged[:4] == ("evaluate", "noisy", "models:/m/1", False)
     assert explained[:6] == ("gradcam", "noisy", "last", "conv2d", "gradcam", True)
 
@@ -216,9 +233,9 @@ def test_evaluate_and_gradcam_name_data_set_and_model(run, stages):
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",
 )
-def test_what_is_asked_arrives_at_the_stage(run, stages, words, called):
+def test_what_is_asked_arrives_at_the_stage(run, jobs, words, called):
     assert run(*words) == (0, [])
-    assert stages == [called]
+    assert jobs == [called]
 
 
 @pytest.mark.parametrize(
@@ -238,9 +255,9 @@ def test_what_is_asked_arrives_at_the_stage(run, stages, words, called):
         ),
     ],
 )
-def test_studies_that_train_take_settings_and_options_of_their_own(run, stages, experiment, words, stage, others):
+def test_studies_that_train_take_settings_and_options_of_their_own(run, jobs, experiment, words, stage, others):
     assert run("study", words[0], experiment, "--epochs", "7", *words[1:]) == (0, [])
-    [(name, loaded, *found)] = stages
+    [(name, loaded, *found)] = jobs
     assert (name, loaded.name, loaded.settings()["epochs"], found) == (stage, "mine", 7, others)
 
 
@@ -273,13 +290,13 @@ def test_studies_that_train_take_settings_and_options_of_their_own(run, stages, 
         (["data", "check", "EXPERIMENT"], "x.npy, where there is no file; 'deepmerge data simulate' makes"),
     ],
 )
-def test_wrong_input_ends_with_status_2_and_one_line(run, stages, experiment, arguments, said):
+def test_wrong_input_ends_with_status_2_and_one_line(run, jobs, experiment, arguments, said):
     status, lines = run(*[experiment if word == "EXPERIMENT" else word for word in arguments])
     assert status == 2
     assert len(lines) == 1
     assert lines[0].startswith("Error: ")
     assert said in lines[0]
-    assert stages == []
+    assert jobs == []
 
 
 def write_images(experiment, images):
@@ -325,8 +342,10 @@ def test_other_failures_end_with_status_1_and_their_traceback():
     done = in_fresh_python(
         "import sys; sys.argv = ['deepmerge', 'evaluate', 'noisy']\n"
         "from deepmerge.cli import commands as cli\n"
-        "def stages(): raise OSError('disk full')\n"
-        "cli.stages = stages\n"
+        "from deepmerge.cli.loading import quietly\n"
+        "def fail(*given, **options): raise OSError('disk full')\n"
+        "with quietly(): from deepmerge.jobs import evaluate\n"
+        "evaluate.evaluate = fail\n"
         "cli.main()"
     )
     assert done.returncode == 1
@@ -348,10 +367,10 @@ def test_no_failure_tells_a_password(name, monkeypatch, run):
     space: dict = {}
     exec(f"{made}\nmade = {name}('no answer from http://me:s3cret@host, nor at db?password=s3cret')", space)
 
-    def evaluate(*arguments):
+    def evaluate(*given, **options):
         raise space["made"]
 
-    monkeypatch.setattr(cli, "stages", lambda: SimpleNamespace(evaluate=evaluate))
+    monkeypatch.setattr("deepmerge.jobs.evaluate.evaluate", evaluate)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@host")
     found, lines = run("evaluate", "noisy")
     assert found == status
@@ -367,22 +386,22 @@ def test_an_option_that_is_wrong_is_said_without_a_password(run, option):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
-def test_a_signal_ends_a_command_with_its_cleaning_up_done(run, stages, monkeypatch, number):
+def test_a_signal_ends_a_command_with_its_cleaning_up_done(run, jobs, monkeypatch, number):
     cleaned = []
 
-    def evaluate(*arguments):
+    def evaluate(*given, **options):
         try:
             signal.raise_signal(number)
         finally:
             cleaned.append(True)
 
-    monkeypatch.setattr(cli, "stages", lambda: SimpleNamespace(evaluate=evaluate))
+    monkeypatch.setattr("deepmerge.jobs.evaluate.evaluate", evaluate)
     signal.signal(number, signal.SIG_DFL)
     assert run("evaluate", "noisy") == (128 + number, [])
     assert cleaned == [True]
 
 
-def test_a_signal_that_the_caller_ignores_stays_ignored(run, stages):
+def test_a_signal_that_the_caller_ignores_stays_ignored(run, jobs):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     run("evaluate", "noisy")
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

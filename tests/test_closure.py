@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from deepmerge.closure import PACKAGE, closure, fingerprint
-from deepmerge.stages import tuning
+from deepmerge.jobs.tune import search
 
 ROOT = Path(__file__).parents[1]
 TRIAL = "deepmerge.model.objective"
@@ -134,21 +134,21 @@ def test_python_loads_nothing_of_the_package_that_the_closure_lacks(module):
 
 
 def test_a_trial_depends_on_what_trains_and_scores_and_chooses_settings_and_on_no_figure():
-    code = tuning.trial_code()
+    code = search.trial_code()
     assert {f"deepmerge/model/{name}.py" for name in ("network", "learner", "training", "prediction")} <= set(code)
-    assert "deepmerge/tracking/tuning.py" in code
-    assert not [name for name in code if re.search("figures|canvas|stages|analysis", name)]
+    assert "deepmerge/tracking/studies.py" in code
+    assert not [name for name in code if re.search("figures|plots|jobs|studies/|analysis", name)]
 
 
 @pytest.mark.parametrize(
     ("file", "is_another"),
     [
         ("model/prediction.py", True),
-        ("data/release.py", True),
-        ("tracking/tuning.py", True),
-        ("analysis/figures.py", False),
-        ("analysis/tuning_figures.py", False),
-        ("stages/tuning.py", False),
+        ("data/released/layout.py", True),
+        ("tracking/studies.py", True),
+        ("plots/figures.py", False),
+        ("jobs/tune/figures.py", False),
+        ("jobs/tune/search.py", False),
         ("tracking/ui.py", False),
     ],
 )
@@ -157,10 +157,10 @@ def test_a_study_is_another_one_after_an_edit_to_what_its_values_depend_on(tmp_p
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
 
     def found():
-        return fingerprint([*closure([TRIAL], package=copy), "deepmerge/tracking/tuning.py"], copy)
+        return fingerprint([*closure([TRIAL], package=copy), "deepmerge/tracking/studies.py"], copy)
 
     before = found()
-    assert before == fingerprint(tuning.trial_code())
+    assert before == fingerprint(search.trial_code())
     (copy / file).write_text((copy / file).read_text() + "\n# edited\n")
     assert (found() != before) == is_another
 
@@ -168,14 +168,9 @@ def test_a_study_is_another_one_after_an_edit_to_what_its_values_depend_on(tmp_p
 # dvc.yaml
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-MODULES = {
-    "train": "training",
-    "evaluate": "evaluation",
-    "gradcam": "explanation",
-    "promote": "promotion",
-    "compare": "comparison",
-}
-FIGURES = ("*/analysis/canvas.py", "*figures.py")
+MODULES = {stage: stage for stage in ("train", "evaluate", "gradcam")}
+MODULES |= {"promote": "promote.promote", "compare": "compare.compare"}
+FIGURES = ("*/plots/*", "*figures.py")
 
 
 def hands_figures_to_dvc(stage):
@@ -187,9 +182,9 @@ def expected(stage):
     if stage == "split":
         return closure(["deepmerge.data.splits"])
     if stage == "tune":
-        return tuning.trial_code()
+        return search.trial_code()
     without = ["deepmerge/tracking/*", *(() if hands_figures_to_dvc(stage) else FIGURES)]
-    return closure([f"deepmerge.stages.{MODULES[stage]}"], without)
+    return closure([f"deepmerge.jobs.{MODULES[stage]}"], without)
 
 
 @pytest.mark.parametrize("stage", PIPELINE)

@@ -10,11 +10,11 @@ import pytest
 from conftest import texts
 from matplotlib.figure import Figure
 
-from deepmerge.analysis import canvas, image_figures
-from deepmerge.analysis import comparison_figures as figures
-from deepmerge.analysis.figures import RocCurve
 from deepmerge.analysis.metrics import Estimate, point_metrics
 from deepmerge.errors import InputError
+from deepmerge.jobs.compare import figures as figures
+from deepmerge.plots import canvas, images
+from deepmerge.plots.figures import RocCurve
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 
@@ -218,7 +218,7 @@ def test_gradcam_comparison_has_a_row_a_galaxy_and_a_pair_a_variant():
     for galaxy in range(3):
         for variant in range(2):
             plain = panels[4 * galaxy + 2 * variant]
-            np.testing.assert_array_equal(plain, image_figures.stretch(IMAGES[variant, galaxy, 0]))
+            np.testing.assert_array_equal(plain, images.stretch(IMAGES[variant, galaxy, 0]))
     other = figures.gradcam_comparison(IMAGES, MAPS * 50, CAPTIONS, NAMES, shown=0)
     np.testing.assert_allclose(shown_images(other)[1], panels[1])  # each map relative to its own maximum
 

@@ -236,47 +236,65 @@ def augmented(tmp_path):
     return path
 
 
-def _main(experiment, stages, patch):
-    stages.main(experiment)
+def _main(experiment, patch):
+    from deepmerge.jobs.main import main
+
+    main(experiment)
 
 
-def _train(experiment, stages, patch):
-    stages.train(experiment)
+def _train(experiment, patch):
+    from deepmerge.jobs.train import train
+
+    train(experiment)
 
 
-def _assist(experiment, stages, patch):
-    stages.training.assist(experiment)
+def _assist(experiment, patch):
+    from deepmerge.jobs.train import assist
+
+    assist(experiment)
 
 
-def _tune(experiment, stages, patch):
-    stages.tune(experiment, experiment.data.images.with_name("tuned.yaml"))
+def _tune(experiment, patch):
+    from deepmerge.jobs.tune.search import tune
+
+    tune(experiment, experiment.data.images.with_name("tuned.yaml"))
 
 
-def _tune_on_folds(experiment, stages, patch):
+def _tune_on_folds(experiment, patch):
     tuning = experiment.tuning.model_copy(update={"folds": 3})
-    stages.tune(experiment.model_copy(update={"tuning": tuning}), experiment.data.images.with_name("tuned.yaml"))
+    from deepmerge.jobs.tune.search import tune
+
+    tune(experiment.model_copy(update={"tuning": tuning}), experiment.data.images.with_name("tuned.yaml"))
 
 
-def _recipes(experiment, stages, patch):
-    stages.compare_recipes(experiment, 3, 1, 0.5)
+def _recipes(experiment, patch):
+    from deepmerge.studies.recipes import compare_recipes
+
+    compare_recipes(experiment, 3, 1, 0.5)
 
 
-def _leakage(experiment, stages, patch):
-    stages.measure_leakage(experiment, 1, None)
+def _leakage(experiment, patch):
+    from deepmerge.studies.leakage import measure_leakage
+
+    measure_leakage(experiment, 1, None)
 
 
-def _folds(experiment, stages, patch):
+def _folds(experiment, patch):
     run = SimpleNamespace(info=SimpleNamespace(run_id="r"))
     trained = SimpleNamespace(run=run, experiment=experiment, data=dataset.read(experiment.data, "mine"))
-    patch.setattr("deepmerge.stages.cross_validation.find", lambda *args: trained)
-    stages.cross_validate("mine", "last", 3)
+    patch.setattr("deepmerge.studies.folds.study.find", lambda *args: trained)
+    from deepmerge.studies.folds.study import cross_validate
+
+    cross_validate("mine", "last", 3)
 
 
-def _probabilities(experiment, stages, patch):
+def _probabilities(experiment, patch):
     opened = dataset.read(experiment.data, "mine")
     judged = SimpleNamespace(run=None, experiment=experiment, data=opened, split=split_of(opened))
-    patch.setattr("deepmerge.stages.probabilities.reload", lambda *args: judged)
-    stages.judge_probabilities("mine", "last", 2, 2, 0.9)
+    patch.setattr("deepmerge.studies.probabilities.study.reload", lambda *args: judged)
+    from deepmerge.studies.probabilities.study import judge_probabilities
+
+    judge_probabilities("mine", "last", 2, 2, 0.9)
 
 
 JOBS = [_main, _train, _assist, _tune, _tune_on_folds, _recipes, _leakage, _folds, _probabilities]
@@ -284,20 +302,16 @@ JOBS = [_main, _train, _assist, _tune, _tune_on_folds, _recipes, _leakage, _fold
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.__name__.strip("_"))
 def test_no_job_opens_a_run_or_trains_on_parts_that_share_images(augmented, job, monkeypatch):
-    from deepmerge import stages
-
     def forbidden(*args, **settings):
         pytest.fail("the copies should have been refused before")
 
     for place in ("model.training.train", "tracking.runs.new_run", "tracking.runs.continued", "tracking.runs.connect"):
         monkeypatch.setattr(f"deepmerge.{place}", forbidden)
     with pytest.raises(InputError, match="in several parts; give a catalogue"):
-        job(config.load(str(augmented)), stages, monkeypatch)
+        job(config.load(str(augmented)), monkeypatch)
 
 
 def test_the_published_protocol_goes_on_to_train(augmented, monkeypatch):
-    from deepmerge import stages
-
     class Begun(Exception):
         pass
 
@@ -305,5 +319,7 @@ def test_the_published_protocol_goes_on_to_train(augmented, monkeypatch):
         raise Begun
 
     monkeypatch.setattr("deepmerge.tracking.runs.new_run", begin)
+    from deepmerge.jobs.train import train
+
     with pytest.raises(Begun):
-        stages.train(config.load(str(augmented), {"split": "rows"}))
+        train(config.load(str(augmented), {"split": "rows"}))

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from deepmerge import config
-from deepmerge.data import check, dataset, release
+from deepmerge.data import check, dataset
+from deepmerge.data.released import layout
 from deepmerge.errors import InputError
 
 
@@ -73,11 +74,11 @@ def test_without_a_catalogue_each_image_is_a_galaxy_and_that_is_said(make, caplo
 
 def test_the_released_row_count_gives_the_released_galaxies(tmp_path):
     # Sparse on disk: the true shape without its 700 MB.
-    np.lib.format.open_memmap(tmp_path / "r_X.npy", "w+", np.float32, (release.ROWS, 2, 75, 75)).flush()
-    stages = release.layout_catalogue()["stage"]
+    np.lib.format.open_memmap(tmp_path / "r_X.npy", "w+", np.float32, (layout.ROWS, 2, 75, 75)).flush()
+    stages = layout.layout_catalogue()["stage"]
     np.save(tmp_path / "r_y.npy", (stages != "non-merger").to_numpy().astype(np.uint8))
     found = dataset.read(config.Data(images=tmp_path / "r_X.npy", labels=tmp_path / "r_y.npy"), "r")
-    assert found.galaxies.max() + 1 == release.MERGERS + release.NON_MERGERS
+    assert found.galaxies.max() + 1 == layout.MERGERS + layout.NON_MERGERS
     assert isinstance(found.images, np.memmap)
 
 

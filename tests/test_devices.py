@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import environment
 
-from deepmerge.cores import WORKER
+from deepmerge.cluster import WORKER
 from deepmerge.errors import InputError
 from deepmerge.model import devices
 
@@ -22,7 +22,7 @@ import keras, numpy as np, tensorflow as tf
 from deepmerge.data.batches import TrainingBatches
 from deepmerge.data.splits import Part
 from deepmerge.model import devices
-from deepmerge.model.fast_layers import FastBatchNormalization
+from deepmerge.model.layers import FastBatchNormalization
 from deepmerge.model.learner import Learner
 
 devices.prepare()

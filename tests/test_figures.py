@@ -9,8 +9,8 @@ import pytest
 from conftest import texts
 from matplotlib.figure import Figure
 
-from deepmerge.analysis import figures, image_figures
 from deepmerge.errors import InputError
+from deepmerge.plots import figures, images
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 
@@ -32,9 +32,9 @@ BUILDERS = {
     "roc": partial(figures.roc, [CURVE]),
     "reliability": partial(figures.reliability, *RELIABLE),
     "score_histogram": partial(figures.score_histogram, [0.1, 0.6, 0.9], ["non-merger", "past", "future"]),
-    "gallery": partial(image_figures.gallery, IMAGES, ["a", "b", "c"], ["F814W", "F160W"]),
+    "gallery": partial(images.gallery, IMAGES, ["a", "b", "c"], ["F814W", "F160W"]),
     "gradcam_panels": partial(
-        image_figures.gradcam_panels,
+        images.gradcam_panels,
         IMAGES,
         MAPS,
         MAPS,
@@ -185,19 +185,19 @@ def test_score_histogram_of_next_to_nothing(scores):
 def test_stretch_keeps_order_and_ignores_a_hot_pixel():
     image = np.random.default_rng(2).normal(0, 1, (40, 40))
     image[10:20, 10:20] += np.linspace(5, 50, 100).reshape(10, 10)
-    shades = image_figures.stretch(image)
+    shades = images.stretch(image)
     assert shades.min() == 0
     assert shades.max() == 1
     order = np.argsort(image, axis=None)
     assert (np.diff(shades.ravel()[order]) >= 0).all()
     hot = image.copy()
     hot[0, 0] = 1e9
-    np.testing.assert_allclose(image_figures.stretch(hot)[1:], shades[1:], atol=0.05)
+    np.testing.assert_allclose(images.stretch(hot)[1:], shades[1:], atol=0.05)
 
 
 @pytest.mark.parametrize("factor", [1e-300, 1.0, 1e305])
 def test_stretch_does_not_depend_on_the_unit(factor):
-    np.testing.assert_allclose(image_figures.stretch(IMAGES[0, 0] * factor), image_figures.stretch(IMAGES[0, 0]))
+    np.testing.assert_allclose(images.stretch(IMAGES[0, 0] * factor), images.stretch(IMAGES[0, 0]))
 
 
 @pytest.mark.parametrize(
@@ -213,47 +213,47 @@ def test_stretch_does_not_depend_on_the_unit(factor):
     ids=["dark spot", "bright spot", "huge", "uint8", "bool", "heavy tail"],
 )
 def test_stretch_spans_dark_to_bright(pixels):
-    shades = image_figures.stretch(pixels.reshape(40, 40))
+    shades = images.stretch(pixels.reshape(40, 40))
     assert shades.min() == 0
     assert 0.3 < shades.max() <= 1
 
 
 def test_stretch_of_constants_and_what_is_not_finite():
-    assert (image_figures.stretch(np.full((3, 3), 7)) == 0).all()
-    assert np.isnan(image_figures.stretch(np.full((3, 3), np.nan))).all()
+    assert (images.stretch(np.full((3, 3), 7)) == 0).all()
+    assert np.isnan(images.stretch(np.full((3, 3), np.nan))).all()
     image = IMAGES[0, 0].copy()
     image[0, :3] = np.nan, np.inf, -np.inf
-    shades = image_figures.stretch(image)
+    shades = images.stretch(image)
     assert np.isnan(shades[0, :3]).all()
     assert np.isfinite(shades[1:]).all()
 
 
 def test_gallery_has_a_row_a_filter_and_keeps_groups_together():
     groups = ["past", "non-merger", "past"]
-    figure = image_figures.gallery(IMAGES, ["a", "b", "c"], ["F814W", "F160W"], groups, pixel_scale=(0.5, "kpc"))
+    figure = images.gallery(IMAGES, ["a", "b", "c"], ["F814W", "F160W"], groups, pixel_scale=(0.5, "kpc"))
     assert {"a", "b", "c", "F814W", "F160W", "past", "non-merger", "1 kpc"} <= set(texts(figure))
-    expected = [image_figures.stretch(IMAGES[i, f]) for f in (0, 1) for i in (0, 2, 1)]
+    expected = [images.stretch(IMAGES[i, f]) for f in (0, 1) for i in (0, 2, 1)]
     np.testing.assert_array_equal(shown_images(figure), expected)
 
 
 def test_gallery_in_colour_puts_the_last_filter_in_red():
-    images = np.random.default_rng(3).random((1, 3, 5, 5))
-    (shown,) = shown_images(image_figures.gallery(images, ["a"], ["blue", "green", "red"], rgb=True))
-    np.testing.assert_array_equal(shown[..., 0], image_figures.stretch(images[0, 2]))
-    np.testing.assert_array_equal(shown[..., 2], image_figures.stretch(images[0, 0]))
+    given = np.random.default_rng(3).random((1, 3, 5, 5))
+    (shown,) = shown_images(images.gallery(given, ["a"], ["blue", "green", "red"], rgb=True))
+    np.testing.assert_array_equal(shown[..., 0], images.stretch(given[0, 2]))
+    np.testing.assert_array_equal(shown[..., 2], images.stretch(given[0, 0]))
 
 
 @pytest.mark.parametrize(
     ("shape", "fill"), [((0, 2, 5, 5), 0), ((1, 1, 1, 1), -1e300), ((1, 5, 3, 90), np.nan), ((7, 1, 60, 3), np.inf)]
 )
 def test_images_of_any_shape_and_content(shape, fill):
-    images, names = np.full(shape, fill), ["a name " * 12] * shape[0]
+    given, names = np.full(shape, fill), ["a name " * 12] * shape[0]
     filters = [f"F{i}" for i in range(shape[1])]
-    figure = image_figures.gallery(images, names, filters, names, pixel_scale=(1e-7, "kpc"))
+    figure = images.gallery(given, names, filters, names, pixel_scale=(1e-7, "kpc"))
     assert len(shown_images(figure)) == shape[0] * shape[1]
-    maps, masks = images[:, 0], np.ones_like(images[:, 0], dtype=bool)
+    maps, masks = given[:, 0], np.ones_like(given[:, 0], dtype=bool)
     kinds, halves = ["FP"] * shape[0], ["uncertain"] * shape[0]
-    figure = image_figures.gradcam_panels(images, maps, maps, names, kinds, halves, masks=masks, filters=filters)
+    figure = images.gradcam_panels(given, maps, maps, names, kinds, halves, masks=masks, filters=filters)
     assert texts(figure).count("all zero") == 2 * shape[0]
     assert {"no true positives", "no true negatives", "no false negatives"} <= set(texts(figure))
 
@@ -262,7 +262,7 @@ def test_gradcam_panels_show_each_map_relative_to_its_maximum():
     image, strong = np.zeros((1, 1, 6, 6)), np.zeros((1, 6, 6))
     strong[0, 2, 3] = 40.0
     masks = strong > 0
-    show = partial(image_figures.gradcam_panels, image, captions=["g"], kinds=["TP"], certainties=["confident"])
+    show = partial(images.gradcam_panels, image, captions=["g"], kinds=["TP"], certainties=["confident"])
     figure = show(merger_maps=strong, non_merger_maps=-strong, masks=masks)
     (plain, merger, other, _) = shown_images(figure)
     np.testing.assert_array_equal(merger, shown_images(show(merger_maps=strong / 80, non_merger_maps=-strong))[1])
@@ -290,12 +290,12 @@ def test_gradcam_panels_show_each_map_relative_to_its_maximum():
         partial(figures.score_histogram, [0.5, 1.5], ["past", "past"]),
         partial(figures.score_histogram, [0.5], ["post"]),
         partial(figures.score_histogram, [0.5], []),
-        partial(image_figures.gallery, IMAGES[0], ["a"], ["f"]),
-        partial(image_figures.gallery, IMAGES, ["a"], ["f", "g"]),
-        partial(image_figures.gallery, IMAGES, ["a"] * 3, ["f", "g"], rgb=True),
-        partial(image_figures.gallery, np.zeros((2000, 1, 5, 5)), ["a"] * 2000, ["f"]),
-        partial(image_figures.gradcam_panels, IMAGES, MAPS, MAPS[:1], ["a"] * 3, ["TP"] * 3, ["confident"] * 3),
-        partial(image_figures.gradcam_panels, IMAGES, MAPS, MAPS, ["a"] * 3, ["tp"] * 3, ["confident"] * 3),
+        partial(images.gallery, IMAGES[0], ["a"], ["f"]),
+        partial(images.gallery, IMAGES, ["a"], ["f", "g"]),
+        partial(images.gallery, IMAGES, ["a"] * 3, ["f", "g"], rgb=True),
+        partial(images.gallery, np.zeros((2000, 1, 5, 5)), ["a"] * 2000, ["f"]),
+        partial(images.gradcam_panels, IMAGES, MAPS, MAPS[:1], ["a"] * 3, ["TP"] * 3, ["confident"] * 3),
+        partial(images.gradcam_panels, IMAGES, MAPS, MAPS, ["a"] * 3, ["tp"] * 3, ["confident"] * 3),
     ],
 )
 def test_wrong_input_is_an_input_error_that_says_what_was_expected(call):

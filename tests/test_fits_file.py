@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from deepmerge.data import fits_file
+from deepmerge.data.formats import fits_file
 from deepmerge.errors import InputError
 
 IMAGES = np.random.default_rng(0).normal(0, 100, (12, 2, 33, 34)).astype("f4")

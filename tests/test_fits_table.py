@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from deepmerge.data import fits_file, fits_table
+from deepmerge.data.formats import fits_file, fits_table
 from deepmerge.errors import InputError
 
 IMAGES = np.zeros((4, 1, 32, 32), "f4")

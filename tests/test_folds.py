@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from deepmerge.analysis import folds, metrics
+from deepmerge.analysis import metrics
+from deepmerge.studies.folds import ranking
 
 
 def sample(shift=0.0, seed=3):
@@ -20,14 +21,14 @@ def sample(shift=0.0, seed=3):
 def test_the_auc_of_folds_of_one_size_is_the_mean_of_their_aucs():
     labels, probabilities, galaxies, fold = sample()
     each = [roc_auc_score(labels[fold == number], probabilities[fold == number]) for number in (0, 1)]
-    assert folds.evaluate(labels, probabilities, galaxies, fold).metrics["auc"].value == pytest.approx(
+    assert ranking.evaluate(labels, probabilities, galaxies, fold).metrics["auc"].value == pytest.approx(
         np.mean(each), abs=0.01
     )
 
 
 def test_a_network_that_is_surer_of_everything_changes_no_ranking():
-    plain, shifted = (folds.evaluate(*sample(shift)) for shift in (0.0, 4.0))
-    for name in folds.RANKING:
+    plain, shifted = (ranking.evaluate(*sample(shift)) for shift in (0.0, 4.0))
+    for name in ranking.RANKING:
         assert shifted.metrics[name] == plain.metrics[name]
     np.testing.assert_array_equal(shifted.true_positive_rate.value, plain.true_positive_rate.value)
     labels, probabilities, galaxies, _ = sample(4.0)
@@ -37,16 +38,16 @@ def test_a_network_that_is_surer_of_everything_changes_no_ranking():
 def test_what_is_no_ranking_is_of_the_probabilities_themselves():
     labels, probabilities, galaxies, fold = sample(1.0)
     found, plain = (
-        folds.evaluate(labels, probabilities, galaxies, fold),
+        ranking.evaluate(labels, probabilities, galaxies, fold),
         metrics.evaluate(labels, probabilities, galaxies),
     )
-    for name in set(plain.metrics) - set(folds.RANKING):
+    for name in set(plain.metrics) - set(ranking.RANKING):
         np.testing.assert_equal(found.metrics[name], plain.metrics[name])
 
 
 def test_with_one_fold_nothing_is_different_for_the_auc():
     labels, probabilities, galaxies, _ = sample()
-    found = folds.evaluate(labels, probabilities, galaxies, np.zeros(len(labels)))
+    found = ranking.evaluate(labels, probabilities, galaxies, np.zeros(len(labels)))
     plain = metrics.evaluate(labels, probabilities, galaxies)
     assert found.metrics["auc"] == pytest.approx(plain.metrics["auc"])
 
@@ -54,8 +55,8 @@ def test_with_one_fold_nothing_is_different_for_the_auc():
 def test_a_difference_is_that_of_the_two_evaluations():
     labels, ours, galaxies, fold = sample(2.0)
     theirs = sample(0.0, seed=4)[1]
-    change = folds.difference(labels, ours, theirs, galaxies, fold)
-    both = [folds.evaluate(labels, p, galaxies, fold).metrics for p in (ours, theirs)]
+    change = ranking.difference(labels, ours, theirs, galaxies, fold)
+    both = [ranking.evaluate(labels, p, galaxies, fold).metrics for p in (ours, theirs)]
     for name in change:
         assert change[name].value == pytest.approx(both[0][name].value - both[1][name].value)
 
@@ -67,4 +68,4 @@ def test_ranks_within_a_fold_equal_a_slow_count_with_half_of_the_ties():
         np.mean((probabilities[fold == f] < p) + 0.5 * (probabilities[fold == f] == p))
         for p, f in zip(probabilities, fold, strict=True)
     ]
-    np.testing.assert_allclose(folds.within_folds(probabilities, fold), slow)
+    np.testing.assert_allclose(ranking.within_folds(probabilities, fold), slow)

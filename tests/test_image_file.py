@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from deepmerge.data.image_file import open_images
+from deepmerge.data.formats.image_file import open_images
 from deepmerge.errors import InputError
 
 IMAGES = np.random.default_rng(0).normal(0, 100, (11, 2, 33, 34))

@@ -2,9 +2,9 @@ import re
 
 import pytest
 
-from deepmerge.analysis.markdown import markdown_table, replace_between
-from deepmerge.analysis.report import Table
 from deepmerge.errors import InputError
+from deepmerge.report.markdown import markdown_table, replace_between
+from deepmerge.report.page import Table
 
 TEXT = "# Title\n<!-- begin -->\nold\n<!-- end -->\nrest\n"
 MARKERS = ("<!-- begin -->", "<!-- end -->")

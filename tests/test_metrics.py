@@ -5,7 +5,6 @@ import pytest
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
-from deepmerge.analysis import folds
 from deepmerge.analysis.metrics import (
     AT_BALANCE,
     BINS,
@@ -21,6 +20,7 @@ from deepmerge.analysis.metrics import (
     point_metrics,
 )
 from deepmerge.errors import InputError
+from deepmerge.studies.folds import ranking
 
 COUNTS = ("tp", "fp", "tn", "fn")
 
@@ -265,7 +265,7 @@ def test_no_interval_leaves_the_bounds_of_its_metric_for_any_input(seed):
     fold = galaxy % 3
     for values, changes in (
         (evaluate(y, p, galaxy, resamples=40).metrics, difference(y, p, other, galaxy, resamples=40)),
-        (folds.evaluate(y, p, galaxy, fold).metrics, folds.difference(y, p, other, galaxy, fold)),
+        (ranking.evaluate(y, p, galaxy, fold).metrics, ranking.difference(y, p, other, galaxy, fold)),
     ):
         for name in set(values) - set(COUNTS):
             most = np.inf if name.startswith("log_loss") else 1

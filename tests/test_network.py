@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from deepmerge import config
 from deepmerge.model import network, prediction, stretch
-from deepmerge.model.fast_layers import FastBatchNormalization, FastConv2D, faster
+from deepmerge.model.layers import FastBatchNormalization, FastConv2D, faster
 
 STRETCHES = ("raw", "standard", "asinh", "log")
 

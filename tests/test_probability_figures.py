@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from conftest import texts
 
-from deepmerge.analysis import calibration, metrics, probability_figures
-from deepmerge.analysis.canvas import PAGE
+from deepmerge.analysis import calibration, metrics
 from deepmerge.errors import InputError
+from deepmerge.plots.canvas import PAGE
+from deepmerge.studies.probabilities import figures
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 
@@ -35,20 +36,20 @@ LONG = "a method with a name that does not fit, of course, in any one line of a 
 
 def reliable(count):
     names = [LONG, "isotonic", "MC dropout", "ensemble", "more"][:count]
-    return partial(probability_figures.calibration, dict.fromkeys(names, RELIABILITY), dict.fromkeys(names, ERROR))
+    return partial(figures.calibration, dict.fromkeys(names, RELIABILITY), dict.fromkeys(names, ERROR))
 
 
 def pure(count):
     names = [LONG, "18 % mergers", "10 % mergers", "3 % mergers"][:count]
-    return partial(probability_figures.purity_completeness, dict.fromkeys(names, POINTS), {LONG: 0.7})
+    return partial(figures.purity_completeness, dict.fromkeys(names, POINTS), {LONG: 0.7})
 
 
 BUILDERS = {
     **{f"calibration of {count}": reliable(count) for count in (1, 2, 5)},
     **{f"purity at {count}": pure(count) for count in (1, 4)},
-    "costs": partial(probability_figures.costs, GAINS, COSTS),
+    "costs": partial(figures.costs, GAINS, COSTS),
     "costs of one kind": partial(
-        probability_figures.costs,
+        figures.costs,
         GAINS.replace({"method": {"ensemble": LONG}}),
         {"temperature": {"prediction": 1}, LONG: {"prediction": 5}},
     ),
@@ -81,7 +82,7 @@ def test_no_text_lies_over_another(build):
 
 
 def test_a_panel_of_calibration_shows_its_table_and_its_error():
-    figure = probability_figures.calibration({"isotonic": RELIABILITY}, {"isotonic": ERROR})
+    figure = figures.calibration({"isotonic": RELIABILITY}, {"isotonic": ERROR})
     above, below = figure.axes[:2]
     assert "isotonic ECE 0.083" in texts(figure)
     held = RELIABILITY["observed_low"].notna()
@@ -98,12 +99,12 @@ def test_a_panel_of_calibration_shows_its_table_and_its_error():
 
 
 def test_an_undefined_error_is_said_to_be_undefined():
-    figure = probability_figures.calibration({"isotonic": RELIABILITY}, {"isotonic": metrics.Estimate(*[np.nan] * 3)})
+    figure = figures.calibration({"isotonic": RELIABILITY}, {"isotonic": metrics.Estimate(*[np.nan] * 3)})
     assert "isotonic ECE undefined" in texts(figure)
 
 
 def test_purity_and_completeness_are_drawn_marked_and_said():
-    figure = probability_figures.purity_completeness({"10 %": POINTS, "again": POINTS}, {"again": 0.7})
+    figure = figures.purity_completeness({"10 %": POINTS, "again": POINTS}, {"again": 0.7})
     curve, half = figure.axes[0].get_lines()
     np.testing.assert_array_equal(curve.get_xdata(), POINTS["completeness"])
     np.testing.assert_array_equal(curve.get_ydata(), POINTS["purity"])
@@ -120,13 +121,13 @@ def test_purity_and_completeness_are_drawn_marked_and_said():
 
 def test_a_purity_without_false_positives_is_said_without_an_interval():
     table = calibration.operating_points([0, 0, 1, 1], [0.1, 0.3, 0.4, 0.9], np.arange(4), 0.03, [0.2, 0.5])
-    figure = probability_figures.purity_completeness({"3 %": table})
+    figure = figures.purity_completeness({"3 %": table})
     assert any("purity 1.00 completeness 0.50 [0.00, 1.00] 1 right, 0 wrong" in text for text in texts(figure))
 
 
 def test_costs_show_each_change_its_interval_and_the_better_side():
-    figure = probability_figures.costs(GAINS, COSTS)
-    for axes, (metric, (_, better)) in zip(figure.axes, probability_figures.CHANGES.items(), strict=True):
+    figure = figures.costs(GAINS, COSTS)
+    for axes, (metric, (_, better)) in zip(figure.axes, figures.CHANGES.items(), strict=True):
         rows = GAINS[(GAINS["metric"] == metric) & (GAINS["method"] != calibration.REFERENCE)]
         assert [line.get_xdata()[0] for line in axes.get_lines()] == rows["change"].tolist()
         shaded = axes.patches[0].get_extents().transformed(axes.transData.inverted())
@@ -145,21 +146,21 @@ def test_costs_show_each_change_its_interval_and_the_better_side():
 
 def test_changes_without_intervals_are_still_drawn():
     bare = calibration.gains(Y, G, P, METHODS, resamples=0)
-    assert not any("nan" in text for text in texts(probability_figures.costs(bare, COSTS)))
+    assert not any("nan" in text for text in texts(figures.costs(bare, COSTS)))
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: probability_figures.calibration({}, {}), "tables of 1 to 5 methods, received 0"),
-        (lambda: probability_figures.calibration({"a": RELIABILITY}, {}), r"none for \['a'\]"),
-        (lambda: probability_figures.purity_completeness({}), "1 to 4 merger fractions, received 0"),
-        (lambda: probability_figures.purity_completeness({"a": POINTS}, {"b": 0.5}), r"thresholds for some of \['a'\]"),
-        (lambda: probability_figures.purity_completeness({"a": POINTS}, {"a": 0.501}), "the threshold 0.501 among"),
-        (lambda: probability_figures.costs(GAINS, {"ensemble": {"training": 5}}), r"none for \['temperature'\]"),
-        (lambda: probability_figures.costs(GAINS, {name: {} for name in METHODS}), r"1 to 2 kinds, received \[\]"),
-        (lambda: probability_figures.costs(GAINS, COSTS | {"ensemble": {"a": 1}}), r"others of \['ensemble'\]"),
-        (lambda: probability_figures.costs(GAINS[GAINS["method"] == "reference"], COSTS), "besides the reference"),
+        (lambda: figures.calibration({}, {}), "tables of 1 to 5 methods, received 0"),
+        (lambda: figures.calibration({"a": RELIABILITY}, {}), r"none for \['a'\]"),
+        (lambda: figures.purity_completeness({}), "1 to 4 merger fractions, received 0"),
+        (lambda: figures.purity_completeness({"a": POINTS}, {"b": 0.5}), r"thresholds for some of \['a'\]"),
+        (lambda: figures.purity_completeness({"a": POINTS}, {"a": 0.501}), "the threshold 0.501 among"),
+        (lambda: figures.costs(GAINS, {"ensemble": {"training": 5}}), r"none for \['temperature'\]"),
+        (lambda: figures.costs(GAINS, {name: {} for name in METHODS}), r"1 to 2 kinds, received \[\]"),
+        (lambda: figures.costs(GAINS, COSTS | {"ensemble": {"a": 1}}), r"others of \['ensemble'\]"),
+        (lambda: figures.costs(GAINS[GAINS["method"] == "reference"], COSTS), "besides the reference"),
     ],
 )
 def test_wrong_input_is_named(build, message):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from deepmerge.analysis import metrics, promotion
+from deepmerge.analysis import metrics
 from deepmerge.errors import InputError
+from deepmerge.jobs.promote import gate
 
 
 def sample(galaxies=90, seed=0):
@@ -25,23 +26,23 @@ GOOD, FAIR = scores(LABELS, RNG, 1.5), scores(LABELS, RNG, 0.7)
 def test_the_metrics_that_may_decide_are_all_whose_differences_have_an_interval_but_the_counts():
     counts = {"tp", "fp", "tn", "fn"}
     change = metrics.difference(LABELS, GOOD, FAIR, GALAXIES, resamples=50)
-    assert set(promotion.METRICS) == {name for name, found in change.items() if np.isfinite(found).all()} - counts
-    assert len(set(promotion.METRICS)) == len(promotion.METRICS)
+    assert set(gate.METRICS) == {name for name, found in change.items() if np.isfinite(found).all()} - counts
+    assert len(set(gate.METRICS)) == len(gate.METRICS)
 
 
-@pytest.mark.parametrize("metric", promotion.METRICS)
+@pytest.mark.parametrize("metric", gate.METRICS)
 def test_the_better_model_is_promoted_and_the_worse_one_refused_by_every_metric(metric):
     labels, galaxies = LABELS[:120], GALAXIES[:120]  # thirty galaxies tell these two apart, and quickly
     perfect, poor = np.where(labels == 1, 0.99, 0.01), scores(labels, np.random.default_rng(1), 0.2)
-    up = promotion.judge(labels, perfect, poor, galaxies, metric, "version 1")
-    down = promotion.judge(labels, poor, perfect, galaxies, metric, "version 1")
+    up = gate.judge(labels, perfect, poor, galaxies, metric, "version 1")
+    down = gate.judge(labels, poor, perfect, galaxies, metric, "version 1")
     assert (up.decision, down.decision) == ("promoted", "refused")
     assert "is better than that of version 1" in up.reason
     assert "is worse than that of version 1" in down.reason
 
 
 def test_the_verdict_holds_the_numbers_that_it_was_made_from():
-    found = promotion.judge(LABELS, GOOD, FAIR, GALAXIES, "auc", "version 1")
+    found = gate.judge(LABELS, GOOD, FAIR, GALAXIES, "auc", "version 1")
     assert found.candidate == metrics.evaluate(LABELS, GOOD, GALAXIES).metrics["auc"]
     assert found.reigning == metrics.evaluate(LABELS, FAIR, GALAXIES).metrics["auc"]
     assert found.difference == metrics.difference(LABELS, GOOD, FAIR, GALAXIES)["auc"]
@@ -53,22 +54,22 @@ def test_the_verdict_holds_the_numbers_that_it_was_made_from():
 def test_a_difference_within_noise_is_refused_whichever_way_it_points(metric):
     other = scores(LABELS, np.random.default_rng(3), 1.5)  # as good, with errors of its own
     for pair in ((GOOD, other), (other, GOOD), (GOOD, GOOD)):
-        found = promotion.judge(LABELS, *pair, GALAXIES, metric, "version 1")
+        found = gate.judge(LABELS, *pair, GALAXIES, metric, "version 1")
         assert found.decision == "refused"
         assert "within noise" in found.reason
 
 
 def test_the_trivial_classifier_is_what_a_first_model_has_to_beat():
     for metric, value in (("auc", 0.5), ("balanced_accuracy", 0.5), ("brier_at_balance", 0.25)):
-        found = promotion.judge(LABELS, FAIR, None, GALAXIES, metric)
+        found = gate.judge(LABELS, FAIR, None, GALAXIES, metric)
         assert found.reigning.value == pytest.approx(value)
-        assert (found.decision, found.against) == ("promoted", promotion.TRIVIAL)
+        assert (found.decision, found.against) == ("promoted", gate.TRIVIAL)
     guess = np.random.default_rng(4).uniform(size=len(LABELS))
-    assert promotion.judge(LABELS, guess, None, GALAXIES, "auc").decision == "refused"
+    assert gate.judge(LABELS, guess, None, GALAXIES, "auc").decision == "refused"
 
 
 def test_force_promotes_what_would_be_refused_and_its_reason_is_kept():
-    found = promotion.judge(LABELS, FAIR, GOOD, GALAXIES, "auc", "version 1", force="the champion needs a licence")
+    found = gate.judge(LABELS, FAIR, GOOD, GALAXIES, "auc", "version 1", force="the champion needs a licence")
     assert found.decision == "forced"
     assert found.reason.endswith("; forced: the champion needs a licence")
     assert "is worse" in found.reason
@@ -76,53 +77,53 @@ def test_force_promotes_what_would_be_refused_and_its_reason_is_kept():
 
 def test_force_changes_nothing_for_a_better_model():
     pair = (LABELS, GOOD, FAIR, GALAXIES, "auc", "version 1")
-    assert promotion.judge(*pair, force="why not") == promotion.judge(*pair)
+    assert gate.judge(*pair, force="why not") == gate.judge(*pair)
 
 
 def test_a_difference_without_an_interval_is_no_reason_to_promote():
     one = (LABELS == 0) | (GALAXIES == 0)  # a single merger, whose scatter cannot be known
-    found = promotion.judge(LABELS[one], GOOD[one], FAIR[one], GALAXIES[one], "auc", "version 1")
+    found = gate.judge(LABELS[one], GOOD[one], FAIR[one], GALAXIES[one], "auc", "version 1")
     assert found.decision == "refused"
     assert "has no interval" in found.reason
-    never = promotion.judge(LABELS, GOOD, np.full(len(GOOD), 0.1), GALAXIES, "purity", "version 1")
+    never = gate.judge(LABELS, GOOD, np.full(len(GOOD), 0.1), GALAXIES, "purity", "version 1")
     assert (never.decision, np.isnan(never.reigning.value)) == ("refused", True)
 
 
 def test_without_a_comparison_nothing_is_measured_and_only_force_promotes():
-    found = promotion.without_comparison("auc", "other data", "version 1")
+    found = gate.without_comparison("auc", "other data", "version 1")
     assert (found.decision, found.reason, found.images) == ("refused", "other data", 0)
     assert np.isnan([found.candidate, found.reigning, found.difference]).all()
-    assert promotion.without_comparison("auc", "other data", "version 1", "new data").decision == "forced"
+    assert gate.without_comparison("auc", "other data", "version 1", "new data").decision == "forced"
 
 
 @pytest.mark.parametrize("metric", metrics.WITHOUT_INTERVAL)
 def test_a_metric_whose_differences_have_no_interval_cannot_decide_and_the_reason_is_said(metric):
     with pytest.raises(InputError, match=f"got '{metric}', whose differences have no interval to decide by$"):
-        promotion.check_metric(metric)
+        gate.check_metric(metric)
 
 
 @pytest.mark.parametrize("metric", ["tp", "AUC", "", "test_auc"])
 def test_an_unknown_metric_is_refused_with_the_known_ones(metric):
     with pytest.raises(InputError, match=f"metric should be one of: auc, .*brier_at_balance.*; got '{metric}'"):
-        promotion.judge(LABELS, GOOD, FAIR, GALAXIES, metric)
+        gate.judge(LABELS, GOOD, FAIR, GALAXIES, metric)
 
 
 # --- its figure --------------------------------------------------------------------------------------------
 
 
 def verdict(**changes):
-    return promotion.judge(LABELS, GOOD, FAIR, GALAXIES, **{"metric": "auc", "against": "version 1", **changes})
+    return gate.judge(LABELS, GOOD, FAIR, GALAXIES, **{"metric": "auc", "against": "version 1", **changes})
 
 
 VERDICTS = {
     "promoted": verdict(),
     "lower is better": verdict(metric="log_loss_at_balance"),
-    "trivial": promotion.judge(LABELS, GOOD, None, GALAXIES, "auc"),
-    "forced": promotion.judge(LABELS, FAIR, GOOD, GALAXIES, "auc", "version 1", force="a long reason " * 20),
-    "the same": promotion.judge(LABELS, GOOD, GOOD, GALAXIES, "auc", "version 1"),
-    "not measured": promotion.without_comparison("auc", "other data", "version 1"),
-    "nobody": promotion.without_comparison("auc", "rows"),
-    "no interval": promotion.Verdict(
+    "trivial": gate.judge(LABELS, GOOD, None, GALAXIES, "auc"),
+    "forced": gate.judge(LABELS, FAIR, GOOD, GALAXIES, "auc", "version 1", force="a long reason " * 20),
+    "the same": gate.judge(LABELS, GOOD, GOOD, GALAXIES, "auc", "version 1"),
+    "not measured": gate.without_comparison("auc", "other data", "version 1"),
+    "nobody": gate.without_comparison("auc", "rows"),
+    "no interval": gate.Verdict(
         "auc", *[metrics.Estimate(0.7, np.nan, np.nan)] * 3, "version 1", "refused", "has no interval", 9, 3
     ),
 }
@@ -131,7 +132,7 @@ VERDICTS = {
 @pytest.mark.parametrize("which", VERDICTS)
 def test_the_figure_says_the_verdict_and_keeps_within_its_page(which):
     found = VERDICTS[which]
-    figure = promotion.figure(found, "deepmerge-noisy version 12", "580 images", note="Simulated demo data")
+    figure = gate.figure(found, "deepmerge-noisy version 12", "580 images", note="Simulated demo data")
     said = " ".join(text.get_text() for text in figure.findobj(Text)).replace("\n", " ")
     assert f"deepmerge-noisy version 12 {found.decision}: {found.reason}".strip() in said
     assert "Simulated demo data" in said
@@ -143,7 +144,7 @@ def test_the_figure_says_the_verdict_and_keeps_within_its_page(which):
 
 def test_the_figure_draws_values_and_difference_with_their_intervals():
     found = VERDICTS["promoted"]
-    values, change = promotion.figure(found, "version 2").axes
+    values, change = gate.figure(found, "version 2").axes
     drawn = [line.get_segments()[0][:, 0].tolist() for axes in (values, change) for line in axes.collections]
     assert drawn == [list(found.candidate[1:]), list(found.reigning[1:]), list(found.difference[1:])]
     points = [line.get_xdata()[0] for line in [*values.lines, *change.lines] if line.get_marker() == "o"]
@@ -153,7 +154,7 @@ def test_the_figure_draws_values_and_difference_with_their_intervals():
 
 @pytest.mark.parametrize(("which", "side"), [("promoted", 1), ("lower is better", -1)])
 def test_the_better_side_is_shaded(which, side):
-    change = promotion.figure(VERDICTS[which], "version 2").axes[1]
+    change = gate.figure(VERDICTS[which], "version 2").axes[1]
     [band] = change.patches
     ends = band.get_x(), band.get_x() + band.get_width()
     assert min(ends, key=abs) == 0

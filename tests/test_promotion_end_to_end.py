@@ -17,8 +17,8 @@ from mlflow.tracking import MlflowClient
 from test_promotion_stage import network
 
 from deepmerge import config
+from deepmerge.jobs.train import training_run
 from deepmerge.model import devices
-from deepmerge.stages.training import training_run
 from deepmerge.tracking import plugin, runs
 
 pytestmark = pytest.mark.slow
@@ -164,13 +164,13 @@ def test_of_three_promotions_at_once_the_best_model_is_champion(store, candidate
 TOGETHER = """
 import sys, time
 from pathlib import Path
-from deepmerge import stages
+from deepmerge.jobs.promote.promote import promote
 dataset, run_id, folder, rounds = sys.argv[1:]
 for number in range(int(rounds)):
     Path(folder, f"ready-{number}-{run_id}").touch()
     while not Path(folder, f"go-{number}").exists():
         time.sleep(0.005)
-    decision = stages.promote(dataset, run_id)["decision"]
+    decision = promote(dataset, run_id)["decision"]
     Path(folder, f"done-{number}-{run_id}-{decision}").touch()
 """
 ROUNDS = 3

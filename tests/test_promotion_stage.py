@@ -13,14 +13,15 @@ import pytest
 from mlflow.entities import LoggedModelOutput
 from sklearn.metrics import roc_auc_score
 
-from deepmerge import config, stages
-from deepmerge.analysis import promotion
+from deepmerge import config
 from deepmerge.cli import commands as cli
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
+from deepmerge.jobs.promote import gate
+from deepmerge.jobs.promote import promote as stage
+from deepmerge.jobs.promote.promote import promote
+from deepmerge.jobs.train import training_run
 from deepmerge.model import devices
-from deepmerge.stages import promotion as stage
-from deepmerge.stages.training import training_run
 from deepmerge.tracking import registry, runs
 
 pytestmark = pytest.mark.slow
@@ -95,7 +96,7 @@ def aliases(client, name="deepmerge-tiny"):
 
 def test_a_first_model_that_beats_the_trivial_classifier_becomes_champion(client, trained, tmp_path):
     run_id = trained(1.0)
-    found = stages.promote("tiny", run_id, out=tmp_path / "out")
+    found = promote("tiny", run_id, out=tmp_path / "out")
     assert (found["decision"], found["model"], found["version"]) == ("promoted", "deepmerge-tiny", 1)
     assert aliases(client) == {"champion": 1}
     assert found["reigning_auc"] == 0.5
@@ -112,12 +113,12 @@ def test_a_first_model_that_beats_the_trivial_classifier_becomes_champion(client
 def test_the_verdict_stands_on_run_and_version_and_where_it_was_asked_for(client, trained, tmp_path):
     run_id = trained(1.0)
     before = client.get_run(run_id).info
-    found = stages.promote("tiny", run_id, out=tmp_path / "out")
+    found = promote("tiny", run_id, out=tmp_path / "out")
     run, version = client.get_run(run_id), client.get_model_version("deepmerge-tiny", "1")
     for tags in (run.data.tags, version.tags):
         assert tags["promotion_decision"] == "promoted"
         assert tags["promotion_reason"] == found["reason"]
-        assert tags["promotion_against"] == promotion.TRIVIAL
+        assert tags["promotion_against"] == gate.TRIVIAL
         assert float(tags["promotion_difference_auc_low"]) == found["difference_auc_low"]
     assert (run.info.status, run.info.end_time) == (before.status, before.end_time)
     assert runs.read_json(run, "promotion.json") == found == json.loads((tmp_path / "out/promotion.json").read_text())
@@ -132,8 +133,8 @@ def test_the_verdict_stands_on_run_and_version_and_where_it_was_asked_for(client
 
 
 def test_a_better_model_takes_the_place_of_the_champion(client, trained):
-    stages.promote("tiny", trained(0.4))
-    found = stages.promote("tiny", trained(1.0))
+    promote("tiny", trained(0.4))
+    found = promote("tiny", trained(1.0))
     assert (found["decision"], found["against"]) == ("promoted", "version 1")
     assert found["difference_auc"] == pytest.approx(found["candidate_auc"] - found["reigning_auc"])
     assert found["difference_auc_low"] > 0
@@ -143,8 +144,8 @@ def test_a_better_model_takes_the_place_of_the_champion(client, trained):
 @pytest.mark.slow
 @pytest.mark.parametrize(("skill", "said"), [(-1.0, "worse"), (0.999, "within noise")])
 def test_a_model_that_is_not_better_is_refused_and_the_refusal_recorded(client, trained, skill, said):
-    stages.promote("tiny", trained(1.0))
-    found = stages.promote("tiny", trained(skill))
+    promote("tiny", trained(1.0))
+    found = promote("tiny", trained(skill))
     assert found["decision"] == "refused"
     assert said in found["reason"]
     assert aliases(client) == {"champion": 1}
@@ -154,8 +155,8 @@ def test_a_model_that_is_not_better_is_refused_and_the_refusal_recorded(client, 
 
 @pytest.mark.slow
 def test_force_promotes_a_worse_model_and_records_why(client, trained):
-    stages.promote("tiny", trained(1.0))
-    found = stages.promote("tiny", trained(-1.0), force="a demonstration")
+    promote("tiny", trained(1.0))
+    found = promote("tiny", trained(-1.0), force="a demonstration")
     assert found["decision"] == "forced"
     assert aliases(client) == {"champion": 2, "previous": 1}
     assert client.get_run(trained(-1.0)).data.tags["promotion_reason"].endswith("forced: a demonstration")
@@ -163,15 +164,15 @@ def test_force_promotes_a_worse_model_and_records_why(client, trained):
 
 @pytest.mark.slow
 def test_the_chosen_metric_decides_by_its_own_direction(client, trained):
-    stages.promote("tiny", trained(0.4), metric="brier_at_balance", force="a start")
-    found = stages.promote("tiny", trained(1.0), metric="brier_at_balance")
+    promote("tiny", trained(0.4), metric="brier_at_balance", force="a start")
+    found = promote("tiny", trained(1.0), metric="brier_at_balance")
     assert found["decision"] == "promoted"
     assert found["difference_brier_at_balance_high"] < 0
 
 
 def test_a_split_by_rows_is_refused_whatever_the_reason_and_its_images_not_looked_at(client, trained):
     run_id = trained(1.0, split="rows")
-    found = stages.promote("tiny", run_id, force="I want it")
+    found = promote("tiny", run_id, force="I want it")
     assert found["decision"] == "refused"
     assert "test galaxies are in the training set" in found["reason"]
     assert not {"candidate_auc", "look"} & set(found)
@@ -181,21 +182,21 @@ def test_a_split_by_rows_is_refused_whatever_the_reason_and_its_images_not_looke
 
 @pytest.mark.parametrize(("other", "said"), [({"shift": 0.01}, "other data"), ({"split_seed": 6}, "other test images")])
 def test_a_model_that_was_tested_on_other_images_can_only_be_forced(client, trained, other, said):
-    stages.promote("tiny", trained(0.4))
-    refused = stages.promote("tiny", trained(1.0, **other))
+    promote("tiny", trained(0.4))
+    refused = promote("tiny", trained(1.0, **other))
     assert refused["decision"] == "refused"
     assert f"version 1 has {said} than the candidate" in refused["reason"]
     assert refused["reason"].endswith("--force REASON promotes it all the same")
     assert "candidate_auc" not in refused
-    forced = stages.promote("tiny", trained(1.0, **other), force="new data")
+    forced = promote("tiny", trained(1.0, **other), force="new data")
     assert forced["decision"] == "forced"
     assert aliases(client) == {"champion": 2, "previous": 1}
 
 
 @pytest.mark.slow
 def test_the_champion_is_not_judged_again(client, trained, tmp_path):
-    first = stages.promote("tiny", trained(1.0), out=tmp_path / "first")
-    again = stages.promote("tiny", trained(1.0), out=tmp_path / "again")
+    first = promote("tiny", trained(1.0), out=tmp_path / "first")
+    again = promote("tiny", trained(1.0), out=tmp_path / "again")
     assert (again["decision"], again["version"]) == ("none", 1)
     assert aliases(client) == {"champion": 1}
     assert int(client.get_run(trained(1.0)).data.tags["promotion_look"]) == first["look"]
@@ -205,20 +206,20 @@ def test_the_champion_is_not_judged_again(client, trained, tmp_path):
 
 @pytest.mark.slow
 def test_every_promotion_is_a_look_at_the_test_galaxies(client, trained):
-    first = stages.promote("tiny", trained(0.4))["look"]
-    assert stages.promote("tiny", trained(1.0))["look"] == first + 1
-    assert stages.promote("tiny", trained(0.4))["look"] == first + 2
+    first = promote("tiny", trained(0.4))["look"]
+    assert promote("tiny", trained(1.0))["look"] == first + 1
+    assert promote("tiny", trained(0.4))["look"] == first + 2
 
 
 @pytest.mark.slow
 def test_a_champion_whose_run_is_gone_is_named_and_can_be_replaced_by_force(client, trained):
-    stages.promote("tiny", trained(0.4))
+    promote("tiny", trained(0.4))
     client.delete_run(trained(0.4))
     try:
         with pytest.raises(InputError, match=r"deepmerge-tiny version 1, the champion, .* was deleted.*--force REASON"):
-            stages.promote("tiny", trained(1.0))
+            promote("tiny", trained(1.0))
         assert aliases(client) == {"champion": 1}
-        assert stages.promote("tiny", trained(1.0), force="it is gone")["decision"] == "forced"
+        assert promote("tiny", trained(1.0), force="it is gone")["decision"] == "forced"
     finally:
         client.restore_run(trained(0.4))
     assert aliases(client) == {"champion": 2, "previous": 1}
@@ -234,7 +235,7 @@ def test_a_champion_whose_run_is_gone_is_named_and_can_be_replaced_by_force(clie
 )
 def test_wrong_input_is_refused_before_anything_is_registered(client, trained, given, said):
     with pytest.raises(InputError, match=said):
-        stages.promote(**{"dataset": "tiny", "model": trained(1.0), **given})
+        promote(**{"dataset": "tiny", "model": trained(1.0), **given})
     assert mlflow.search_registered_models() == []
 
 
@@ -249,7 +250,7 @@ def overtaken(monkeypatch, trained):
         def slowly(candidate, reigning, *others):
             found = judged(candidate, reigning, *others)
             if left:
-                stages.promote("tiny", trained(left.pop()))
+                promote("tiny", trained(left.pop()))
             else:
                 against.append(found.against)
             return found
@@ -263,14 +264,14 @@ def overtaken(monkeypatch, trained):
 @pytest.mark.slow
 def test_a_promotion_that_was_overtaken_by_a_worse_model_beats_that_too(client, trained, overtaken):
     overtaken(0.4)
-    found = stages.promote("tiny", trained(1.0))
+    found = promote("tiny", trained(1.0))
     assert (found["decision"], found["version"], found["against"]) == ("promoted", 1, "version 2")
     assert aliases(client) == {"champion": 1, "previous": 2}
 
 
 def test_a_promotion_that_was_overtaken_by_a_better_model_is_refused(client, trained, overtaken):
     against = overtaken(1.0)
-    found = stages.promote("tiny", trained(0.4))
+    found = promote("tiny", trained(0.4))
     assert (found["decision"], found["version"], found["against"]) == ("refused", 1, "version 2")
     assert aliases(client) == {"champion": 2}
     assert against[-1] == "version 2"
@@ -284,7 +285,7 @@ def test_a_model_of_one_fold_is_no_candidate(client, trained):
             client.delete_tag(run_id, name) if value is None else client.set_tag(run_id, name, value)
         try:
             with pytest.raises(InputError, match=f"got run {run_id}: a model of one fold is no candidate") as error:
-                stages.promote("tiny", run_id)
+                promote("tiny", run_id)
             assert "\n" not in str(error.value)
             assert mlflow.search_registered_models() == []
         finally:

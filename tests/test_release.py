@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepmerge.data import release
+from deepmerge.data.released import layout
 from deepmerge.errors import InputError
 
 REAL = Path(os.environ.get("DEEPMERGE_REAL_DATA", Path(__file__).parents[2] / "shared" / "real"))
@@ -15,14 +15,14 @@ needs_real = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def layout() -> pd.DataFrame:
-    return release.layout_catalogue()
+def rows() -> pd.DataFrame:
+    return layout.layout_catalogue()
 
 
 @pytest.fixture(scope="module")
 def real() -> pd.DataFrame:
-    arrays = {name: np.load(REAL / file) for name, file in release.CATALOGUE_FILES.items()}
-    return release.catalogue_from_arrays(**arrays)
+    arrays = {name: np.load(REAL / file) for name, file in layout.CATALOGUE_FILES.items()}
+    return layout.catalogue_from_arrays(**arrays)
 
 
 def small_arrays() -> dict[str, np.ndarray]:
@@ -39,33 +39,33 @@ def small_arrays() -> dict[str, np.ndarray]:
     }
 
 
-def test_layout_has_the_published_counts(layout):
-    assert list(layout.columns) == ["galaxy_id", "view", "copy", "stage"]
-    assert len(layout) == release.ROWS == 15426
-    galaxies = layout.groupby("stage")["galaxy_id"].nunique()
+def test_layout_has_the_published_counts(rows):
+    assert list(rows.columns) == ["galaxy_id", "view", "copy", "stage"]
+    assert len(rows) == layout.ROWS == 15426
+    galaxies = rows.groupby("stage")["galaxy_id"].nunique()
     assert galaxies.to_dict() == {"merger": 406, "non-merger": 1827}
-    assert layout["stage"].value_counts().to_dict() == {"merger": 8120, "non-merger": 7306}
-    assert not layout.duplicated(["galaxy_id", "view", "copy"]).any()
+    assert rows["stage"].value_counts().to_dict() == {"merger": 8120, "non-merger": 7306}
+    assert not rows.duplicated(["galaxy_id", "view", "copy"]).any()
 
 
-def test_layout_is_the_measured_formula(layout):
+def test_layout_is_the_measured_formula(rows):
     row = np.arange(8120)
-    mergers = layout.iloc[:8120]
+    mergers = rows.iloc[:8120]
     assert (mergers["copy"] == row // 1624).all()
     assert (mergers["galaxy_id"] == row % 1624 // 4).all()
     assert (mergers["view"] == row % 4).all()
-    assert (layout["copy"].iloc[8120:] == 0).all()
+    assert (rows["copy"].iloc[8120:] == 0).all()
 
 
-def test_only_the_galaxy_at_rows_8240_and_8241_has_two_views(layout):
-    views = layout[layout["stage"] == "non-merger"].groupby("galaxy_id").size()
+def test_only_the_galaxy_at_rows_8240_and_8241_has_two_views(rows):
+    views = rows[rows["stage"] == "non-merger"].groupby("galaxy_id").size()
     (short,) = views.index[views != 4]
     assert views[short] == 2
-    assert layout.index[layout["galaxy_id"] == short].tolist() == [8240, 8241]
+    assert rows.index[rows["galaxy_id"] == short].tolist() == [8240, 8241]
 
 
 def test_stages_views_and_copies_follow_from_the_arrays():
-    table = release.catalogue_from_arrays(**small_arrays())
+    table = layout.catalogue_from_arrays(**small_arrays())
     assert list(table.columns) == [
         "galaxy_id",
         "view",
@@ -85,7 +85,7 @@ def test_arrays_of_another_length_are_refused(name):
     arrays = small_arrays()
     arrays[name] = arrays[name][:-1]
     with pytest.raises(InputError, match=f"one length.*{name}"):
-        release.catalogue_from_arrays(**arrays)
+        layout.catalogue_from_arrays(**arrays)
 
 
 @pytest.mark.parametrize("labels", [[1, 0, 0], [1, 1, 1], [0, 1, 0], [2, 1, 1], [0, 1, -1]])
@@ -93,13 +93,13 @@ def test_merger_must_be_past_or_future(labels):
     arrays = small_arrays()
     arrays["subsample_labels"][3] = labels
     with pytest.raises(InputError, match=r"merger = past \+ future"):
-        release.catalogue_from_arrays(**arrays)
+        layout.catalogue_from_arrays(**arrays)
 
 
 def test_file_names_are_those_of_authors_and_archive():
     two = "hlsp_deepmerge_hst_acs-wfc3_illustris-z2_f814w-f160w_v1_sim-"
     three = "hlsp_deepmerge_hst-jwst_acs-wfc3-nircam_illustris-z2_f814w-f160w-f356w_v1_sim-"
-    assert release.stems_by_fits_name() == {
+    assert layout.stems_by_fits_name() == {
         f"{two}pristine.fits": "pristine_2filt",
         f"{two}noisy.fits": "noisy_2filt",
         f"{three}pristine.fits": "pristine",
@@ -110,37 +110,37 @@ def test_file_names_are_those_of_authors_and_archive():
 @pytest.mark.parametrize(("variant", "filters"), [("clean", 2), ("noisy", 1), ("noisy", 4)])
 def test_what_was_not_released_is_refused(variant, filters):
     with pytest.raises(InputError, match="pristine or noisy with 2 or 3 filters"):
-        release.fits_name(variant, filters)
+        layout.fits_name(variant, filters)
 
 
-def test_the_release_is_known_by_name_shape_and_order_of_labels(layout):
-    labels = (layout["stage"] == "merger").to_numpy().astype(np.uint8)
+def test_the_release_is_known_by_name_shape_and_order_of_labels(rows):
+    labels = (rows["stage"] == "merger").to_numpy().astype(np.uint8)
     shape = (15426, 2, 75, 75)
-    fits = release.fits_name("noisy", 2)
-    assert release.is_released(shape, labels, fits, "noisy_2filt")
-    assert release.is_released(shape, labels, "renamed.fits", "noisy_2filt")
-    assert release.is_released(shape, labels, fits, "mine")
-    assert not release.is_released(shape, labels, "mine.fits", "mine")
-    assert not release.is_released(shape, labels[::-1], fits, "mine")
+    fits = layout.fits_name("noisy", 2)
+    assert layout.is_released(shape, labels, fits, "noisy_2filt")
+    assert layout.is_released(shape, labels, "renamed.fits", "noisy_2filt")
+    assert layout.is_released(shape, labels, fits, "mine")
+    assert not layout.is_released(shape, labels, "mine.fits", "mine")
+    assert not layout.is_released(shape, labels[::-1], fits, "mine")
     for bad_shape, bad_labels in [
         ((15425, 2, 75, 75), labels[1:]),
         ((15426, 3, 75, 75), labels),
         (shape, labels[::-1]),
     ]:
         with pytest.raises(InputError, match="another name"):
-            release.is_released(bad_shape, bad_labels, "mine.fits", "noisy_2filt")
+            layout.is_released(bad_shape, bad_labels, "mine.fits", "noisy_2filt")
     with pytest.raises(InputError, match="leave the stem out"):
-        release.is_released(shape, labels, fits, "pristine_2filt")
+        layout.is_released(shape, labels, fits, "pristine_2filt")
 
 
 @needs_real
-def test_layout_groups_the_rows_as_the_real_ids_do(layout, real):
-    pairs = pd.DataFrame({"made_up": layout["galaxy_id"], "real": real["galaxy_id"]}).drop_duplicates()
+def test_layout_groups_the_rows_as_the_real_ids_do(rows, real):
+    pairs = pd.DataFrame({"made_up": rows["galaxy_id"], "real": real["galaxy_id"]}).drop_duplicates()
     assert pairs["made_up"].is_unique
     assert pairs["real"].is_unique
     assert len(pairs) == 406 + 1827
-    pd.testing.assert_frame_equal(layout[["view", "copy"]], real[["view", "copy"]])
-    assert ((layout["stage"] == "merger") == (real["stage"] != "non-merger")).all()
+    pd.testing.assert_frame_equal(rows[["view", "copy"]], real[["view", "copy"]])
+    assert ((rows["stage"] == "merger") == (real["stage"] != "non-merger")).all()
 
 
 @needs_real

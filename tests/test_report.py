@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imsave
 
-from deepmerge.analysis import report
 from deepmerge.analysis.metrics import Estimate, evaluate
-from deepmerge.analysis.report import Picture, Report, Section, Table, headline, html_page, model_card
 from deepmerge.errors import InputError
+from deepmerge.report import page as pages
+from deepmerge.report.page import Picture, Report, Section, Table, headline, html_page, model_card
 
 SIMULATED = "Simulated demo data, not Illustris"
 HOSTILE = "<script>alert(1)</script>\"' onload=x & {} {0} </style> \\1"
@@ -170,7 +170,7 @@ def test_columns_set_apart_are_the_last_ones_and_folded_tables_can_be_opened():
 
 
 def test_the_style_prints_what_is_folded_and_knows_dark_screens():
-    style = report.STYLE.read_text()
+    style = pages.STYLE.read_text()
     assert "details::details-content" in style.partition("@media print")[2]
     assert "prefers-color-scheme: dark" in style
 
@@ -181,7 +181,7 @@ def test_the_style_prints_what_is_folded_and_knows_dark_screens():
 @pytest.mark.parametrize("theme", [0, 1, 2], ids=["light", "dark", "print"])
 def test_texts_can_be_read_on_their_ground(ink, paper, theme):
     """A contrast of 4.5 or more, the level AA of WCAG 2.1."""
-    block = re.findall(r":root \{(.*?)\}", report.STYLE.read_text(), re.DOTALL)[theme]
+    block = re.findall(r":root \{(.*?)\}", pages.STYLE.read_text(), re.DOTALL)[theme]
 
     def luminance(name):
         digits = re.search(rf"--{name}: #(\w+)", block)[1]
@@ -222,14 +222,14 @@ def test_the_headline_gives_every_metric_of_every_data_set_and_the_published_acc
     found = {"mine": sample(), "yours": sample(6)}
     table = headline(found)
     rows = {row[0]: row[1:] for row in table.rows}
-    for name, words in report.HEADLINE.items():
+    for name, words in pages.HEADLINE.items():
         assert rows[words][:2] == [found["mine"][name].said(), found["yours"][name].said()]
     assert table.header[1:3] == ["mine", "yours"]
     assert table.apart == 2
     assert all("random rows" in name for name in table.header[-2:])
     published = [row[-2:] for row in rows.values()]
     assert [cells for cells in published if cells != ["–", "–"]] == [["0.79", "0.76"]]
-    assert rows[report.HEADLINE["accuracy"]][-2:] == ["0.79", "0.76"]
+    assert rows[pages.HEADLINE["accuracy"]][-2:] == ["0.79", "0.76"]
     for warning in ("98.6 %", "neither comparable", "upper or lower bound", "arXiv:2004.11981"):
         assert warning in " ".join(table.caption.split())
 

@@ -8,11 +8,11 @@ import pytest
 import typer
 
 from deepmerge.analysis.metrics import Estimate
-from deepmerge.analysis.report import PNG
 from deepmerge.cli import commands as cli
 from deepmerge.errors import InputError
-from deepmerge.stages import reporting
-from deepmerge.stages.reporting import CAPTIONS, MODEL_FIGURES, STUDIES, tabulated
+from deepmerge.report import collect
+from deepmerge.report.collect import CAPTIONS, MODEL_FIGURES, STUDIES, tabulated
+from deepmerge.report.page import PNG
 
 PICTURE = PNG + bytes(24)
 
@@ -79,7 +79,7 @@ def test_the_frame_is_not_changed():
 
 def test_metrics_are_read_by_their_prefix_with_their_intervals():
     measured = {"test_auc": 0.9, "test_auc_low": 0.8, "test_auc_high": 0.95, "test_brier": 0.1, "val_auc": 0.7}
-    found = reporting.estimates(run_with({**measured, "testing": 1.0, "best_test_auc": 2.0}), "test")
+    found = collect.estimates(run_with({**measured, "testing": 1.0, "best_test_auc": 2.0}), "test")
     assert list(found) == ["auc", "brier"]
     assert found["auc"] == Estimate(0.9, 0.8, 0.95)
     np.testing.assert_equal(tuple(found["brier"]), (0.1, np.nan, np.nan))
@@ -94,8 +94,8 @@ def test_only_figures_that_a_run_has_are_shown_with_their_captions(tmp_path, mon
             raise InputError("no such file")
         return found
 
-    monkeypatch.setattr(reporting.runs, "read_artifact", artifact)
-    [picture] = reporting._pictures(run_with(), MODEL_FIGURES)
+    monkeypatch.setattr(collect.runs, "read_artifact", artifact)
+    [picture] = collect._pictures(run_with(), MODEL_FIGURES)
     assert (picture.title, picture.caption, picture.png) == (*CAPTIONS["roc"], PICTURE)
 
 
@@ -109,10 +109,10 @@ def test_a_section_of_a_study_says_what_it_found_and_how_to_make_it_again(tmp_pa
                 raise InputError("no such file")
             return tmp_path / path
 
-        monkeypatch.setattr(reporting.runs, "read_artifact", artifact)
+        monkeypatch.setattr(collect.runs, "read_artifact", artifact)
         run = run_with(**{"mlflow.note.content": "AUC **0.9** here."})
         run.info = SimpleNamespace(run_id="a" * 32)
-        section = reporting._study_section(study, run, "noisy")
+        section = collect._study_section(study, run, "noisy")
         assert section.facts == {"command": "deepmerge study recipes noisy", "run": "a" * 32}
         assert section.paragraphs == ["AUC 0.9 here."]
         assert [(len(table.rows), table.folded) for table in section.tables] == [(count, folded)]

@@ -16,12 +16,16 @@ import pytest
 from mlflow.tracking import MlflowClient
 from pyarrow import parquet
 
-from deepmerge import config, stages
-from deepmerge.data.image_file import open_images
+from deepmerge import config
+from deepmerge.data.formats.image_file import open_images
 from deepmerge.errors import InputError
+from deepmerge.jobs import judged
+from deepmerge.jobs import predict as job
+from deepmerge.jobs.evaluate import evaluate
+from deepmerge.jobs.predict import predict
+from deepmerge.jobs.train import train
 from deepmerge.model import devices, stretch
 from deepmerge.model import network as networks
-from deepmerge.stages import common, scoring
 from deepmerge.tracking import plugin, runs
 
 devices.prepare()
@@ -55,7 +59,7 @@ def score(network, tmp_path, monkeypatch):
     def call(images=IMAGES, out="scores.parquet", model="models:/any@champion", merger_fraction=None):
         path = tmp_path / "images.npy"
         np.save(path, images)
-        return stages.predict(path, model, tmp_path / out, merger_fraction)
+        return predict(path, model, tmp_path / out, merger_fraction)
 
     return call
 
@@ -65,7 +69,7 @@ def expected(network, images=IMAGES):
 
 
 def test_every_image_gets_a_row_with_its_probability(score, network, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "GROUP", 5)
+    monkeypatch.setattr(job, "GROUP", 5)
     monkeypatch.setattr("deepmerge.model.prediction.BATCH_PIXELS", 3 * 32 * 32)
     results = score()
     table = pd.read_parquet(tmp_path / "scores.parquet")
@@ -120,12 +124,12 @@ def test_no_image_makes_a_table_without_rows(score, tmp_path, out):
 def test_another_suffix_is_refused_before_anything_is_read(tmp_path, out):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputError, match=r"should be a file ending in \.parquet or \.csv, got "):
-        stages.predict(tmp_path / "nowhere.npy", "models:/none@champion", tmp_path / out)
+        predict(tmp_path / "nowhere.npy", "models:/none@champion", tmp_path / out)
 
 
 def test_the_last_model_of_no_data_set_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"'last' is the newest of a data set.*deepmerge models"):
-        stages.predict(tmp_path / "nowhere.npy", "last", tmp_path / "scores.csv")
+        predict(tmp_path / "nowhere.npy", "last", tmp_path / "scores.csv")
 
 
 def test_images_channels_last_are_refused_and_an_older_table_stays(score, tmp_path):
@@ -139,7 +143,7 @@ def test_images_channels_last_are_refused_and_an_older_table_stays(score, tmp_pa
 def test_a_failure_half_way_leaves_the_older_table_and_nothing_else(score, tmp_path, monkeypatch, out):
     score(out=out)
     before = (tmp_path / out).read_bytes()
-    monkeypatch.setattr(scoring, "GROUP", 5)
+    monkeypatch.setattr(job, "GROUP", 5)
     monkeypatch.setattr("deepmerge.model.prediction.BATCH_PIXELS", 3 * 32 * 32)
 
     @contextmanager
@@ -153,7 +157,7 @@ def test_a_failure_half_way_leaves_the_older_table_and_nothing_else(score, tmp_p
 
             yield replace(file, read=read)
 
-    monkeypatch.setattr(scoring, "open_images", stopping)
+    monkeypatch.setattr(job, "open_images", stopping)
     with pytest.raises(KeyboardInterrupt):
         score(out=out)
     assert (tmp_path / out).read_bytes() == before
@@ -178,10 +182,8 @@ def calibrated(monkeypatch):
     """Give the model a calibration of some temperature, and the prior that it was trained at."""
 
     def calibrate(temperature, trained_at=0.5):
-        monkeypatch.setattr(runs, "model_told", lambda run: {common.MERGER_FRACTION: trained_at})
-        monkeypatch.setattr(
-            runs, "read_json", lambda run, path: {scoring.CALIBRATION: {"temperature": temperature}}[path]
-        )
+        monkeypatch.setattr(runs, "model_told", lambda run: {judged.MERGER_FRACTION: trained_at})
+        monkeypatch.setattr(runs, "read_json", lambda run, path: {job.CALIBRATION: {"temperature": temperature}}[path])
 
     return calibrate
 
@@ -197,7 +199,7 @@ def test_calibrated_probabilities_follow_from_temperature_and_the_rule_of_bayes(
     score, calibrated, network, tmp_path, monkeypatch, out, fraction, trained_at
 ):
     """In odds: those of the network over those of its training, to the power of 1 / T, times those of the survey."""
-    monkeypatch.setattr(scoring, "GROUP", 5)
+    monkeypatch.setattr(job, "GROUP", 5)
     calibrated(2.5, trained_at)
     images = IMAGES / 4  # that no probability is 0 or 1 in float32
     images[7, 1, 2, 2] = np.nan
@@ -263,7 +265,7 @@ def test_calibration_of_nothing_is_nothing(score, calibrated, tmp_path, out, kin
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 18, float("nan")])
 def test_a_merger_fraction_outside_0_and_1_is_refused_before_anything_is_read(tmp_path, fraction):
     with pytest.raises(InputError, match=r"merger_fraction should lie between 0 and 1, got "):
-        stages.predict(tmp_path / "nowhere.npy", "models:/none@champion", tmp_path / "scores.csv", fraction)
+        predict(tmp_path / "nowhere.npy", "models:/none@champion", tmp_path / "scores.csv", fraction)
 
 
 def test_a_model_without_calibration_says_how_to_make_one_and_an_older_table_stays(score, tmp_path):
@@ -297,8 +299,8 @@ def trained(store, write_sample, monkeypatch):
     used = config.load(str(write_sample()), {"epochs": 2, "batch_size": 16})
     noted = folder / "run.json"
     if not noted.exists():
-        results = stages.train(used, out=folder)
-        stages.evaluate("tiny", results["run_id"])
+        results = train(used, out=folder)
+        evaluate("tiny", results["run_id"])
         client = MlflowClient()
         run = client.get_run(results["run_id"])
         client.create_registered_model("deepmerge-tiny")
@@ -315,7 +317,7 @@ def test_a_model_is_found_by_all_its_names_and_gives_the_numbers_of_evaluate(tra
     judged = pd.read_parquet(runs.read_artifact(MlflowClient().get_run(run_id), "predictions.parquet"))
     assert (judged["transform"] == 0).all()
     for name in (run_id, "models:/deepmerge-tiny@champion", "models:/deepmerge-tiny/1", str(store[0] / "run.json")):
-        results = stages.predict(images, name, tmp_path / "scores.parquet")
+        results = predict(images, name, tmp_path / "scores.parquet")
         assert results["run_id"] == run_id
         table = pd.read_parquet(tmp_path / "scores.parquet")
         again = table["probability"].to_numpy()[judged["row"]]
@@ -363,8 +365,8 @@ import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from deepmerge import stages
-stages.predict(Path(sys.argv[1]), sys.argv[2], Path("scores.parquet"))
+from deepmerge.jobs.predict import predict
+predict(Path(sys.argv[1]), sys.argv[2], Path("scores.parquet"))
 print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
 """
 

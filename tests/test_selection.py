@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from deepmerge.analysis import metrics, selection
-from deepmerge.analysis.selection import (
+from deepmerge.analysis import metrics
+from deepmerge.errors import InputError
+from deepmerge.studies.selection import rates
+from deepmerge.studies.selection.rates import (
     NOT_MEASURED,
     RATES,
     WHOLE,
@@ -16,7 +18,6 @@ from deepmerge.analysis.selection import (
     by_stage,
     view_agreement,
 )
-from deepmerge.errors import InputError
 
 ENDS = ("", "_low", "_high")
 
@@ -270,7 +271,7 @@ def test_agreement_equals_a_loop_over_galaxies_and_resamples():
 
     draws = list(resampled_rows(y, galaxy, 30))
     for name, label in (("merger", 1), ("non-merger", 0)):
-        row, names = table.loc[name], (*selection.AGREEMENT, "intraclass_correlation")
+        row, names = table.loc[name], (*rates.AGREEMENT, "intraclass_correlation")
         of_class = np.flatnonzero(y == label)
         np.testing.assert_allclose(row[list(names)].astype(float), by_hand(of_class, label))
         ends = np.quantile([by_hand(rows[y[rows] == label], label) for rows in draws], (0.025, 0.975), axis=0)
@@ -293,7 +294,7 @@ def test_views_that_err_independently_meet_the_expectation_and_shared_errors_do_
     independent = view_agreement(y, p, galaxy, resamples=200)
     y, p, galaxy, _ = sample(900, shared=2.0)
     together = view_agreement(y, p, galaxy, resamples=200)
-    for name in selection.AGREEMENT:
+    for name in rates.AGREEMENT:
         inside = independent[f"{name}_expected"].between(independent[f"{name}_low"], independent[f"{name}_high"])
         assert inside.all(), name
     assert (together["all_low"] > together["all_expected"]).all()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from deepmerge.analysis import selection as tables
-from deepmerge.analysis import selection_figures as figures
 from deepmerge.errors import InputError
+from deepmerge.studies.selection import figures as figures
+from deepmerge.studies.selection import rates as tables
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 

@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from deepmerge import config, stages
+from deepmerge import config
+from deepmerge.jobs.predict import predict
 from deepmerge.model import devices, network, stretch
 from deepmerge.tracking import plugin, runs
 
@@ -109,7 +110,7 @@ def test_the_server_and_predict_give_the_same_numbers_for_the_same_pixels(server
     served = np.array(json.loads(text)["predictions"])
     assert served.shape == (40, 1)
     np.save(tmp_path / "images.npy", IMAGES)
-    stages.predict(tmp_path / "images.npy", CHAMPION, tmp_path / "scores.parquet")
+    predict(tmp_path / "images.npy", CHAMPION, tmp_path / "scores.parquet")
     scores = pd.read_parquet(tmp_path / "scores.parquet")["probability"]
     np.testing.assert_allclose(served[:, 0], scores, atol=1e-6)
     assert scores.std() > 1e-3
@@ -132,7 +133,7 @@ def test_a_pixel_that_is_no_number_gets_no_probability_from_server_and_predict_a
     images = IMAGES[:3].astype(np.float64)
     images[1, 0, 3, 5] = np.nan if bad is None else bad
     np.save(tmp_path / "images.npy", images)
-    stages.predict(tmp_path / "images.npy", CHAMPION, tmp_path / "scores.parquet")
+    predict(tmp_path / "images.npy", CHAMPION, tmp_path / "scores.parquet")
     scores = pd.read_parquet(tmp_path / "scores.parquet")["probability"]
     assert np.isnan(served).tolist() == np.isnan(scores).tolist() == [False, True, False]
     np.testing.assert_allclose(served, scores, atol=1e-6)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepmerge.data import mock_galaxy, mock_light, mock_orbits, mock_render, mock_scene, simulate
+from deepmerge.data.demo import galaxy, light, orbits, render, scene, simulate
 from deepmerge.errors import InputError
 
 SMALL = {"galaxies": 18, "merger_fraction": 0.5, "seed": 5}
@@ -85,7 +85,7 @@ def test_encounters_agree_with_stages_and_clock(catalogue):
     mergers = catalogue.stage != "non-merger"
     assert (catalogue.encounter[mergers] == catalogue.stage[mergers]).all()
     assert catalogue.encounter[~mergers].isin(["none", "early", "old"]).all()
-    for encounter, (earliest, latest) in mock_orbits.WINDOWS.items():
+    for encounter, (earliest, latest) in orbits.WINDOWS.items():
         times = catalogue.time_to_coalescence_gyr[catalogue.encounter == encounter]
         assert times.between(earliest - 1e-4, latest + 1e-4).all()
     alone = catalogue.encounter == "none"
@@ -119,8 +119,8 @@ def test_stages_have_their_shares():
 
 def test_some_non_mergers_have_had_an_encounter():
     rng = np.random.default_rng(1)
-    drawn = [mock_scene._draw_encounter(rng, "non-merger") for _ in range(2000)]
-    assert drawn.count("none") / 2000 == pytest.approx(1 - mock_scene.CONFUSER_SHARE, abs=0.04)
+    drawn = [scene._draw_encounter(rng, "non-merger") for _ in range(2000)]
+    assert drawn.count("none") / 2000 == pytest.approx(1 - scene.CONFUSER_SHARE, abs=0.04)
     assert drawn.count("early") / drawn.count("old") == pytest.approx(1, abs=0.2)
 
 
@@ -140,8 +140,8 @@ def test_views_of_a_galaxy_are_different_pictures_of_the_same_light(sample):
 def test_noise_is_sky_and_photons(sample):
     pristine, noisy = load(sample, "pristine_2filt_X"), load(sample, "noisy_2filt_X")
     noise = noisy - pristine
-    for band, sky in enumerate(mock_render.SKY_NOISE):
-        expected = sky**2 + np.maximum(pristine[:, band], 0) / mock_render.GAIN
+    for band, sky in enumerate(render.SKY_NOISE):
+        expected = sky**2 + np.maximum(pristine[:, band], 0) / render.GAIN
         normal = noise[:, band] / np.sqrt(expected)
         assert abs(normal.mean()) < 0.01
         assert normal.std() == pytest.approx(1, abs=0.01)
@@ -175,10 +175,10 @@ def test_images_are_as_bright_as_calibrated():
 def make_scene(position, width, flux):
     position = np.array(position, float).reshape(3, 1)
     flux = np.array(flux, float).reshape(2, 1)
-    one = mock_light.Sources(position, np.array([width]), flux, np.array([True]))
-    none = mock_light.Sources(*(column[..., :0] for column in one))
-    truth = mock_scene.Truth("future", "future", 10.0, 0.5, 0.1, 5.0)
-    return mock_scene.Scene(none, one, truth) if width else mock_scene.Scene(one, none, truth)
+    one = light.Sources(position, np.array([width]), flux, np.array([True]))
+    none = light.Sources(*(column[..., :0] for column in one))
+    truth = scene.Truth("future", "future", 10.0, 0.5, 0.1, 5.0)
+    return scene.Scene(none, one, truth) if width else scene.Scene(one, none, truth)
 
 
 CAMERA = np.eye(3)[:2]
@@ -186,7 +186,7 @@ CAMERA = np.eye(3)[:2]
 
 @pytest.mark.parametrize("width", [0, 0.12, 1.5])
 def test_telescope_keeps_flux_and_place(width):
-    image = mock_render.render(make_scene([3.1, -6.3, 20], width, [10, 30]), CAMERA)
+    image = render.render(make_scene([3.1, -6.3, 20], width, [10, 30]), CAMERA)
     assert image.sum(axis=(1, 2)) == pytest.approx([10, 30], rel=2e-3)
     rows, columns = np.indices(image.shape[1:]) - 37
     assert (image * columns).sum(axis=(1, 2)) / image.sum(axis=(1, 2)) * 0.5 == pytest.approx(3.1, abs=0.05)
@@ -195,26 +195,26 @@ def test_telescope_keeps_flux_and_place(width):
 
 @pytest.mark.parametrize("band", [0, 1])
 def test_psf_is_normalised_and_as_wide_as_stated(band):
-    assert sum(share for _, share in mock_render.PSF[band]) == pytest.approx(1)
+    assert sum(share for _, share in render.PSF[band]) == pytest.approx(1)
     point = make_scene([0, 0, 0], 1e-3, [1, 1])
-    profile = mock_render.render(point, CAMERA)[band].sum(axis=0)
+    profile = render.render(point, CAMERA)[band].sum(axis=0)
     offset = np.arange(75) - 37
-    variance = sum(share * sigma**2 for sigma, share in mock_render.PSF[band]) + 1 / 12
+    variance = sum(share * sigma**2 for sigma, share in render.PSF[band]) + 1 / 12
     assert (profile * offset**2).sum() == pytest.approx(variance, rel=0.01)
 
 
 def test_light_outside_the_frame_is_left_out():
-    image = mock_render.render(make_scene([60, 0, 0], 0, [10, 30]), CAMERA)
+    image = render.render(make_scene([60, 0, 0], 0, [10, 30]), CAMERA)
     assert abs(image).max() == 0
 
 
 def test_neighbour_keeps_its_flux():
-    neighbour = mock_render.Neighbour(5.0, -8.0, 3.0, 0.4, 0.7, (20.0, 50.0))
-    assert mock_render.paint_neighbour(neighbour, 1.13, band=1).sum() == pytest.approx(50, rel=1e-3)
+    neighbour = render.Neighbour(5.0, -8.0, 3.0, 0.4, 0.7, (20.0, 50.0))
+    assert render.paint_neighbour(neighbour, 1.13, band=1).sum() == pytest.approx(50, rel=1e-3)
 
 
 def test_cameras_look_from_the_corners_of_a_tetrahedron():
-    cameras = mock_render.draw_cameras(np.random.default_rng(3))
+    cameras = render.draw_cameras(np.random.default_rng(3))
     towards = np.cross(cameras[:, 0], cameras[:, 1])
     np.testing.assert_allclose(cameras @ cameras.transpose(0, 2, 1), np.tile(np.eye(2), (4, 1, 1)), atol=1e-12)
     np.testing.assert_allclose(towards @ towards.T, np.eye(4) * 4 / 3 - 1 / 3, atol=1e-12)
@@ -222,10 +222,10 @@ def test_cameras_look_from_the_corners_of_a_tetrahedron():
 
 # --- the physics ---
 
-PRIMARY = mock_galaxy.Galaxy(10.25, 1.7, 8.5, 4 * 8.5 * 190**2)
-COMPANION = mock_galaxy.Galaxy(9.95, 1.5, 7.5, 4 * 7.5 * 158**2)
+PRIMARY = galaxy.Galaxy(10.25, 1.7, 8.5, 4 * 8.5 * 190**2)
+COMPANION = galaxy.Galaxy(9.95, 1.5, 7.5, 4 * 7.5 * 158**2)
 NOTHING = COMPANION._replace(gm=0.0)
-STEP = mock_orbits.TIME_STEP * mock_orbits.KPC_PER_GYR
+STEP = orbits.TIME_STEP * orbits.KPC_PER_GYR
 
 
 def orbital_energy(path):
@@ -237,15 +237,15 @@ def orbital_energy(path):
 
 
 def test_orbit_without_friction_keeps_its_energy():
-    path, coalescence = mock_orbits.integrate_orbit(PRIMARY, COMPANION, 35, 0.5, math.inf, steps_after=0)
+    path, coalescence = orbits.integrate_orbit(PRIMARY, COMPANION, 35, 0.5, math.inf, steps_after=0)
     energy = orbital_energy(path)
     assert coalescence is None
-    assert len(path) == mock_orbits.LONGEST_ORBIT + 1
+    assert len(path) == orbits.LONGEST_ORBIT + 1
     assert energy == pytest.approx(energy[0], rel=0.01)
 
 
 def test_friction_takes_energy_until_the_galaxies_coalesce():
-    path, coalescence = mock_orbits.integrate_orbit(PRIMARY, COMPANION, 35, 0.4, 0.22, steps_after=50)
+    path, coalescence = orbits.integrate_orbit(PRIMARY, COMPANION, 35, 0.4, 0.22, steps_after=50)
     assert coalescence is not None
     assert len(path) == coalescence + 51
     energy = orbital_energy(path[: coalescence + 1])
@@ -259,15 +259,15 @@ def test_star_on_a_circular_orbit_stays_on_it():
     radius = np.array([4.0, 8.0, 16.0])
     zeros = np.zeros(3)
     position = np.stack([radius, zeros, zeros])
-    speed = mock_galaxy.circular_speed(PRIMARY, radius)
+    speed = galaxy.circular_speed(PRIMARY, radius)
     # v² = r dΦ/dr of the Hernquist potential Φ = -GM / (r + a).
     assert speed**2 == pytest.approx(radius * PRIMARY.gm / (radius + PRIMARY.core) ** 2)
     # Positions and velocities of the scheme stand half a step apart.
     velocity = np.stack([speed**2 / radius * STEP / 2, speed, zeros])
     path = np.full((400, 3), 1e3)
     for steps in (100, 250, 400):
-        now = mock_orbits.advance(position, velocity, path[:steps], PRIMARY, NOTHING)
-        assert mock_galaxy.norm(now) == pytest.approx(radius, rel=0.01)
+        now = orbits.advance(position, velocity, path[:steps], PRIMARY, NOTHING)
+        assert galaxy.norm(now) == pytest.approx(radius, rel=0.01)
         # It has turned by v t / r, to 1 % (stars feel a slightly softened force).
         expected = speed * STEP * steps / radius
         ahead = np.arctan2(now[1], now[0]) - expected
@@ -276,17 +276,17 @@ def test_star_on_a_circular_orbit_stays_on_it():
 
 def test_distant_galaxies_keep_their_stars():
     rng = np.random.default_rng(0)
-    disk = mock_galaxy.draw_disk(rng, 400, PRIMARY)
+    disk = galaxy.draw_disk(rng, 400, PRIMARY)
     distant = np.zeros((100, 3)) + [40.0, 0, 0] + np.linspace(0, 10, 100)[:, None] * [0, 1, 0]
-    orbit = mock_orbits.Orbit(distant, COMPANION, 0.5, 0.2)
-    stars, others = mock_orbits.follow_stars(PRIMARY, disk, disk, orbit)
-    assert np.median(mock_galaxy.norm(stars)) == pytest.approx(np.median(mock_galaxy.norm(disk.position)), rel=0.15)
-    nearer = mock_galaxy.norm(others - distant[-1][:, None]) < mock_galaxy.norm(others)
+    orbit = orbits.Orbit(distant, COMPANION, 0.5, 0.2)
+    stars, others = orbits.follow_stars(PRIMARY, disk, disk, orbit)
+    assert np.median(galaxy.norm(stars)) == pytest.approx(np.median(galaxy.norm(disk.position)), rel=0.15)
+    nearer = galaxy.norm(others - distant[-1][:, None]) < galaxy.norm(others)
     assert nearer.mean() > 0.75
 
 
 def test_disk_is_exponential_thin_and_of_unit_light():
-    disk = mock_galaxy.draw_disk(np.random.default_rng(2), 20000, PRIMARY)
+    disk = galaxy.draw_disk(np.random.default_rng(2), 20000, PRIMARY)
     radius = np.hypot(disk.position[0], disk.position[1])
     assert np.median(radius) == pytest.approx(1.678 * PRIMARY.scale_length, rel=0.03)
     assert disk.position[2].std() == pytest.approx(0.18 * PRIMARY.scale_length, rel=0.03)
@@ -296,19 +296,19 @@ def test_disk_is_exponential_thin_and_of_unit_light():
 
 def test_masses_follow_the_released_sample():
     rng = np.random.default_rng(4)
-    masses = [mock_galaxy.draw_log_mass(rng) for _ in range(4000)]
+    masses = [galaxy.draw_log_mass(rng) for _ in range(4000)]
     assert np.quantile(masses, [0.05, 0.5, 0.95]) == pytest.approx([9.90, 10.24, 11.01], abs=0.05)
 
 
 def test_heavier_galaxies_are_larger_and_brighter_and_mergers_have_brighter_nuclei():
     def average(log_mass, is_merger=False):
         rng = np.random.default_rng(6)
-        light = [mock_light.draw_light(rng, log_mass, is_merger) for _ in range(300)]
-        galaxies = [mock_galaxy.draw_galaxy(rng, log_mass) for _ in range(300)]
+        lights = [light.draw_light(rng, log_mass, is_merger) for _ in range(300)]
+        galaxies = [galaxy.draw_galaxy(rng, log_mass) for _ in range(300)]
         return (
-            np.mean([np.log10(one.flux[1]) for one in light]),
+            np.mean([np.log10(one.flux[1]) for one in lights]),
             np.mean([math.log10(one.scale_length) for one in galaxies]),
-            np.mean([np.log10(one.nucleus) for one in light]),
+            np.mean([np.log10(one.nucleus) for one in lights]),
         )
 
     light, heavy = average(10.0), average(11.0)
@@ -319,21 +319,21 @@ def test_heavier_galaxies_are_larger_and_brighter_and_mergers_have_brighter_nucl
 
 def test_scene_has_the_light_it_was_given(monkeypatch):
     flux = []
-    draw = mock_scene.draw_light
+    draw = scene.draw_light
 
     def remember(*args, **kwargs):
         flux.append(draw(*args, **kwargs))
         return flux[-1]
 
-    monkeypatch.setattr(mock_scene, "draw_light", remember)
-    monkeypatch.setattr(mock_scene, "CONFUSER_SHARE", 0)
-    monkeypatch.setattr(mock_light, "SATELLITE_CHANCE", 0)
-    monkeypatch.setattr(mock_light, "HALO_SHARE", 0)
+    monkeypatch.setattr(scene, "draw_light", remember)
+    monkeypatch.setattr(scene, "CONFUSER_SHARE", 0)
+    monkeypatch.setattr(light, "SATELLITE_CHANCE", 0)
+    monkeypatch.setattr(light, "HALO_SHARE", 0)
     for number in range(5):
-        scene = mock_scene.draw_scene(np.random.default_rng(number), "non-merger")
-        light = flux[-1]
-        expected = light.flux * (1 + light.nucleus + np.array(mock_light.ENVELOPE_SHARE))
-        assert scene.stars.flux.sum(axis=1) + scene.blobs.flux.sum(axis=1) == pytest.approx(expected)
+        drawn = scene.draw_scene(np.random.default_rng(number), "non-merger")
+        given = flux[-1]
+        expected = given.flux * (1 + given.nucleus + np.array(light.ENVELOPE_SHARE))
+        assert drawn.stars.flux.sum(axis=1) + drawn.blobs.flux.sum(axis=1) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ def test_failure_in_a_worker_leaves_the_earlier_sample_whole(sample, tmp_path, m
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_interruption_ends_the_workers(tmp_path, how):
     code = (
-        "import pathlib, signal\nfrom deepmerge.data.simulate import simulate\n"
+        "import pathlib, signal\nfrom deepmerge.data.demo.simulate import simulate\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"simulate(pathlib.Path({str(tmp_path)!r}), galaxies=5000, workers=2)"
     )
@@ -447,7 +447,7 @@ def wait_until(condition, seconds=20):
 
 def test_workers_need_not_load_anything_heavy():
     code = (
-        "import sys, deepmerge.data.simulate\n"
+        "import sys, deepmerge.data.demo.simulate\n"
         "heavy = {'tensorflow', 'keras', 'pandas', 'matplotlib', 'mlflow', 'rich', 'sklearn'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)) or None)"
     )

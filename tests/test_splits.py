@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from deepmerge import config
-from deepmerge.data import release, splits
+from deepmerge.data import splits
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
+from deepmerge.data.released import layout
 from deepmerge.errors import InputError
 
 REAL = Path(os.environ.get("DEEPMERGE_REAL_DATA", Path(__file__).parents[2] / "shared" / "real"))
@@ -26,7 +27,7 @@ def sample(catalogue: pd.DataFrame) -> Dataset:
 @pytest.fixture(scope="module")
 def released() -> Dataset:
     """The released sample's rows, with 1 galaxy in 4 mergers of two stages."""
-    catalogue = release.layout_catalogue()
+    catalogue = layout.layout_catalogue()
     past = (catalogue["galaxy_id"] % 4 > 0) & (catalogue["stage"] != "non-merger")
     catalogue.loc[catalogue["stage"] != "non-merger", "stage"] = "future"
     catalogue.loc[past, "stage"] = "past"
@@ -274,8 +275,8 @@ def test_too_few_galaxies_of_a_stage_are_explained():
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"the real catalogue arrays are not at {REAL}")
 def test_the_real_catalogue_confirms_the_leak_of_the_published_split():
-    names = {argument: np.load(REAL / file) for argument, file in release.CATALOGUE_FILES.items()}
-    data = sample(release.catalogue_from_arrays(**names))
+    names = {argument: np.load(REAL / file) for argument, file in layout.CATALOGUE_FILES.items()}
+    data = sample(layout.catalogue_from_arrays(**names))
     rows = splits.split_rows(data, config.Split(split="rows", split_seed=5))
     assert np.bincount(data.labels[rows.test.rows]).tolist() == [1425, 1660]
     in_training = np.isin(np.unique(data.galaxies[rows.test.rows]), data.galaxies[rows.train.rows])

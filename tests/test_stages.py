@@ -8,9 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepmerge import config, stages
+from deepmerge import config
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
+from deepmerge.jobs.evaluate import evaluate
+from deepmerge.jobs.gradcam import gradcam
+from deepmerge.jobs.main import main
+from deepmerge.jobs.train import train
 from deepmerge.model import devices, training
 from deepmerge.tracking import plugin, runs
 
@@ -43,7 +47,7 @@ def whole(memory, experiment, client):
     """What `main` returned, and the run that it left."""
     if "whole" not in memory:
         used = experiment()
-        memory["whole"] = used, stages.main(used)
+        memory["whole"] = used, main(used)
     used, results = memory["whole"]
     return used, results, client.get_run(results["run_id"])
 
@@ -58,9 +62,9 @@ def stepwise(memory, experiment, client):
         np.save(used.data.images.with_name("masks.npy"), masks)
         source = {"data_source": "simulated", "masks": "masks.npy"}
         used.data.images.with_name("tiny_source.json").write_text(json.dumps(source))
-        trained = stages.train(used)
+        trained = train(used)
         after_training = client.get_run(trained["run_id"])
-        found = [trained, stages.evaluate("tiny", "last"), stages.gradcam("tiny", trained["run_id"])]
+        found = [trained, evaluate("tiny", "last"), gradcam("tiny", trained["run_id"])]
         memory["stepwise"] = found, after_training
     found, after_training = memory["stepwise"]
     return found, after_training, client.get_run(found[0]["run_id"])
@@ -125,11 +129,11 @@ def test_main_leaves_every_artifact_that_the_readme_promises(whole, client):
 def test_a_model_is_judged_from_another_folder_than_it_was_trained_in(experiment, tmp_path, monkeypatch):
     images = experiment().data.images
     monkeypatch.chdir(images.parent)
-    trained = stages.train(config.load("tiny.yaml", QUICK))
+    trained = train(config.load("tiny.yaml", QUICK))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    assert "test_auc" in stages.evaluate("tiny", trained["run_id"])
+    assert "test_auc" in evaluate("tiny", trained["run_id"])
 
 
 def test_the_record_gives_the_experiment_back(whole):
@@ -223,7 +227,7 @@ def test_changed_data_are_refused_and_the_run_stays_as_it_was(whole, client):
     images[0, 0, 0, 0] += 1
     np.save(used.data.images, images)
     try:
-        for judge in (stages.evaluate, stages.gradcam):
+        for judge in (evaluate, gradcam):
             with pytest.raises(InputError, match=f"should be those of run {run.info.run_id} .fingerprint"):
                 judge("tiny", run.info.run_id)
     finally:
@@ -235,7 +239,7 @@ def test_changed_data_are_refused_and_the_run_stays_as_it_was(whole, client):
 
 def test_a_model_of_another_data_set_is_not_the_last_of_this_one(whole):
     with pytest.raises(InputError, match="expected a trained model of dataset 'elsewhere'"):
-        stages.evaluate("elsewhere", "last")
+        evaluate("elsewhere", "last")
 
 
 @pytest.fixture
@@ -255,7 +259,7 @@ def newest(client):
 
 def test_failed_training_leaves_a_failed_run_with_the_reason(failing, experiment, client):
     with pytest.raises(training.TrainingDiverged):
-        stages.main(experiment())
+        main(experiment())
     run = newest(client)
     assert run.info.status == "FAILED"
     assert run.data.tags["failure"] == "TrainingDiverged: loss should stay finite, got nan in epoch 1"
@@ -265,7 +269,7 @@ def test_failed_training_leaves_a_failed_run_with_the_reason(failing, experiment
 
 def test_a_split_by_rows_is_marked_and_warned_of(failing, experiment, client, caplog):
     with caplog.at_level(logging.WARNING), pytest.raises(training.TrainingDiverged):
-        stages.train(experiment(split="rows"))
+        train(experiment(split="rows"))
     run = newest(client)
     assert run.data.tags["split"] == "rows"
     assert run.data.metrics["test_shared_galaxies"] > 0.5
@@ -283,13 +287,13 @@ def test_images_with_nan_are_refused_before_a_run_is_made(experiment, client):
     np.save(used.data.images, images)
     count = len(client.search_runs([client.get_experiment_by_name(plugin.EXPERIMENT).experiment_id]))
     with pytest.raises(InputError, match="got NaN or infinite pixels in row 7"):
-        stages.train(used)
+        train(used)
     assert len(client.search_runs([client.get_experiment_by_name(plugin.EXPERIMENT).experiment_id])) == count
 
 
 def test_results_for_other_programs_are_written_where_they_are_asked_for(whole, tmp_path):
     _, results, run = whole
-    stages.evaluate("tiny", run.info.run_id, out=tmp_path / "out")
+    evaluate("tiny", run.info.run_id, out=tmp_path / "out")
     written = json.loads(Path(tmp_path, "out", "metrics.json").read_text())
     assert written["test_auc"] == results["test_auc"]
     assert not [name for name, value in written.items() if value != value]  # NaN is no JSON

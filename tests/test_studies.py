@@ -14,7 +14,7 @@ from conftest import environment
 from mlflow.tracking import MlflowClient
 from sklearn.metrics import roc_auc_score
 
-from deepmerge.stages.reporting import BEGIN, END
+from deepmerge.report.collect import BEGIN, END
 
 pytestmark = pytest.mark.slow
 

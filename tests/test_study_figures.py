@@ -8,10 +8,10 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
-from deepmerge.analysis.canvas import PAGE
 from deepmerge.analysis.metrics import Estimate
-from deepmerge.analysis.study_figures import COLOURS, Line, forest
 from deepmerge.errors import InputError
+from deepmerge.plots.canvas import PAGE
+from deepmerge.plots.forest import COLOURS, Line, forest
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 

@@ -5,7 +5,7 @@ import lzma
 import pandas as pd
 import pytest
 
-from deepmerge.data import tables
+from deepmerge.data.formats import tables
 from deepmerge.errors import InputError
 
 LINES = [("galaxy_id", "mag", "note"), ("A 1", "21.5", "x"), ("B", "", "y z"), ("0012", "1e5", "NA")]

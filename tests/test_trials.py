@@ -10,8 +10,8 @@ import pytest
 
 from deepmerge import config
 from deepmerge.analysis.metrics import Estimate
-from deepmerge.stages import recipes, trials
-from deepmerge.stages.recipes import CHANGES, OWN, PUBLISHED, PUBLISHED_SETTINGS, time_to
+from deepmerge.studies import base, recipes
+from deepmerge.studies.recipes import CHANGES, OWN, PUBLISHED, PUBLISHED_SETTINGS, time_to
 
 # Student's t of 97.5 % by degrees of freedom, as tables print it.
 T = {1: 12.7062, 2: 4.3027, 4: 2.7764, 9: 2.2622}
@@ -31,7 +31,7 @@ def test_the_interval_of_a_mean_is_that_of_students_table_for_its_logit(freedom,
         return np.log(p / (1 - p))
 
     half = T[freedom] * error * (logit(mean + 1e-6) - logit(mean - 1e-6)) / 2e-6
-    found = trials.mean_with_interval(values)
+    found = base.mean_with_interval(values)
     assert found.value == pytest.approx(mean)
     np.testing.assert_allclose(
         [logit(found.low), logit(found.high)], [logit(mean) - half, logit(mean) + half], rtol=1e-3
@@ -41,8 +41,8 @@ def test_the_interval_of_a_mean_is_that_of_students_table_for_its_logit(freedom,
 def test_far_from_the_bounds_the_interval_of_a_mean_is_that_of_students_table():
     values = [0.51, 0.49, 0.505, 0.5, 0.495]
     half = T[4] * statistics.stdev(values) / 5**0.5
-    np.testing.assert_allclose(trials.mean_with_interval(values), [0.5, 0.5 - half, 0.5 + half], rtol=1e-3)
-    changes = trials.mean_with_interval(np.array(values) - 0.49, trials.DIFFERENCE)
+    np.testing.assert_allclose(base.mean_with_interval(values), [0.5, 0.5 - half, 0.5 + half], rtol=1e-3)
+    changes = base.mean_with_interval(np.array(values) - 0.49, base.DIFFERENCE)
     np.testing.assert_allclose(changes, [0.01, 0.01 - half, 0.01 + half], rtol=1e-2)
 
 
@@ -60,15 +60,15 @@ def odd_values(rng):
     return kinds[rng.integers(len(kinds))]
 
 
-@pytest.mark.parametrize("bounds", [trials.SHARE, trials.DIFFERENCE])
+@pytest.mark.parametrize("bounds", [base.SHARE, base.DIFFERENCE])
 def test_the_interval_of_a_mean_stays_within_its_bounds_and_holds_the_mean_for_any_values(bounds):
     rng = np.random.default_rng(0)
     low, high = bounds
     for _ in range(3000):
         values = low + (high - low) * odd_values(rng)
-        found = trials.mean_with_interval(values, bounds)
+        found = base.mean_with_interval(values, bounds)
         assert found.value == values.mean()
-        turned = trials.mean_with_interval(low + high - values, bounds)
+        turned = base.mean_with_interval(low + high - values, bounds)
         if np.isnan([found.low, found.high]).any():
             assert np.isnan([found.low, found.high]).all()
             # What scatters less than a number can say beside a bound counts as nothing.
@@ -82,47 +82,47 @@ def test_the_interval_of_a_mean_stays_within_its_bounds_and_holds_the_mean_for_a
 def test_ten_mergers_in_five_folds_give_no_mean_auc_above_one():
     """What `evaluate --folds` found on a small survey: Student's interval for the mean itself went to 1.02."""
     values = [1.0, 0.94, 1.0, 0.87, 1.0]
-    found = trials.mean_with_interval(values)
+    found = base.mean_with_interval(values)
     assert statistics.mean(values) + T[4] * statistics.stdev(values) / 5**0.5 > 1.02
     assert 0.7 < found.low < found.value < found.high < 1
 
 
 def test_where_nothing_scatters_there_is_no_interval():
     for value in (0.0, 0.3, 1.0):
-        found = trials.mean_with_interval([value] * 4)
+        found = base.mean_with_interval([value] * 4)
         assert found.value == pytest.approx(value)
         assert np.isnan([found.low, found.high]).all()
 
 
 def test_the_interval_of_a_mean_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    found = [trials.mean_with_interval(rng.normal(0.5, 0.1, 3)) for _ in range(2000)]
+    found = [base.mean_with_interval(rng.normal(0.5, 0.1, 3)) for _ in range(2000)]
     assert np.mean([one.low <= 0.5 <= one.high for one in found]) == pytest.approx(0.95, abs=0.015)
-    near = [trials.mean_with_interval(rng.beta(18, 2, 5)) for _ in range(2000)]  # Student's for the mean: 0.92
+    near = [base.mean_with_interval(rng.beta(18, 2, 5)) for _ in range(2000)]  # Student's for the mean: 0.92
     assert np.mean([one.low <= 0.9 <= one.high for one in near]) == pytest.approx(0.95, abs=0.015)
 
 
 def test_one_training_has_a_mean_and_no_interval():
-    found = trials.mean_with_interval([0.8])
+    found = base.mean_with_interval([0.8])
     assert found.value == 0.8
     assert np.isnan([found.low, found.high]).all()
 
 
 def test_an_undefined_training_makes_the_mean_undefined():
-    assert np.isnan(trials.mean_with_interval([0.8, np.nan, 0.9])).all()
+    assert np.isnan(base.mean_with_interval([0.8, np.nan, 0.9])).all()
 
 
 def test_an_estimate_is_read_with_its_ends_and_is_undefined_without_them():
     results = {"test_auc": 0.9, "test_auc_low": 0.8, "test_auc_high": 1, "test_auc_rank": 3}
-    assert trials.estimate(results, "test_auc") == Estimate(0.9, 0.8, 1.0)
-    np.testing.assert_equal(tuple(trials.estimate({"auc": 0.9}, "auc")), (0.9, np.nan, np.nan))
-    assert np.isnan(trials.estimate(results, "auc")).all()
+    assert base.estimate(results, "test_auc") == Estimate(0.9, 0.8, 1.0)
+    np.testing.assert_equal(tuple(base.estimate({"auc": 0.9}, "auc")), (0.9, np.nan, np.nan))
+    assert np.isnan(base.estimate(results, "auc")).all()
 
 
 def test_numbers_of_a_table_are_named_after_their_line_and_column():
     lines = ["as the experiment says", "Random Forest, morphology", "0.5 always", "(a) [µ] <b>"]
     table = pd.DataFrame({"method": lines, "test_auc": [0.9, 0.8, 0.5, np.nan], "images": [7, 8, 9, 10]})
-    found = trials.named(table, "method")
+    found = base.named(table, "method")
     assert found["as_the_experiment_says_test_auc"] == 0.9
     assert found["Random_Forest_morphology_images"] == 8
     assert found["0_5_always_test_auc"] == 0.5
@@ -132,19 +132,19 @@ def test_numbers_of_a_table_are_named_after_their_line_and_column():
 
 def test_the_names_are_such_that_mlflow_takes_them_and_no_two_recipes_share_one():
     table = pd.DataFrame({"recipe": list(CHANGES), "auc": np.arange(len(CHANGES))})
-    found = trials.named(table, "recipe")
+    found = base.named(table, "recipe")
     assert list(found.values()) == table["auc"].tolist()
     assert all(re.fullmatch(r"[A-Za-z0-9_\-./ ]+", name) for name in found)
 
 
 def test_what_a_study_found_is_logged_and_written_for_programs(tmp_path, monkeypatch):
     logged = {}
-    monkeypatch.setattr(trials.runs, "log_metrics", lambda metrics: logged.update(metrics))
+    monkeypatch.setattr(base.runs, "log_metrics", lambda metrics: logged.update(metrics))
     artifacts, out = tmp_path / "artifacts", tmp_path / "out"
-    monkeypatch.setattr(trials.runs, "artifact_folder", lambda path: contextlib.nullcontext(artifacts))
-    monkeypatch.setattr(trials.runs, "log_table", lambda table, name: logged.update({name: table}))
+    monkeypatch.setattr(base.runs, "artifact_folder", lambda path: contextlib.nullcontext(artifacts))
+    monkeypatch.setattr(base.runs, "log_table", lambda table, name: logged.update({name: table}))
     known, table = {"run_id": "a", "folds": 5, "auc": 0.9}, pd.DataFrame({"auc": [0.9, 0.8]})
-    trials.finish({**known, "error_low": np.nan}, {"folds": table}, out)
+    base.finish({**known, "error_low": np.nan}, {"folds": table}, out)
     assert logged.pop("folds.csv") is table
     assert np.isnan(logged.pop("error_low"))  # MLflow does not get it
     assert logged == {"folds": 5, "auc": 0.9}

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from deepmerge import config
 from deepmerge.errors import InputError
-from deepmerge.tracking import plugin, processes, runs, tuning
+from deepmerge.tracking import plugin, processes, runs, studies
 
 pytestmark = pytest.mark.usefixtures("client")
 SPACE = {
@@ -36,7 +36,7 @@ class DiskFull(Exception):
 
 @pytest.fixture(autouse=True)
 def in_haste(client, monkeypatch):
-    monkeypatch.setattr(tuning, "PAUSE", 0.02)
+    monkeypatch.setattr(studies, "PAUSE", 0.02)
     mlflow.set_experiment(plugin.EXPERIMENT)
 
 
@@ -56,7 +56,7 @@ def study(tmp_path):
         told = {"trials": trials, "space": SPACE, **tuned}
         data = {"images": "x.npy", "labels": "y.npy"}
         path.write_text(yaml.safe_dump({"data": data, "tuning": told, "training": {"seed": seed, "epochs": epochs}}))
-        opened = tuning.Study(f"sqlite:///{tmp_path}/optuna.db", name, config.load(str(path)))
+        opened = studies.Study(f"sqlite:///{tmp_path}/optuna.db", name, config.load(str(path)))
         opened.begin_with(config.load(str(path)).first_trial())
         return opened
 
@@ -69,7 +69,7 @@ def bowl(params, report=None):
 
 
 def tried(study):
-    return [trial.params for trial in study.trials() if tuning.is_finished(trial)]
+    return [trial.params for trial in study.trials() if studies.is_finished(trial)]
 
 
 def children(client, parent):
@@ -316,8 +316,8 @@ def test_a_trial_that_kills_every_worker_is_given_up(study, parent, monkeypatch)
             study(2).work(poison, parent, Diverged, {})
         except DiskFull:
             continue
-    assert attempts == tuning.RETRIES + 2
-    assert study(2).table()["state"].tolist() == ["cut off"] * (tuning.RETRIES + 1) + ["complete"] * 2
+    assert attempts == studies.RETRIES + 2
+    assert study(2).table()["state"].tolist() == ["cut off"] * (studies.RETRIES + 1) + ["complete"] * 2
 
 
 def test_a_worker_that_comes_too_late_for_the_last_place_does_nothing(study, parent):
@@ -388,7 +388,7 @@ def test_a_storage_that_cannot_be_opened_is_said_without_its_password(tmp_path, 
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"data": {"images": "x", "labels": "y"}}))
     with pytest.raises(InputError) as error:
-        tuning.Study(url, "s", config.load(str(path)))
+        studies.Study(url, "s", config.load(str(path)))
     assert said in str(error.value)
     assert "secret" not in str(error.value)
     assert "\n" not in str(error.value)

@@ -11,10 +11,10 @@ from conftest import texts
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from deepmerge.analysis import canvas
-from deepmerge.analysis import tuning_figures as figures
-from deepmerge.analysis.tuning_figures import TrialPoint
 from deepmerge.errors import InputError
+from deepmerge.jobs.tune import figures as figures
+from deepmerge.jobs.tune.figures import TrialPoint
+from deepmerge.plots import canvas
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 

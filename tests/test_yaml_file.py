@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from deepmerge import yaml_file
+from deepmerge.config import yaml_file
 from deepmerge.errors import InputError
 
 

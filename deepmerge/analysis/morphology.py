@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmerge.cores import count_cores
+from deepmerge.cluster import count_cores, mapping
 from deepmerge.data.memory_map import forget
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
-from deepmerge.pool import mapping
 from deepmerge.progress import Advance
 
 log = logging.getLogger(__name__)

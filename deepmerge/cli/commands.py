@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from deepmerge.cli import data, study
-from deepmerge.cli.loading import stages
+from deepmerge.cli.loading import quietly
 from deepmerge.cli.options import Command, Dataset, Layer, Method, Model, ModelOf, Out, Params, Pdf, SettingsCommand
 from deepmerge.cli.output import show, show_table
 from deepmerge.tracking import passwords
@@ -45,7 +45,10 @@ def main_command(
     from deepmerge import config
 
     experiment = config.load(dataset, ctx.obj, params)
-    show(stages().main(experiment, layer, method, pdf))
+    with quietly():
+        from deepmerge.jobs.main import main
+
+    show(main(experiment, layer=layer, method=method, pdf=pdf))
 
 
 @app.command(cls=SettingsCommand)
@@ -54,7 +57,10 @@ def train(ctx: typer.Context, dataset: Dataset, params: Params = None, pdf: Pdf 
     from deepmerge import config
 
     experiment = config.load(dataset, ctx.obj, params)
-    show(stages().train(experiment, pdf, out))
+    with quietly():
+        from deepmerge.jobs import train
+
+    show(train.train(experiment, pdf=pdf, out=out))
 
 
 @app.command(cls=SettingsCommand)
@@ -83,16 +89,20 @@ def tune(
     asked = {"trials": trials, "objective": objective, "folds": folds, "pruning": pruning}
     experiment = config.load(dataset, ctx.obj, tuning=asked)
     tuned = config.params_file(dataset, config.TUNED)
-    found = stages().tune(
-        experiment, tuned, workers=workers, storage=storage, name=study, seeds=seeds, pdf=pdf, out=out
-    )
+    with quietly():
+        from deepmerge.jobs.tune import search
+
+    found = search.tune(experiment, tuned, workers=workers, storage=storage, name=study, seeds=seeds, pdf=pdf, out=out)
     show(found)
 
 
 @app.command(hidden=True)
 def work() -> None:
     """Run trials of a study; started by tune."""
-    stages().work()
+    with quietly():
+        from deepmerge.jobs.tune import search
+
+    search.work()
 
 
 @app.command()
@@ -107,9 +117,15 @@ def evaluate(
 ) -> None:
     """Score a trained model on its test galaxies, with 95 % intervals over galaxies; or its recipe on all galaxies."""
     if folds is None:
-        show(stages().evaluate(dataset, model, pdf, out))
+        with quietly():
+            from deepmerge.jobs import evaluate
+
+        show(evaluate.evaluate(dataset, model, pdf=pdf, out=out))
     else:
-        show(stages().cross_validate(dataset, model, folds, pdf, out))
+        with quietly():
+            from deepmerge.studies.folds.study import cross_validate
+
+        show(cross_validate(dataset, model, count=folds, pdf=pdf, out=out))
 
 
 @app.command()
@@ -122,7 +138,10 @@ def gradcam(
     out: Out = None,
 ) -> None:
     """Map what speaks for a merger, and against it, in every test image."""
-    show(stages().gradcam(dataset, model, layer, method, pdf, out))
+    with quietly():
+        from deepmerge.jobs import gradcam
+
+    show(gradcam.gradcam(dataset, model, layer=layer, method=method, pdf=pdf, out=out))
 
 
 @app.command()
@@ -133,7 +152,10 @@ def compare(
 ) -> None:
     """Compare models of several variants, each also on the images of the others; one table, three figures."""
     names = ",".join(datasets).split(",")
-    show(stages().compare(names, models.split(",") if models else ["last"] * len(names), out))
+    with quietly():
+        from deepmerge.jobs.compare import compare
+
+    show(compare.compare(names, models.split(",") if models else ["last"] * len(names), out=out))
 
 
 @app.command()
@@ -156,7 +178,10 @@ def promote(
 
         show(registry.rollback(dataset))
         return
-    found = stages().promote(dataset, model, metric, force, out)
+    with quietly():
+        from deepmerge.jobs.promote import promote
+
+    found = promote.promote(dataset, model, metric=metric, force=force, out=out)
     show(found)
     if found["decision"] == "refused" and not allow_refusal:
         raise Refused(f"{found['model']} version {found['version']} was refused: {found['reason']}")
@@ -191,7 +216,10 @@ def predict(
     Pixels in the units of the training images. A server of the same model (mlflow models serve) gives the same numbers,
     but takes the images channels last: (N, H, W, filters).
     """
-    show(stages().predict(images, model, out, merger_fraction))
+    with quietly():
+        from deepmerge.jobs import predict
+
+    show(predict.predict(images, model, out=out, merger_fraction=merger_fraction))
 
 
 @app.command()
@@ -204,7 +232,10 @@ def report(
     ] = None,
 ) -> None:
     """Write one HTML page about the newest model and the newest studies of each data set; a few seconds."""
-    show(stages().write_report(",".join(datasets).split(","), out, readme))
+    with quietly():
+        from deepmerge.report.collect import write_report
+
+    show(write_report(",".join(datasets).split(","), out=out, readme=readme))
 
 
 @app.command()

@@ -23,7 +23,7 @@ def simulate(
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
 ) -> None:
     """Make the demo sample: mock galaxies, pristine and noisy, with catalogue and feature masks."""
-    from deepmerge.data.simulate import simulate
+    from deepmerge.data.demo.simulate import simulate
 
     given: dict[str, Any] = {
         "galaxies": galaxies,
@@ -44,7 +44,7 @@ def fetch(
     overwrite: Overwrite = False,
 ) -> None:
     """Download the released images and their catalogue; goes on where it was interrupted."""
-    from deepmerge.data import archive
+    from deepmerge.data.released import archive
 
     places = {"base_url": base_url, "catalogue_url": catalogue_url}
     given = {name: url for name, url in places.items() if url is not None}
@@ -65,7 +65,7 @@ def import_(
     rows. That has a column of 0/1 labels (label, y, class, merger, is_merger, or the only one) and may have the
     galaxy's id (galaxy_id, subhalo_id, object_id, objid, source_id, id, name …), view, copy, stage, and more.
     """
-    from deepmerge.data import archive
+    from deepmerge.data.released import archive
 
     archive.import_fits(fits, folder, stem=stem, catalogue_arrays=catalogue_arrays, overwrite=overwrite)
 

@@ -1,19 +1,20 @@
-"""The one place where the command line imports the stages."""
+"""How a command imports what it runs: not before it is called, and without TensorFlow's greeting."""
 
-import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 
-def stages() -> ModuleType:
-    """Import the stages, with TensorFlow behind them; its greeting on stderr goes nowhere."""
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep stderr silent while heavy packages are imported in the body."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     stderr = os.dup(2)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
         try:
-            return importlib.import_module("deepmerge.stages")
+            yield
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deepmerge.cli.loading import stages
+from deepmerge.cli.loading import quietly
 from deepmerge.cli.options import Dataset, Model, ModelOf, Out, Params, Pdf, SettingsCommand
 from deepmerge.cli.output import show
 
@@ -34,7 +34,11 @@ def leakage(
     """
     from deepmerge import config
 
-    show(stages().measure_leakage(config.load(dataset, ctx.obj, params), seeds, catalogue_arrays, pdf, out))
+    experiment = config.load(dataset, ctx.obj, params)
+    with quietly():
+        from deepmerge.studies.leakage import measure_leakage
+
+    show(measure_leakage(experiment, seeds=seeds, catalogue=catalogue_arrays, pdf=pdf, out=out))
 
 
 @app.command(cls=SettingsCommand)
@@ -54,7 +58,10 @@ def recipes(
     from deepmerge import config
 
     experiment = config.load(dataset, ctx.obj, params)
-    show(stages().compare_recipes(experiment, folds, published_epochs, target, pdf, out))
+    with quietly():
+        from deepmerge.studies.recipes import compare_recipes
+
+    show(compare_recipes(experiment, folds=folds, published_epochs=published_epochs, target=target, pdf=pdf, out=out))
 
 
 @app.command()
@@ -63,7 +70,10 @@ def baselines(dataset: ModelOf, model: Model = "last", pdf: Pdf = False, out: Ou
 
     Measures morphology (statmorph) of the training and test images once and keeps it in results/cache.
     """
-    show(stages().judge_baselines(dataset, model, pdf, out))
+    with quietly():
+        from deepmerge.studies.baselines.study import judge_baselines
+
+    show(judge_baselines(dataset, model, pdf=pdf, out=out))
 
 
 @app.command()
@@ -77,7 +87,10 @@ def selection(
     out: Out = None,
 ) -> None:
     """On what kind of galaxy does it work? By stage, mass, concentration, M20, signal-to-noise, view. 2 minutes."""
-    show(stages().measure_selection(dataset, model, bins, pdf, out))
+    with quietly():
+        from deepmerge.studies.selection.study import measure_selection
+
+    show(measure_selection(dataset, model, bins=bins, pdf=pdf, out=out))
 
 
 @app.command()
@@ -94,4 +107,7 @@ def probabilities(
 
     Keeps the calibration with the model, for predict --merger-fraction.
     """
-    show(stages().judge_probabilities(dataset, model, members, passes, purity, pdf, out))
+    with quietly():
+        from deepmerge.studies.probabilities.study import judge_probabilities
+
+    show(judge_probabilities(dataset, model, members=members, passes=passes, purity=purity, pdf=pdf, out=out))

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from deepmerge.data import release, tables
+from deepmerge.data.formats import tables
+from deepmerge.data.released import layout
 from deepmerge.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -34,8 +35,8 @@ def read(path: Path | None, labels: np.ndarray) -> pd.DataFrame:
     """
     if path is not None:
         catalogue = _read_file(path, labels)
-    elif len(labels) == release.ROWS:
-        catalogue = release.layout_catalogue()
+    elif len(labels) == layout.ROWS:
+        catalogue = layout.layout_catalogue()
     else:
         log.warning("no catalogue: each of the %d images counts as a galaxy of its own", len(labels))
         catalogue = pd.DataFrame({"galaxy_id": np.arange(len(labels))})

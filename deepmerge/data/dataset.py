@@ -14,8 +14,8 @@ import pandas as pd
 
 from deepmerge import config
 from deepmerge.data import catalogue as catalogues
-from deepmerge.data import release
 from deepmerge.data.memory_map import forget
+from deepmerge.data.released import layout
 from deepmerge.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def read(files: config.Data, name: str) -> Dataset:
         masks=None if masks_file is None else _read_masks(masks_file, images),
         data_source=source.get("data_source", "own"),
         filters=filters,
-        catalogued=catalogue_file is not None or len(labels) == release.ROWS,
+        catalogued=catalogue_file is not None or len(labels) == layout.ROWS,
     )
 
 

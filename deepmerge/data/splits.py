@@ -10,8 +10,8 @@ import pandas as pd
 
 from deepmerge import config
 from deepmerge.data import catalogue as catalogues
-from deepmerge.data import tables
 from deepmerge.data.dataset import Dataset
+from deepmerge.data.formats import tables
 from deepmerge.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from functools import cache
 import keras
 import tensorflow as tf
 
-from deepmerge.cores import WORKER, threads_each
+from deepmerge.cluster import WORKER, threads_each
 from deepmerge.errors import InputError
 
 CLUSTER = "TF_CONFIG"  # TensorFlow's own: JSON that names the machines of a training and which of them this is

@@ -4,7 +4,7 @@ import keras
 
 from deepmerge import config
 from deepmerge.model import stretch
-from deepmerge.model.fast_layers import FastBatchNormalization, FastConv2D
+from deepmerge.model.layers import FastBatchNormalization, FastConv2D
 from deepmerge.model.stretch import PixelStatistics
 
 DENSE_UNITS = (64, 32)  # units of the two hidden dense layers, Ciprijanovic et al. 2020, table 1

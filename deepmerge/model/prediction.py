@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
-from deepmerge.model.fast_layers import faster
+from deepmerge.model.layers import faster
 from deepmerge.progress import Advance
 
 BATCH_PIXELS = 256 * 75 * 75  # 256 images of the release; larger batches gain nothing on a CPU

@@ -1,0 +1,37 @@
+"""Settings of an experiment: what they are (schema), and how they are read (load)."""
+
+from deepmerge.config.load import TUNED, from_record, load, name_of, names, params_file, read_params
+from deepmerge.config.schema import (
+    SEARCHABLE,
+    SECTIONS,
+    Data,
+    Experiment,
+    Network,
+    Params,
+    Range,
+    Settings,
+    Split,
+    Training,
+    Tuning,
+)
+
+__all__ = [
+    "SEARCHABLE",
+    "SECTIONS",
+    "TUNED",
+    "Data",
+    "Experiment",
+    "Network",
+    "Params",
+    "Range",
+    "Settings",
+    "Split",
+    "Training",
+    "Tuning",
+    "from_record",
+    "load",
+    "name_of",
+    "names",
+    "params_file",
+    "read_params",
+]

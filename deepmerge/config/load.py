@@ -1,0 +1,164 @@
+"""Experiments from YAML files, with what a command line says on top; and back from the records of runs."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from deepmerge.config import yaml_file
+from deepmerge.config.schema import SECTIONS, Experiment, explain
+from deepmerge.config.yaml_file import shown
+from deepmerge.errors import InputError
+
+EXPERIMENTS = Path("experiments")
+TUNED = "tuned"  # name of the settings that `tune` finds
+# Names become those of runs, registered models, files and options of the command line. ASCII alone, since an umlaut can
+# be one character or two that look alike.
+NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+NAMES = "1 to 100 letters (a-z, A-Z), digits, '_', '-' and '.', not '.' or '-' at its beginning nor '.' at its end"
+
+
+def load(
+    dataset: str,
+    overrides: Mapping[str, Any] | None = None,
+    params: str | None = None,
+    tuning: Mapping[str, Any] | None = None,
+) -> Experiment:
+    """Read ``experiments/<dataset>.yaml``, or the experiment file that `dataset` is a path to.
+
+    `params` names settings that win over the file's: ``tuned`` is what `tune` left in ``tuned/<dataset>.yaml`` beside
+    it; a path is such a file. `overrides` maps flat setting names (``epochs``) to values that win over both, `tuning`
+    likewise for the section of that name; None values are passed over. Raises InputError for an unknown data set, key
+    or value, and for a name, given or by default the file's, that is not like NAME.
+    """
+    path = _experiment_file(dataset)
+    content = yaml_file.read(path, "settings such as 'data:' and 'training:'")
+    given = {"name": path.stem, **content}
+    _check_name(given["name"], path, "name" in content)
+    found: dict[str, Any] = {}
+    source = str(path)
+    if params is not None:
+        file = params_file(dataset, params)
+        found, study = read_params(file)
+        source = f"{path} with {file}"
+        found_on = study.get("data_fingerprint")
+        given["params"] = {"name": params, "study": study.get("name"), "data_fingerprint": found_on}
+    for name, value in {**found, **(overrides or {})}.items():
+        if value is not None:
+            _put(given, _section_of(name, f"{source}: " if name in found else ""), name, value)
+    for name, value in (tuning or {}).items():
+        if value is not None:
+            _put(given, "tuning", name, value)
+    experiment = _validated(given, source)
+    # Paths in the file start at its folder, paths in overrides at the working directory.
+    split = experiment.split
+    if split.split_table and "split_table" in (content.get("split") or {}) and not (overrides or {}).get("split_table"):
+        split = split.model_copy(update={"split_table": path.parent / split.split_table})
+    return experiment.model_copy(update={"data": experiment.data.below(path.parent), "split": split})
+
+
+def from_record(record: Mapping[str, Any], source: str) -> Experiment:
+    """Rebuild an experiment from `Experiment.model_dump` output, as stored with a run; `source` names it in errors."""
+    return _validated(dict(record), source)
+
+
+def name_of(dataset: str) -> str:
+    """The name under which runs of `dataset` are tracked; also where its experiment file is gone.
+
+    Raises InputError for a file that is there and wrong, and for what can be nobody's name.
+    """
+    if _is_file(_path(dataset)):
+        return load(dataset).name
+    name = Path(dataset).stem if dataset.endswith((".yaml", ".yml")) else dataset
+    if not NAME.fullmatch(name):
+        raise _unknown(dataset)
+    return name
+
+
+def names() -> list[str]:
+    """Names that `load` accepts here: the stems of ``experiments/*.yaml``."""
+    return sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
+
+
+def params_file(dataset: str, params: str) -> Path:
+    """Where the settings called `params` of a data set lie: ``<params>/<dataset>.yaml`` beside its experiment file."""
+    path = Path(params)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    experiment = _experiment_file(dataset)
+    return experiment.parent / params / f"{experiment.stem}.yaml"
+
+
+def read_params(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The flat settings below ``settings`` in a file that `tune` wrote, and what it says of the ``study``, if anything.
+
+    Raises InputError where there is no such file.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"params should be 'tuned' or the path of a YAML file, with settings at {path}, where there is no file; "
+            f"'deepmerge tune' makes one"
+        )
+    content = yaml_file.read(path, "'settings:' with names and values, as 'deepmerge tune' writes it")
+    found, study = content.get("settings"), content.get("study") or {}
+    if not isinstance(found, dict) or not isinstance(study, dict):
+        raise InputError(f"{path} should hold 'settings:' with names and values, got {shown(found)}")
+    return found, study
+
+
+def _put(given: dict[str, Any], section: str, name: str, value: Any) -> None:
+    inner = given.get(section) or {}
+    # Anything but a mapping is left for the check to refuse.
+    given[section] = {**inner, name: value} if isinstance(inner, dict) else inner
+
+
+def _experiment_file(dataset: str) -> Path:
+    path = _path(dataset)
+    if not _is_file(path):
+        raise _unknown(dataset)
+    return path
+
+
+def _path(dataset: str) -> Path:
+    path = Path(dataset)
+    return path if path.suffix in (".yaml", ".yml") else EXPERIMENTS / f"{dataset}.yaml"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for a file, or a folder that one may not look into
+        return False
+
+
+def _unknown(dataset: str) -> InputError:
+    choices = ", ".join(names()) or f"none found in {EXPERIMENTS.absolute()}"
+    return InputError(f"dataset should be one of: {choices} (or the path of an experiment file), got {shown(dataset)}")
+
+
+def _check_name(name: Any, path: Path, given: bool) -> None:
+    if isinstance(name, str) and NAME.fullmatch(name):
+        return
+    if given and not isinstance(name, str):
+        raise InputError(f"{path}: 'name' should be text, got {shown(name)}; put it in quotes")
+    other = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:100].strip(".-") or "my-survey"
+    whence = "'name' should be" if given else "the file's name is the experiment's, which should be"
+    mend = f"write 'name: {other}'" + ("" if given else " into the file, or rename it")
+    raise InputError(f"{path}: {whence} {NAMES}, got {shown(name)}; {mend}")
+
+
+def _section_of(name: str, where: str) -> str:
+    for section, settings in SECTIONS.items():
+        if name in settings.model_fields:
+            return section
+    known = ", ".join(sorted(key for settings in SECTIONS.values() for key in settings.model_fields))
+    raise InputError(f"{where}setting should be one of: {known}; got {shown(name)}")
+
+
+def _validated(content: dict[str, Any], source: str) -> Experiment:
+    try:
+        return Experiment.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{source}: {'; '.join(explain(e) for e in error.errors())}") from None

@@ -1,0 +1,242 @@
+"""Settings of an experiment: what they are, their defaults, ranges and checks. Every default stands here alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from deepmerge.config.yaml_file import shown
+from deepmerge.errors import InputError
+
+
+class Settings(BaseModel):
+    """A group of settings; an unknown key is an error, and none changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float, float | None):
+            raise ValueError("should be a number")
+        return value
+
+
+class Data(Settings):
+    """Where the arrays lie. Relative paths start at the folder of the experiment file."""
+
+    images: Path = Field(description="npy (N, F, H, W), any numeric type, H and W at least 32")
+    labels: Path = Field(description="npy (N,), 1 = merger, 0 = non-merger")
+    catalogue: Path | None = Field(None, description="CSV, one row an image; else ids follow from the row layout")
+    masks: Path | None = Field(None, description="npy (N, H, W), 1 on merger features, where these are known")
+
+    def below(self, folder: Path) -> "Data":
+        """The same files, relative paths starting at `folder`."""
+        return Data.model_validate({key: None if path is None else folder / path for key, path in self})
+
+
+class Split(Settings):
+    """Which images train, validate and test."""
+
+    split: Literal["galaxy", "rows"] = Field(
+        "galaxy", description="'galaxy' keeps a galaxy's images together; 'rows' leaks test galaxies, as published"
+    )
+    split_seed: int = Field(5, ge=0, lt=2**32, description="seed of the split")
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of galaxies (or rows) for validation")
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="share of galaxies (or rows) for the test")
+    split_table: Path | None = Field(None, description="CSV with a split to take, as 'deepmerge data split' writes it")
+
+    @model_validator(mode="after")
+    def _leave_some_for_training(self) -> "Split":
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction + test_fraction should be below 1, to leave images for training")
+        return self
+
+
+class Network(Settings):
+    """The network and what happens to the pixels inside it."""
+
+    architecture: Literal["default", "published"] = Field("default", description="which network")
+    stretch: Literal["raw", "standard", "asinh", "log"] = Field("asinh", description="what happens to pixels first")
+    dropout: float = Field(0.2, ge=0, lt=1, description="share of units dropped in training")
+    l2: float = Field(1e-4, ge=0, description="penalty on the weights of the dense layers")
+    batch_norm: Literal["architecture", "channels", "width"] = Field(
+        "architecture", description="axis of batch norm; 'architecture': as the network has it"
+    )
+    hidden: Literal["architecture", "relu", "softmax"] = Field(
+        "architecture", description="activation of the hidden dense layers; 'architecture': as the network has it"
+    )
+    width: float = Field(1.0, gt=0, description="factor on the numbers of convolution filters and hidden units")
+
+
+class Training(Settings):
+    """How the network learns."""
+
+    epochs: int = Field(20, ge=1, description="most epochs")
+    batch_size: int = Field(64, ge=1, description="images in a batch")
+    learning_rate: float = Field(1e-3, gt=0, description="first learning rate of Adam")
+    schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate over the epochs")
+    patience: int = Field(20, ge=1, description="epochs without a lower validation log loss before training stops")
+    balance: Literal["sampling", "weights", "none"] = Field("sampling", description="how the rarer class counts more")
+    augment: bool = Field(True, description="turn and flip training images at random")
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = Field(
+        "float32", description="what layers compute with; 'mixed' is faster on a GPU, the weights stay float32"
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, order and turns")
+
+
+NOT_SEARCHED = ("seed", "precision")  # nothing that one could be good at
+# Which section a setting belongs to that a search may name.
+SEARCHABLE: dict[str, type[Settings]] = {
+    name: section for section in (Network, Training) for name in section.model_fields if name not in NOT_SEARCHED
+}
+
+
+class Range(Settings):
+    """What a search may try for one setting: numbers from `low` to `high`, or else `choices`."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = Field(False, description="spread evenly over the logarithm")
+    choices: tuple[bool | int | float | str, ...] = ()
+
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _plain(cls, choices: Any) -> Any:
+        if not isinstance(choices, list | tuple) or not all(isinstance(one, int | float | str) for one in choices):
+            raise ValueError("should be a list of numbers or words")
+        return choices
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Range":
+        if (self.low is None or self.high is None) == (len(self.choices) < 2):
+            raise ValueError("should have low and high, or choices of two or more values")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError("should have low below high")
+        if self.log and (self.low is None or self.low <= 0):
+            raise ValueError("should have low above 0 where log is true")
+        return self
+
+    def holds(self, value: Any) -> bool:
+        """Whether the search can come to `value`."""
+        if self.low is None or self.high is None:
+            return value in self.choices
+        return bool(self.low <= value <= self.high)
+
+
+class Tuning(Settings):
+    """How `tune` searches for better settings."""
+
+    trials: int = Field(30, ge=1, description="trials in all, those of earlier calls counted")
+    objective: Literal["log_loss", "auc"] = Field("log_loss", description="what to improve on the validation galaxies")
+    folds: int = Field(1, ge=1, description="above 1: mean over so many folds of the galaxies outside the test")
+    pruning: bool = Field(True, description="stop trials that fall behind the median of the others")
+    space: dict[str, Range] = Field(
+        {
+            "dropout": Range(low=0.0, high=0.6),
+            "l2": Range(low=1e-6, high=1e-2, log=True),
+            "learning_rate": Range(low=5e-5, high=1e-2, log=True),
+        },
+        min_length=1,
+        description="settings to search: {low, high, log} or {choices}",
+    )
+
+    @field_validator("space")
+    @classmethod
+    def _of_settings(cls, space: dict[str, Range]) -> dict[str, Range]:
+        return {name: _fitted(name, allowed) for name, allowed in space.items()}
+
+
+def _fitted(name: str, allowed: Range) -> Range:
+    """What a search may try for the setting `name`, its choices as the setting has them: 0.001 for "1e-3"."""
+    if name not in SEARCHABLE:
+        raise ValueError(f"should name settings among {', '.join(sorted(SEARCHABLE))}; {shown(name)} is none of them")
+    try:
+        values = [
+            getattr(SEARCHABLE[name].model_validate({name: value}), name)
+            for value in allowed.choices or (allowed.low, allowed.high)
+        ]
+    except ValidationError as error:
+        raise ValueError(f"should fit its settings, but {explain(error.errors()[0])}") from None
+    if not allowed.choices:
+        if SEARCHABLE[name].model_fields[name].annotation not in (int, float):
+            raise ValueError(f"should have choices for {name}, which is no number")
+        return allowed
+    if twice := [value for number, value in enumerate(values) if value in values[:number]]:
+        raise ValueError(f"should have each choice of {name} once; {twice[0]!r} is there twice")
+    return allowed.model_copy(update={"choices": tuple(values)})
+
+
+class Params(Settings):
+    """Where settings come from that win over the file's: their name, and the study and data that they were found on."""
+
+    name: str
+    study: str | None = None
+    data_fingerprint: str | None = None
+
+
+class Experiment(Settings):
+    """One experiment: a data set and everything that is done with it."""
+
+    name: str
+    data: Data
+    split: Split = Split()
+    network: Network = Network()
+    training: Training = Training()
+    tuning: Tuning = Tuning()
+    params: Params | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """All settings but the file paths as one flat mapping, e.g. ``{"dropout": 0.2, "epochs": 30, …}``."""
+        return {**dict(self.split), **dict(self.network), **dict(self.training)}
+
+    def first_trial(self) -> dict[str, Any]:
+        """The experiment's own values of the settings to search: what a study tries first.
+
+        Raises InputError where they lie outside the search space, since the study could not compare with them.
+        """
+        settings = self.settings()
+        for name, allowed in self.tuning.space.items():
+            if not allowed.holds(settings[name]):
+                raise InputError(
+                    f"tuning.space.{name} should include the experiment's own value, {settings[name]}, which the study "
+                    f"tries first, got {allowed.model_dump(exclude_defaults=True)}"
+                )
+        return {name: settings[name] for name in self.tuning.space}
+
+    def reseeded(self, number: int) -> "Experiment":
+        """The same experiment with other seeds of split and training, `number` further on."""
+        split = self.split.model_copy(update={"split_seed": self.split.split_seed + number})
+        training = self.training.model_copy(update={"seed": self.training.seed + number})
+        return self.model_copy(update={"split": split, "training": training})
+
+    def with_settings(self, settings: Mapping[str, Any]) -> "Experiment":
+        """The same experiment with other values of network and training settings, by their flat names, checked."""
+        parts = {}
+        for section in ("network", "training"):
+            old = getattr(self, section)
+            new = {name: settings[name] for name in type(old).model_fields if name in settings}
+            parts[section] = type(old).model_validate({**dict(old), **new})
+        return self.model_copy(update=parts)
+
+
+# The sections whose settings the command line and `mlflow run -P` may override, by their flat names.
+SECTIONS: dict[str, type[Settings]] = {"split": Split, "network": Network, "training": Training}
+
+
+def explain(error: Any) -> str:
+    """What is wrong with a setting, from an entry of `ValidationError.errors()`, for a message."""
+    *sections, key = error["loc"] or ("settings",)
+    where = ".".join(str(part) for part in (*sections, key))
+    if error["type"] == "extra_forbidden":
+        owners: dict[str, type[Settings]] = {"data": Data, "tuning": Tuning, "params": Params, **SECTIONS}
+        owner: type[Settings] = Experiment
+        if sections:
+            owner = Range if len(sections) > 1 else owners[sections[0]]
+        known = ", ".join(owner.model_fields)
+        return f"unknown key {shown(where)}; expected one of: {known}"
+    if error["type"] == "missing":
+        return f"{where!r} is missing"
+    expected = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{where!r} {expected}, got {shown(error['input'])}"

@@ -1,0 +1,208 @@
+"""The embedded sample: mock galaxies in the layout of the released DeepMerge files, made anew from a seed.
+
+So everyone can run everything without a download. The sidecars say that it is simulated and no Illustris.
+How galaxies move is in mock_galaxy and mock_orbits, how they shine in mock_light and mock_scene, what the
+telescope makes of it in mock_render; here are the sample as a whole and the files.
+"""
+
+import csv
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from deepmerge.cluster import count_cores, mapping
+from deepmerge.data.demo.render import FILTERS, IMAGE_SIZE, VIEWS, Views, render_views
+from deepmerge.data.demo.scene import Stage, Truth, draw_scene
+from deepmerge.errors import InputError
+from deepmerge.progress import progress_bar
+
+# 2880 images: enough for a network to learn something from noisy images (240 galaxies are not) in minutes.
+DEFAULT_GALAXIES = 720
+# Nearly the share of merger galaxies in the release (406 of 2233), before flipped copies even the classes.
+DEFAULT_MERGER_FRACTION = 1 / 6
+DEFAULT_SEED = 0
+# 301 of the release's 406 mergers (74 %) are past ones.
+PAST_FRACTION = 0.72
+# A split in three parts needs this many galaxies of a stage to put one into each.
+FEWEST_OF_A_STAGE = 3
+
+VARIANTS = ("pristine", "noisy")
+CATALOGUE, MASKS = "catalogue.csv", "feature_masks.npy"
+DATA_SOURCE = "simulated"
+DESCRIPTION = (
+    "Mock galaxies drawn by the deepmerge simulator (test particles in analytic potentials); "
+    "not Illustris, not the released DeepMerge images, and no basis for results about real galaxies."
+)
+COLUMNS = ("galaxy_id", "view", "copy", *Truth._fields)
+
+
+class _Task(NamedTuple):
+    seed: int
+    galaxy_id: int
+    stage: Stage
+
+
+def simulate(
+    folder: Path,
+    *,
+    galaxies: int = DEFAULT_GALAXIES,
+    merger_fraction: float = DEFAULT_MERGER_FRACTION,
+    seed: int = DEFAULT_SEED,
+    workers: int | None = None,
+) -> None:
+    """Write a sample of mock galaxies, VIEWS images each, to `folder`.
+
+    For both variants `<variant>_2filt_X.npy` (N, 2, 75, 75) float32, `<variant>_2filt_y.npy` (N,) uint8 and
+    `<variant>_2filt_source.json`; `feature_masks.npy` (N, 75, 75) uint8 and `catalogue.csv` in the same rows.
+    Mergers come first, views of a galaxy side by side. The same seed gives the same bytes for any number of
+    `workers` (processes; one for each usable core if not given). All files appear at the end or none does.
+
+    Raises InputError if an argument is out of range or `folder` holds images that are not simulated.
+    """
+    workers = count_cores() if workers is None else workers
+    _check_arguments(galaxies, merger_fraction, seed, workers)
+    _check_folder(folder)
+    tasks = [_Task(seed, number, stage) for number, stage in enumerate(draw_stages(galaxies, merger_fraction, seed))]
+    settings = {
+        "galaxies": galaxies,
+        "merger_fraction": merger_fraction,
+        "seed": seed,
+        "views": VIEWS,
+        "image_size": IMAGE_SIZE,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".simulate-", dir=folder) as name:
+        aside = Path(name)
+        _write_sample(aside, tasks, workers)
+        for variant in VARIANTS:
+            _write_source(aside / f"{variant}_2filt_source.json", settings)
+        for path in sorted(aside.iterdir()):
+            path.replace(folder / path.name)
+
+
+def draw_stages(galaxies: int, merger_fraction: float, seed: int) -> list[Stage]:
+    """The stage of each galaxy: mergers first, past and future ones mixed, then non-mergers."""
+    past, future, others = count_stages(galaxies, merger_fraction)
+    # The third number keeps this stream apart from those of the galaxies, [seed, galaxy_id].
+    order = np.random.default_rng([seed, 0, 1]).permutation(past + future)
+    mergers: list[Stage] = ["past" if place < past else "future" for place in order]
+    rest: list[Stage] = ["non-merger"] * others
+    return mergers + rest
+
+
+def count_stages(galaxies: int, merger_fraction: float) -> tuple[int, int, int]:
+    """Number of past mergers, future mergers and non-mergers."""
+    mergers = round(galaxies * merger_fraction)
+    past = round(mergers * PAST_FRACTION)
+    return past, mergers - past, galaxies - mergers
+
+
+def simulate_galaxy(seed: int, galaxy_id: int, stage: Stage) -> tuple[Views, Truth]:
+    """One galaxy; depends on nothing but the arguments, so neither order nor worker matter."""
+    rng = np.random.default_rng([seed, galaxy_id])
+    scene = draw_scene(rng, stage)
+    return render_views(rng, scene), scene.truth
+
+
+def _run(task: _Task) -> tuple[Views, Truth]:
+    return simulate_galaxy(*task)
+
+
+def _check_arguments(galaxies: int, merger_fraction: float, seed: int, workers: int) -> None:
+    if not 0 < merger_fraction < 1:
+        raise InputError(f"expected a merger fraction between 0 and 1, received {merger_fraction}; try 0.17")
+    if seed < 0:
+        raise InputError(f"expected a seed of 0 or more, received {seed}")
+    if workers < 1:
+        raise InputError(f"expected at least one worker, received {workers}; leave it out to use every core")
+    if galaxies < 1 or min(count_stages(galaxies, merger_fraction)) < FEWEST_OF_A_STAGE:
+        enough = max(galaxies, 1)
+        while min(count_stages(enough, merger_fraction)) < FEWEST_OF_A_STAGE:
+            enough += 1
+        raise InputError(
+            f"expected at least {FEWEST_OF_A_STAGE} galaxies of each stage (past, future, non-merger), "
+            f"received {galaxies} galaxies with merger fraction {merger_fraction:g}; "
+            f"use {enough} galaxies or more"
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    """Never overwrite images that cannot be made again by a command."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"expected a folder, received the file {folder}; name another folder")
+    sources = [folder / f"{variant}_2filt_source.json" for variant in VARIANTS]
+    ours = [source.exists() and _is_simulated(source) for source in sources]
+    for variant, simulated in zip(VARIANTS, ours, strict=True):
+        kept = [] if simulated else [folder / f"{variant}_2filt_{part}.npy" for part in "Xy"]
+        kept += [] if any(ours) else [folder / CATALOGUE, folder / MASKS]
+        for path in kept:
+            if path.exists():
+                raise InputError(
+                    f"expected a folder without other data than simulated ones, received {path}, which no "
+                    "simulated source beside it vouches for; name another folder or move that file away"
+                )
+
+
+def _is_simulated(source: Path) -> bool:
+    try:
+        return bool(json.loads(source.read_text())["data_source"] == DATA_SOURCE)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _write_sample(folder: Path, tasks: Sequence[_Task], workers: int) -> None:
+    """Write arrays and catalogue galaxy by galaxy, so that memory holds a few galaxies at a time."""
+    rows = len(tasks) * VIEWS
+    labels = np.repeat([task.stage != "non-merger" for task in tasks], VIEWS).astype(np.uint8)
+    with ExitStack() as stack:
+        results = stack.enter_context(mapping(min(workers, len(tasks))))(_run, tasks)
+        advance = stack.enter_context(progress_bar("Simulating galaxies", len(tasks)))
+        images = {}
+        for variant in VARIANTS:
+            np.save(folder / f"{variant}_2filt_y.npy", labels)
+            path = folder / f"{variant}_2filt_X.npy"
+            images[variant] = stack.enter_context(path.open("wb"))
+            _write_header(images[variant], np.float32, (rows, len(FILTERS), IMAGE_SIZE, IMAGE_SIZE))
+        masks = stack.enter_context((folder / MASKS).open("wb"))
+        _write_header(masks, np.uint8, (rows, IMAGE_SIZE, IMAGE_SIZE))
+        catalogue = csv.writer(stack.enter_context((folder / CATALOGUE).open("w", newline="")), lineterminator="\n")
+        catalogue.writerow(COLUMNS)
+        for task, (views, truth) in zip(tasks, results, strict=True):
+            images["pristine"].write(views.pristine.tobytes())
+            images["noisy"].write(views.noisy.tobytes())
+            masks.write(views.masks.tobytes())
+            cells = [_to_cell(value) for value in truth]
+            catalogue.writerows([task.galaxy_id, view, 0, *cells] for view in range(VIEWS))
+            advance()
+
+
+def _write_header(file: BinaryIO, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    """Begin an npy file of known shape. (A memory map would crash on a full disk instead of raising.)"""
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+
+
+def _to_cell(value: str | float) -> str:
+    """A cell of the catalogue; empty where there is nothing to tell."""
+    if isinstance(value, str):
+        return value
+    return "" if math.isnan(value) else f"{value:.4f}"
+
+
+def _write_source(path: Path, settings: dict[str, Any]) -> None:
+    """The sidecar that tells what the images beside it are."""
+    source = {
+        "data_source": DATA_SOURCE,
+        "description": DESCRIPTION,
+        "filters": list(FILTERS),
+        "catalogue": CATALOGUE,
+        "masks": MASKS,
+        "settings": settings,
+    }
+    path.write_text(json.dumps(source, indent=2) + "\n")

@@ -1,0 +1,260 @@
+"""The images and the tables of a FITS file, in whichever of its HDUs they stand, compressed or not.
+
+Images are read piece by piece, so that memory stays flat. Those of a tile-compressed HDU (fpack, ``.fz``) are decoded
+as they are read. A file packed as a whole (gzip, bzip2, xz; known by its content) is unpacked as it is read, some times
+over: to see that it is complete, to find the HDUs, for the table, and for the images. That takes time, but no disk.
+"""
+
+import bz2
+import gzip
+import io
+import logging
+import lzma
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepmerge.data.released import download
+from deepmerge.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".fits", ".fit", ".fts")
+PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".fz")
+SCIENCE = "SCI"  # name of the HDU that holds the images where errors and masks stand beside them
+MAGIC = b"SIMPLE  ="
+_UNPACK: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_NOT_UNPACKED = (b"\x1f\x9d", b"PK")
+_PIECE_BYTES = 1 << 20
+_MOST_TOLD = 4  # HDUs that a message lists
+
+
+@dataclass(frozen=True)
+class FitsFile:
+    """An open FITS file: what its HDUs hold in words, and `shape` and BITPIX of its images.
+
+    BSCALE, BZERO and BLANK are applied to what `read` gives.
+    """
+
+    path: Path
+    contents: str
+    shape: tuple[int, ...]
+    bitpix: int
+    tables: tuple["FitsTable", ...]
+    _images: Any
+
+    def read(self, part: slice) -> np.ndarray:
+        """A slice of the first axis of the images. Raises InputError where the file is damaged there."""
+        with _explained(self.path):
+            return np.asarray(self._images.section[part])
+
+
+@dataclass(frozen=True)
+class FitsTable:
+    """One table of a FITS file."""
+
+    path: Path
+    place: str
+    rows: int
+    _hdu: Any
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Its columns by name, each (rows, …) or masked where it is empty; text without blanks around it."""
+        with _explained(self.path):
+            return {column.name: _values(self._hdu.data.field(column.name), column) for column in self._hdu.columns}
+
+
+def is_fits(path: Path) -> bool:
+    """Whether a file is FITS, packed or not, by its content, or claims to be by its name."""
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC))
+    return start == MAGIC or start.startswith((*_UNPACK, *_NOT_UNPACKED[:1])) or plain_name(path.name) != path.name
+
+
+def plain_name(name: str) -> str:
+    """A file's name without what FITS and compression add: ``my.fits.gz`` → ``my``."""
+    for suffixes in (PACKED_SUFFIXES, PACKED_SUFFIXES, SUFFIXES):
+        found = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), "")
+        name = name[: len(name) - len(found)]
+    return name
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[FitsFile]:
+    """Open the images of a FITS file: those of the first HDU that has four axes, or of the one named SCI among several.
+
+    Where none has four axes, those of the only HDU that has any. Raises InputError for a file that is no FITS,
+    truncated or damaged, or holds no images or several HDUs of fewer axes.
+    """
+    from astropy.io import fits
+    from astropy.utils.exceptions import AstropyWarning
+
+    unpack, size = _examined(path)
+    with ExitStack() as stack:
+        # Of a truncated file astropy only warns; the checks below refuse it.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", AstropyWarning)
+        with _explained(path):
+            # Sections of an unmapped file are read one by one: memory stays flat.
+            source = path if unpack is None else stack.enter_context(_Unpacked(unpack(path), size))
+            hdus = stack.enter_context(fits.open(source, memmap=False))
+            places = [f"HDU {number}{f' ({hdu.name})' if hdu.name else ''}" for number, hdu in enumerate(hdus)]
+            chosen = _chosen(path, hdus, places)
+            images = hdus[chosen]
+            tables = [number for number, hdu in enumerate(hdus) if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
+            for number in (chosen, *tables):
+                _require_complete(path, hdus[number], size)
+            file = FitsFile(
+                path,
+                _contents(hdus, places),
+                tuple(images.shape),
+                int(images.header["BITPIX"]),
+                tuple(FitsTable(path, places[n], int(hdus[n].header["NAXIS2"]), hdus[n]) for n in tables),
+                images,
+            )
+        yield file
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn whatever astropy and the decoders raise on a broken file, which is much, into an InputError."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"Expected a FITS file, but {path} cannot be read as one: {said}. Get it again.") from error
+
+
+def _examined(path: Path) -> tuple[Callable[..., Any] | None, int]:
+    """What unpacks a FITS file, None for a plain one, and its bytes when unpacked.
+
+    Raises InputError where it is something else, or packed and broken.
+    """
+    if not path.is_file():
+        raise InputError(f"Expected a FITS file, but there is none at {path}.")
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC))
+    if start.startswith(_NOT_UNPACKED):
+        raise InputError(f"Expected FITS, plain or gzip, bzip2 or xz, but {path} is compressed otherwise. Unpack it.")
+    unpack = next((unpack for magic, unpack in _UNPACK.items() if start.startswith(magic)), None)
+    size = path.stat().st_size
+    if unpack is not None:
+        try:
+            with unpack(path) as file:
+                start = file.read(len(MAGIC))
+                size = len(start)
+                while piece := file.read(_PIECE_BYTES):
+                    size += len(piece)
+        except Exception as error:
+            raise InputError(
+                f"{path} is truncated or damaged: it cannot be unpacked ({error}). Get it again."
+            ) from error
+    if start != MAGIC:
+        raise InputError(f"Expected a FITS file, but {path} is {download.kind_of(start)}. Download it again.")
+    return unpack, size
+
+
+class _Unpacked(io.RawIOBase):
+    """A packed file as if it were unpacked, for reading; where it is read from counts only when it is read.
+
+    astropy goes back to where it was after each piece. Done at once, that would unpack the whole file for each.
+    """
+
+    def __init__(self, stream: Any, size: int) -> None:
+        self._stream, self._size, self._place = stream, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        if self._stream.tell() != self._place:
+            self._stream.seek(self._place)
+        found: bytes = self._stream.read(size)
+        self._place += len(found)
+        return found
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _chosen(path: Path, hdus: Any, places: list[str]) -> int:
+    """Number of the HDU that holds the images."""
+    images = [number for number, hdu in enumerate(hdus) if _shape(hdu)]
+    if not images:
+        raise InputError(f"Expected in {path} images (N, filters, H, W), got {_contents(hdus, places)}.")
+    stacks = [number for number in images if len(_shape(hdus[number])) == 4]
+    if not stacks and len(images) > 1:
+        raise InputError(
+            f"Expected in {path} all images in one HDU (N, filters, H, W), got {_contents(hdus, places)}. An HDU for "
+            "each image or each filter is not read: stack them, channels first, and save the array."
+        )
+    candidates = stacks or images
+    chosen = next((number for number in candidates if hdus[number].name.upper() == SCIENCE), candidates[0])
+    if others := [places[number] for number in candidates if number != chosen]:
+        logger.info("The images of %s are those of %s; not read: %s", path, places[chosen], ", ".join(others))
+    return chosen
+
+
+def _shape(hdu: Any) -> tuple[int, ...]:
+    """Shape of an HDU's image, () where it holds none."""
+    from astropy.io import fits
+
+    holds = isinstance(hdu, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU) and 0 not in hdu.shape
+    return tuple(hdu.shape) if holds else ()
+
+
+def _contents(hdus: Any, places: list[str]) -> str:
+    """What the HDUs hold, in words; the first of many."""
+    said = []
+    for place, hdu in list(zip(places, hdus, strict=True))[:_MOST_TOLD]:
+        if columns := getattr(hdu, "columns", None):
+            said.append(f"{place}: a table of {hdu.header['NAXIS2']} rows ({', '.join(columns.names)})")
+        else:
+            said.append(f"{place}: {f'images {_shape(hdu)}' if _shape(hdu) else 'no data'}")
+    if len(places) > _MOST_TOLD:
+        said.append(f"and {len(places) - _MOST_TOLD} more HDUs")
+    return "; ".join(said)
+
+
+def _require_complete(path: Path, hdu: Any, size: int) -> None:
+    from astropy.io import fits
+
+    place = hdu.fileinfo()
+    # The size of a tile-compressed HDU is that of the pixels; in the file it takes what its table takes.
+    needed = place["datLoc"] + (place["datSpan"] if isinstance(hdu, fits.CompImageHDU) else hdu.size)
+    if size < needed:
+        raise InputError(
+            f"{path} is truncated: its headers announce at least {needed} bytes, it has {size}. Get it again."
+        )
+
+
+def _values(values: Any, column: Any) -> np.ndarray:
+    """A column in the machine's byte order: text stripped, one value a row flat, whole numbers masked where empty."""
+    found = np.asarray(values)
+    if found.dtype.kind in "SU":
+        found = np.char.strip(found.astype(str))
+    found = found.astype(found.dtype.newbyteorder("="), copy=False)
+    if found.ndim > 1 and found.size == len(found):
+        found = found.ravel()
+    if found.dtype.kind in "iu" and column.null not in (None, ""):
+        empty = int(column.null) * int(column.bscale or 1) + int(column.bzero or 0)
+        return np.ma.masked_equal(found, empty)
+    return found

@@ -1,0 +1,67 @@
+"""Images in a file of any length, npy or FITS, read piece by piece."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deepmerge.data.dataset import open_array
+from deepmerge.data.formats import fits_file
+from deepmerge.data.released import download
+from deepmerge.errors import InputError
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """The array of an open file, of any numeric type; `read` gives a slice of its first axis."""
+
+    path: Path
+    shape: tuple[int, ...]
+    read: Callable[[slice], np.ndarray]
+
+    def pieces(self, size: int) -> Iterator[np.ndarray]:
+        """Read it in pieces (≤ `size`, …), one at a time."""
+        for start in range(0, self.shape[0], size):
+            yield self.read(slice(start, start + size))
+
+    def require(self, shape: tuple[int | None, ...]) -> None:
+        """Raise InputError unless it holds images of `shape` (F, H, W), where None is any length."""
+        if _matches(self.shape, (None, *shape)):
+            return
+        wanted = f"(N, {', '.join(str(length or 'any') for length in shape)})"
+        problem = f"images in {self.path} should have shape {wanted}, channels first, got {self.shape}"
+        if _matches(self.shape, (None, *shape[1:], shape[0])):
+            problem += "; they seem to be channels last: save np.moveaxis(images, -1, 1) instead"
+        elif _matches(self.shape, shape):
+            problem += "; it seems to be a single image: save images[np.newaxis] instead"
+        elif _matches(self.shape, shape[1:]):
+            problem += "; it seems to be one filter of a single image: save np.stack(filters)[np.newaxis] instead"
+        elif shape[0] == 1 and _matches(self.shape, (None, *shape[1:])):
+            problem += "; the axis of the single filter seems to be missing: save images[:, np.newaxis] instead"
+        raise InputError(problem)
+
+
+@contextmanager
+def open_images(path: Path) -> Iterator[ImageFile]:
+    """Open images in an npy file or in a FITS file, compressed or not, in the HDU that `fits_file.opened` takes.
+
+    BSCALE, BZERO and BLANK are applied. Raises InputError for anything else, and for a truncated file.
+    """
+    if not path.is_file():
+        raise InputError(f"images expected at {path}, where there is no file")
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start.startswith(b"\x93NUMPY"):
+        # Mapped anew for each piece: what has been read of a mapping counts as memory as long as it stands.
+        yield ImageFile(path, open_array(path, "images").shape, lambda part: np.array(open_array(path, "images")[part]))
+    elif fits_file.is_fits(path):
+        with fits_file.opened(path) as fits:
+            yield ImageFile(path, fits.shape, fits.read)
+    else:
+        raise InputError(f"images in {path} should be an npy or a FITS file, got {download.kind_of(start)}")
+
+
+def _matches(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(n in (None, m) for n, m in zip(wanted, shape, strict=True))

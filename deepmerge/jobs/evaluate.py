@@ -1,0 +1,94 @@
+"""Score a trained model on galaxies that it has never seen."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from deepmerge.analysis import metrics
+from deepmerge.data import splits
+from deepmerge.jobs.judged import Judged, Results, log_figures, note, reload, write_json, write_table
+from deepmerge.model import prediction
+from deepmerge.plots import figures
+from deepmerge.progress import progress_bar
+from deepmerge.tracking import runs
+
+PREDICTIONS = "predictions.parquet"
+HEADLINE = ("auc", "balanced_accuracy")
+
+
+def evaluate(dataset: str, model: str, pdf: bool = False, out: Path | None = None) -> Results:
+    """Score a trained model on its test galaxies; the results go to the model's own run.
+
+    `out` is a folder for ``metrics.json`` and the tables behind the figures.
+    """
+    judged = reload(dataset, model)
+    with runs.reopened(judged.run):
+        return {"run_id": judged.run.info.run_id, **evaluate_in_run(judged, pdf, out)}
+
+
+def evaluate_in_run(judged: Judged, pdf: bool, out: Path | None = None) -> Results:
+    """Score a model in its own run, which is open."""
+    table = predictions(judged)
+    runs.log_table(table, PREDICTIONS)
+    test = table[table["split"] == "test"]
+    found = metrics.evaluate(test["label"].to_numpy(), test["probability"].to_numpy(), test["galaxy_id"].to_numpy())
+    measured = metrics.flat(found.metrics, "test")
+    runs.log_metrics({**measured, "test_images": len(test), "test_galaxies": test["galaxy_id"].nunique()})
+    auc, accuracy = (found.metrics[name].said() for name in HEADLINE)
+    runs.describe(
+        f"**Test AUC {auc}**, balanced accuracy {accuracy}: {len(test)} images, {test['galaxy_id'].nunique()} "
+        f"galaxies, 95 % intervals over galaxies. {note(judged.data, judged.split) or ''}"
+    )
+    log_figures(drawn(found, test, judged.data.name, note(judged.data, judged.split)), pdf)
+    if out is not None:
+        _write_tables(found, test, measured, out)
+    return measured
+
+
+def predictions(judged: Judged) -> pd.DataFrame:
+    """One line an image of every part: split, row, transform, galaxy_id, view, stage, label, probability."""
+    table = splits.described(judged.split.table(), judged.data)
+    with progress_bar(f"Scoring {judged.data.name}", len(table)) as advance:
+        table["probability"] = prediction.predict(
+            judged.model, judged.data.images, table["row"].to_numpy(), table["transform"].to_numpy(), advance
+        )
+    return table
+
+
+def roc_curve(found: metrics.Evaluation, label: str) -> figures.RocCurve:
+    """The ROC curve of an evaluation, with its band, its AUC and the point of the threshold."""
+    rates = found.confusion_fraction.value
+    return figures.RocCurve(
+        metrics.FALSE_POSITIVE_RATES,
+        *found.true_positive_rate,
+        auc=found.metrics["auc"],
+        operating_point=(rates[0, 1], rates[1, 1]),
+        label=label,
+    )
+
+
+def drawn(found: metrics.Evaluation, test: pd.DataFrame, name: str, said: str | None) -> dict[str, Figure]:
+    """The figures of an evaluation of the images in `test`."""
+    fractions = found.confusion_fraction
+    return {
+        "confusion_matrix": figures.confusion_matrix(
+            found.confusion, np.stack([fractions.low, fractions.high], -1), note=said
+        ),
+        "roc": figures.roc([roc_curve(found, name)], note=said),
+        "reliability": figures.reliability(found.probability, *found.fraction, found.count, note=said),
+        "scores": figures.score_histogram(test["probability"].to_numpy(), test["stage"].tolist(), note=said),
+    }
+
+
+def _write_tables(found: metrics.Evaluation, test: pd.DataFrame, measured: Results, out: Path) -> None:
+    roc = dict(zip(("tpr", "low", "high"), found.true_positive_rate, strict=True))
+    write_table(pd.DataFrame({"fpr": metrics.FALSE_POSITIVE_RATES, **roc}), out / "roc.csv")
+    reliability = dict(zip(("fraction", "low", "high"), found.fraction, strict=True))
+    table = pd.DataFrame({"probability": found.probability, **reliability, "count": found.count})
+    write_table(table[table["count"] > 0], out / "reliability.csv")
+    classes = np.array(["non-merger", "merger"])
+    predicted = classes[(test["probability"] >= 0.5).astype(int)]
+    write_table(pd.DataFrame({"true": classes[test["label"]], "predicted": predicted}), out / "confusion.csv")
+    write_json(measured, out / "metrics.json")

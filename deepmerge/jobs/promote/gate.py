@@ -1,0 +1,158 @@
+"""Whether a candidate replaces the reigning model: the gate's verdict, and its figure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from deepmerge.analysis import metrics
+from deepmerge.analysis.metrics import BALANCED, HIGHER_IS_BETTER, LOWER_IS_BETTER, WITHOUT_INTERVAL, Estimate
+from deepmerge.errors import InputError
+from deepmerge.jobs.compare.figures import BAND
+from deepmerge.plots.canvas import BLUE, GREY, PAGE, SMALL, VERMILLION, canvas, styled, wrapped
+
+MEASURED = (*HIGHER_IS_BETTER, *LOWER_IS_BETTER, *(f"{name}{BALANCED}" for name in metrics.AT_BALANCE))
+METRICS = tuple(name for name in MEASURED if name not in WITHOUT_INTERVAL)
+PROMOTED, REFUSED, FORCED = "promoted", "refused", "forced"
+UNDEFINED = Estimate(np.nan, np.nan, np.nan)
+TRIVIAL = "the trivial classifier (0.5 for every image)"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate decided, and why.
+
+    candidate, reigning, difference (candidate − reigning): the metric with its 95 % interval on `images` test images of
+    `galaxies` galaxies; where these are 0 nothing was measured, and all three are NaN. against: whom the candidate was
+    to beat, in words.
+    """
+
+    metric: str
+    candidate: Estimate
+    reigning: Estimate
+    difference: Estimate
+    against: str
+    decision: str
+    reason: str
+    images: int = 0
+    galaxies: int = 0
+
+
+def check_metric(metric: str) -> None:
+    """Raise InputError unless `metric` is one that can decide a promotion: those of METRICS."""
+    if metric not in METRICS:
+        why = ", whose differences have no interval to decide by" if metric in WITHOUT_INTERVAL else ""
+        raise InputError(f"metric should be one of: {', '.join(METRICS)}; got {metric!r}{why}")
+
+
+def judge(
+    labels: np.ndarray,
+    candidate: np.ndarray,
+    reigning: np.ndarray | None,
+    galaxies: np.ndarray,
+    metric: str,
+    against: str = TRIVIAL,
+    force: str | None = None,
+) -> Verdict:
+    """Compare two models on the same test images: promoted when the 95 % interval of the difference is all better.
+
+    labels: (n,) 0 or 1 = merger; candidate, reigning: (n,) probabilities of a merger, `reigning` None for the trivial
+    classifier, which gives 0.5 to every image; galaxies: (n,) ids. `against` names the reigning model in the reason;
+    `force` is a reason to promote a candidate that would be refused. Raises InputError for an unknown metric.
+    """
+    check_metric(metric)
+    theirs = np.full(len(labels), 0.5) if reigning is None else reigning
+    change = metrics.difference(labels, candidate, theirs, galaxies)[metric]
+    ours, its = (metrics.evaluate(labels, scores, galaxies).metrics[metric] for scores in (candidate, theirs))
+    better, finding = _finding(metric, change, against)
+    decided = _decide(better, finding, force)
+    return Verdict(metric, ours, its, change, against, *decided, len(labels), len(np.unique(galaxies)))
+
+
+def without_comparison(metric: str, objection: str, against: str = "", force: str | None = None) -> Verdict:
+    """The verdict where nothing can be measured: refused because of `objection`, unless forced."""
+    check_metric(metric)
+    return Verdict(metric, UNDEFINED, UNDEFINED, UNDEFINED, against, *_decide(False, objection, force))
+
+
+def _decide(better: bool, finding: str, force: str | None) -> tuple[str, str]:
+    if better:
+        return PROMOTED, finding
+    return (REFUSED, finding) if force is None else (FORCED, f"{finding}; forced: {force}")
+
+
+def _finding(metric: str, change: Estimate, against: str) -> tuple[bool, str]:
+    """Whether the difference is better beyond noise, and what it says in words."""
+    name = _readable(metric)
+    if not np.isfinite(change).all():
+        return False, f"the difference in {name} from {against} has no interval in this sample"
+    sign = -1 if _lower_is_better(metric) else 1
+    said = f"{change.value:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
+    worst, best = sorted((sign * change.low, sign * change.high))
+    if worst > 0:
+        return True, f"{name} is better than that of {against}: {said}"
+    if best < 0:
+        return False, f"{name} is worse than that of {against}: {said}"
+    return False, f"{name} differs from that of {against} within noise: {said}"
+
+
+def _lower_is_better(metric: str) -> bool:
+    return metric.removesuffix(BALANCED) in LOWER_IS_BETTER
+
+
+def _readable(metric: str) -> str:
+    base = metric.removesuffix(BALANCED)
+    return f"{(HIGHER_IS_BETTER | LOWER_IS_BETTER)[base]}{' at balance' if base != metric else ''}"
+
+
+@styled
+def figure(verdict: Verdict, candidate: str, sample: str = "", *, note: str | None = None) -> Figure:
+    """Draw both models' values and their difference with 95 % intervals; the title says the verdict.
+
+    `candidate` names the candidate; `sample` says in small print on what both were measured. What was not measured is
+    said to be so.
+    """
+    title = f"{candidate} {verdict.decision}: {verdict.reason}"
+    drawn = canvas(PAGE, 1.4, title, note)
+    values, change = drawn.subplots(1, 2)
+    name = _readable(verdict.metric)
+    rival = verdict.against.partition(" (")[0] or "none"
+    _intervals(values, [candidate, rival], [verdict.candidate, verdict.reigning], [BLUE, VERMILLION])
+    values.set_xlabel(name)
+    _intervals(change, [""], [verdict.difference], [BLUE], sign="+")
+    if np.isfinite(verdict.difference).all():
+        reach = 1.6 * max(map(abs, (*verdict.difference, 1e-3)))
+        change.axvspan(0, -reach if _lower_is_better(verdict.metric) else reach, color=BAND, linewidth=0, zorder=0)
+        # It ends below the text.
+        change.axvline(0, 0, 0.5, color="black", linewidth=0.9, linestyle=":", zorder=1)
+        change.set_xlim(-reach, reach)
+    change.set_xlabel("Candidate − reigning (shaded: better)")
+    drawn.supxlabel(wrapped(sample, PAGE - 0.3, SMALL), fontsize=SMALL, color=GREY)
+    return drawn
+
+
+def _intervals(
+    axes: Axes, names: Sequence[str], estimates: Sequence[Estimate], colours: Sequence[str], sign: str = ""
+) -> None:
+    """Draw one line a name, from top to bottom, and write its value and interval over it."""
+    for row, (estimate, colour) in enumerate(zip(estimates, colours, strict=True)):
+        value, low, high = estimate
+        if not np.isfinite(value):
+            axes.text(0.5, row, "not measured", transform=axes.get_yaxis_transform(), ha="center", va="center")
+            continue
+        # Not errorbar(): it refuses an interval that does not hold its value.
+        axes.hlines(row, low, high, color=colour)
+        axes.plot(value, row, color=colour, marker="o", markersize=5, markeredgecolor="white", markeredgewidth=0.5)
+        said = [f"{number:{sign}.3f}" for number in estimate]
+        text = f"{said[0]} [{said[1]}, {said[2]}]" if np.isfinite(estimate).all() else said[0]
+        axes.annotate(text, (value, row), (0, 5), textcoords="offset points", ha="center", fontsize=SMALL)
+    axes.set_ylim(len(names) - 0.5, -0.7)
+    axes.set_yticks(range(len(names)), [wrapped(name, 1.2, SMALL) for name in names])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.25)
+    measured = bool(np.isfinite([estimate.value for estimate in estimates]).any())
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]) if measured else NullLocator())

@@ -1,0 +1,161 @@
+"""Let a model become champion of its data set, if it is better on the same test galaxies than the one that reigns."""
+
+import hashlib
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from deepmerge import config
+from deepmerge.analysis import metrics
+from deepmerge.data import splits
+from deepmerge.data.dataset import Dataset
+from deepmerge.data.splits import Part, Split
+from deepmerge.errors import InputError
+from deepmerge.files import replacing
+from deepmerge.jobs.judged import LEAKS, SPLIT_TABLE, Judged, Results, note, reload, write_json
+from deepmerge.jobs.promote import gate
+from deepmerge.jobs.promote.gate import Verdict
+from deepmerge.model import prediction
+from deepmerge.plots import canvas
+from deepmerge.progress import progress_bar
+from deepmerge.tracking import registry, runs
+
+METRIC = "auc"
+RECORD = "promotion.json"
+FIGURE = "figures/promotion.png"
+
+
+def promote(
+    dataset: str, model: str, metric: str | None = None, force: str | None = None, out: Path | None = None
+) -> Results:
+    """Register a model and let it become champion of `dataset` if it passes the gate; the verdict goes to its run.
+
+    Promoted when the 95 % interval of the difference in `metric`, by default AUC, from the reigning champion (paired
+    bootstrap over the same test galaxies) lies wholly on the better side. `force` is a reason to promote it all the
+    same. `out` is a folder for ``promotion.json`` and ``promotion.png``. A refusal is a result. Raises InputError for a
+    model of another data set, an unknown metric, and a champion whose run or model was deleted.
+    """
+    metric = metric or METRIC
+    gate.check_metric(metric)
+    if force is not None and not force.strip():
+        raise InputError(f"force should be the reason for a promotion against the gate, got {force!r}")
+    candidate = reload(dataset, model)
+    run, name = candidate.run, config.name_of(dataset)
+    if run.data.tags.get(runs.TRAINED) != "yes":
+        raise InputError(
+            f"model should be trained on its own, got run {run.info.run_id}: a model of one fold is no candidate, it "
+            f"judges a recipe together with those of the others; promote one that 'deepmerge train {dataset}' made"
+        )
+    if run.data.tags["dataset"] != name:
+        raise InputError(
+            f"model should be one of {name!r}, got run {run.info.run_id} of {run.data.tags['dataset']!r}; "
+            f"promote it under that name, or name another model"
+        )
+    version = registry.register(run)
+    while True:
+        reigning = registry.champion(version.name)
+        if reigning is not None and reigning.version == version.version:
+            return _champion_already(run, version, out)
+        verdict = _judged(candidate, reigning, metric, force)
+        # Another promotion may have come in between: then the candidate has to beat that champion.
+        if verdict.decision == gate.REFUSED or registry.crown(version, reigning):
+            return _recorded(candidate, version, verdict, out)
+
+
+def _judged(candidate: Judged, reigning: registry.Version | None, metric: str, force: str | None) -> Verdict:
+    """The verdict on a candidate against the reigning version, or the trivial classifier where there is none."""
+    if candidate.split.protocol == "rows":  # not a matter of opinion, so it cannot be forced
+        return gate.without_comparison(metric, f"{LEAKS}. Only a model split by galaxy can be champion")
+    file, against = None, gate.TRIVIAL
+    if reigning is not None:
+        against = f"version {reigning.version}"
+        try:
+            run, file = registry.behind(reigning)
+        except InputError as error:
+            if force is None:
+                raise
+            return gate.without_comparison(metric, str(error), against, force)
+        objection = _objection(candidate, run, against)
+        if objection is not None:
+            objection += "" if force else "; --force REASON promotes it all the same"
+            return gate.without_comparison(metric, objection, against, force)
+    data, part = candidate.data, candidate.split.test
+    test = splits.described(pd.DataFrame({"row": part.rows, "transform": part.transforms}), data)
+    ours = _scores(candidate.model, data, part)
+    theirs = None if file is None else _scores(prediction.load(file), data, part)
+    labels, galaxies = test["label"].to_numpy(), test["galaxy_id"].to_numpy()
+    return gate.judge(labels, ours, theirs, galaxies, metric, against, force)
+
+
+def _objection(candidate: Judged, reigning: runs.Run, against: str) -> str | None:
+    """Why the reigning model cannot be compared with the candidate, if it cannot."""
+    if reigning.data.tags.get("data_fingerprint") != candidate.data.fingerprint:
+        what = "data"
+    elif _images(candidate.data, _split(reigning)) != _images(candidate.data, candidate.split):
+        what = "test images"
+    else:
+        return None
+    return f"{against} has other {what} than the candidate, so they cannot be compared"
+
+
+def _split(run: runs.Run) -> Split:
+    return splits.from_table(pd.read_csv(runs.read_artifact(run, SPLIT_TABLE)), run.data.tags["split"])
+
+
+def _images(data: Dataset, split: Split) -> str:
+    """Fingerprint of the test images, in whatever order."""
+    table = pd.DataFrame({"row": split.test.rows, "transform": split.test.transforms})
+    text = data.fingerprint + table.sort_values(["row", "transform"]).to_csv(index=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _scores(model: keras.Model, data: Dataset, part: Part) -> np.ndarray:
+    with progress_bar(f"Scoring {data.name}", len(part)) as advance:
+        return prediction.predict(model, data.images, part.rows, part.transforms, advance)
+
+
+def _recorded(candidate: Judged, version: registry.Version, verdict: Verdict, out: Path | None) -> Results:
+    """Write the verdict on run and version: tags, promotion.json and its figure."""
+    found = {**_named(version), "decision": verdict.decision, "reason": verdict.reason, "metric": verdict.metric}
+    measured_on = ""
+    if verdict.images:
+        look = registry.look(candidate.run, _images(candidate.data, candidate.split))
+        for model in ("candidate", "reigning", "difference"):
+            found |= metrics.flat({verdict.metric: getattr(verdict, model)}, model)
+        found |= {"against": verdict.against, "images": verdict.images, "galaxies": verdict.galaxies, "look": look}
+        measured_on = (
+            f"{verdict.images} test images of {verdict.galaxies} galaxies, 95 % intervals over galaxies; "
+            f"promotion number {look} that these galaxies decide"
+        )
+    found["time"] = datetime.now(UTC).isoformat(timespec="seconds")
+    said = note(candidate.data, candidate.split)
+    figure = gate.figure(verdict, f"{version.name} version {version.version}", measured_on, note=said)
+    with runs.reopened(candidate.run), runs.artifact_folder(".") as folder:
+        for record, picture in [(folder / RECORD, folder / FIGURE), *_places(out)]:
+            write_json(found, record)
+            canvas.save(figure, picture)
+        registry.record(version, found, folder)
+    return found
+
+
+def _champion_already(run: runs.Run, version: registry.Version, out: Path | None) -> Results:
+    """Nothing is judged; `out` gets what was recorded when the version was."""
+    found = {**_named(version), "decision": "none", "reason": "it is the champion already"}
+    for places in _places(out):
+        for artifact, place in zip((RECORD, FIGURE), places, strict=True):
+            with replacing(place) as aside:
+                shutil.copyfile(runs.read_artifact(run, artifact), aside)
+    return found
+
+
+def _named(version: registry.Version) -> Results:
+    return {"run_id": version.run_id, "model": version.name, "version": int(version.version)}
+
+
+def _places(out: Path | None) -> list[tuple[Path, Path]]:
+    """Where record and figure go for other programs."""
+    return [] if out is None else [(out / RECORD, out / Path(FIGURE).name)]

@@ -1,0 +1,169 @@
+"""Train a network and log all that is known of it."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from deepmerge import config
+from deepmerge.data import copies, splits
+from deepmerge.data import dataset as datasets
+from deepmerge.data.batches import gather
+from deepmerge.data.catalogue import STAGES
+from deepmerge.data.dataset import Dataset
+from deepmerge.data.splits import Split
+from deepmerge.jobs.judged import (
+    LEAKS,
+    MERGER_FRACTION,
+    RECORD,
+    SPLIT_TABLE,
+    Results,
+    log_figures,
+    note,
+    write_json,
+    write_table,
+)
+from deepmerge.model import devices, training
+from deepmerge.plots import figures, images
+from deepmerge.progress import progress_bar
+from deepmerge.tracking import runs
+
+log = logging.getLogger(__name__)
+
+EXAMPLES = 6  # galaxies of each stage in the gallery
+
+
+def train(experiment: config.Experiment, pdf: bool = False, out: Path | None = None) -> Results:
+    """Train on the training part of a data set; the validation part decides when to stop.
+
+    `out` is a folder for ``run.json``, which names the run, and ``history.csv``.
+    """
+    if not devices.keeps_the_books():
+        return assist(experiment)
+    with training_run(experiment) as (data, split):
+        return train_in_run(experiment, data, split, pdf, out)
+
+
+def assist(experiment: config.Experiment) -> Results:
+    """Train on one of several machines that is not the one to write the run."""
+    devices.prepare()
+    devices.strategy()
+    data = datasets.read(experiment.data, experiment.name)
+    datasets.require_finite(data)  # as the other machine does, which would not come to train with this one
+    split = splits.make(data, experiment.split)
+    copies.require_apart(data, [split])
+    trained = training.train(data, split, experiment)
+    return {"best_epoch": trained.best_epoch}
+
+
+@contextmanager
+def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split]]:
+    """Open a run that knows settings, data, split and code; yields the data and their split."""
+    threads = devices.prepare()
+    devices_at_work = devices.strategy().num_replicas_in_sync
+    data = datasets.read(experiment.data, experiment.name)
+    datasets.require_finite(data)
+    split = splits.make(data, experiment.split)
+    copies.require_apart(data, [split])
+    tags = {
+        "dataset": experiment.name,
+        **described(data, split),
+        "threads": str(threads),
+        "devices": str(devices_at_work),
+    }
+    used = {"dataset": experiment.name, **experiment.settings()}
+    if experiment.params is not None:
+        used["params"] = experiment.params.name
+        tags |= _found_by(experiment.params, data)
+    with runs.new_run(f"{experiment.name}-{experiment.network.architecture}", tags):
+        runs.log_parameters(used)
+        runs.log_environment()
+        runs.log_json(experiment.model_dump(mode="json"), RECORD)
+        runs.log_table(splits.published(split, data), SPLIT_TABLE)
+        runs.log_data(data.images, data.labels, experiment.data.images, data.name, data.fingerprint)
+        if split.protocol == "rows":
+            shared = splits.shared_galaxies(data, split)
+            log.warning("%s (%.0f %% of the test images)", LEAKS, 100 * shared)
+            runs.log_metrics({"test_shared_galaxies": shared})
+        yield data, split
+
+
+def train_in_run(
+    experiment: config.Experiment, data: Dataset, split: Split, pdf: bool, out: Path | None = None
+) -> Results:
+    """Train in the run that is open."""
+    with progress_bar(f"Training on {data.name}", experiment.training.epochs) as advance:
+
+        def report(epoch: int, values: Mapping[str, float]) -> None:
+            runs.log_metrics(epoch_metrics(values), step=epoch)
+            advance(note=f"validation log loss {values['val_log_loss']:.3f}")
+
+        trained = training.train(data, split, experiment, report)
+    best = {
+        f"best_{name}": values[trained.best_epoch - 1]
+        for name, values in trained.history.items()
+        if name.startswith("val_")
+    }
+    example = gather(data.images, split.train.rows[:2])
+    runs.log_model(trained.model, example, np.asarray(trained.model(example, training=False)), told_of(trained))
+    runs.log_metrics({"best_epoch": trained.best_epoch, **best})
+    runs.log_json(trained.history, "history.json")
+    drawn = {
+        "history": figures.history(trained.history, trained.best_epoch, note=note(data, split)),
+        "examples": _examples(data, split),
+    }
+    log_figures(drawn, pdf)
+    results = {"run_id": runs.active_id(), "best_epoch": trained.best_epoch, **best}
+    if out is not None:
+        epochs = range(1, len(trained.history["loss"]) + 1)
+        write_table(pd.DataFrame({"epoch": epochs, **trained.history}), out / "history.csv")
+        write_json(results, out / "run.json")
+    return results
+
+
+def _examples(data: Dataset, split: Split) -> Figure:
+    """A gallery of training galaxies, the first view of each; the test galaxies stay unseen."""
+    catalogue = data.catalogue.iloc[split.train.rows]
+    first = catalogue[~catalogue["galaxy_id"].duplicated()].groupby("stage", sort=False).head(EXAMPLES)
+    first = first.sort_values("stage", key=lambda stages: stages.map(STAGES.index), kind="stable")
+    return images.gallery(
+        np.asarray(data.images[first.index.to_numpy()]),
+        titles=[f"galaxy {galaxy}" for galaxy in first["galaxy_id"]],
+        filters=data.filters,
+        groups=first["stage"].tolist(),
+        note=note(data, split),
+    )
+
+
+def told_of(trained: training.Trained) -> dict[str, float]:
+    """What a model has to tell of itself wherever it goes."""
+    return {MERGER_FRACTION: trained.merger_fraction}
+
+
+def epoch_metrics(values: Mapping[str, float]) -> dict[str, float]:
+    """What is known after an epoch, under the names that runs give it."""
+    return {
+        name if name.startswith("val_") or name == "learning_rate" else f"train_{name}": value
+        for name, value in values.items()
+    }
+
+
+def described(data: Dataset, split: Split) -> dict[str, str]:
+    """Tags that tell which data and which split a run used."""
+    return {
+        "data_source": data.data_source,
+        "data_fingerprint": data.fingerprint,
+        "split": split.protocol,
+        "split_fingerprint": split.fingerprint,
+    }
+
+
+def _found_by(params: config.Params, data: Dataset) -> dict[str, str]:
+    """Tags that tell where settings came from; a warning where that was on other data."""
+    if params.data_fingerprint not in (None, data.fingerprint):
+        log.warning("The settings called %s were found on other data than %s; tune anew?", params.name, data.name)
+    return {} if params.study is None else {"study": params.study}

@@ -1,0 +1,273 @@
+"""Figures of galaxy images: examples, and saliency maps laid over them.
+
+Panels are placed in inches from the top of the page: no automatic layout sets square images as tightly.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from numpy.typing import ArrayLike
+
+from deepmerge.plots.canvas import COLUMN, GREY, NORMAL, PAGE, SKY, SMALL, Page, expect, numbers, styled, words, wrapped
+
+GREYS = colormaps["gray"].with_extremes(bad=SKY)
+HEAT = colormaps["inferno"]
+OUTLINE = SKY
+# White with a black rim is legible on any noise.
+ON_IMAGE: dict[str, Any] = {"color": "white", "path_effects": [withStroke(linewidth=1.8, foreground="black")]}
+GAP, MARGIN = 0.05, 0.25  # inches between panels, and left of them
+KINDS = {"TP": "true positives", "FP": "false positives", "TN": "true negatives", "FN": "false negatives"}
+CERTAINTIES = {"confident": "most confident", "uncertain": "most uncertain"}
+
+
+def stretch(image: ArrayLike) -> np.ndarray:
+    """Return the logarithmic stretch of one image (H, W) of any real type, as float64 from 0 to 1.
+
+    y = log(1 + (x − b)/s) / log(1 + (t − b)/s), cut to [0, 1]. With σ = 1.4826 × the median distance to the
+    median: b = median − σ, which makes the sky nearly black, but not below the minimum; t = the 99.8th
+    percentile, lest a hot pixel darken the rest, but at least b + 10σ, so that noise about a faint galaxy
+    stays dim; s = 2σ, but at least (t − b)/1000, so that an image without noise shows 3 decades. Negative
+    pixels are ordinary values. What is not finite becomes NaN, a constant image 0.
+    """
+    pixels = np.array(image, dtype=float)
+    pixels[~np.isfinite(pixels)] = np.nan
+    values = pixels[np.isfinite(pixels)]
+    if not values.size or values.min() == values.max():
+        return pixels * 0.0
+    # Scaled first: the range of values near the largest float would overflow.
+    largest = np.abs(values).max()
+    pixels, values = pixels / largest, values / largest
+    sky = np.median(values)
+    noise = 1.4826 * np.median(np.abs(values - sky))
+    black = max(sky - noise, values.min())
+    reach = max(np.percentile(values, 99.8) - black, 10 * noise)
+    if reach <= 0:  # a few odd pixels on a flat sky
+        black, reach = values.min(), values.max() - values.min()
+    softening = max(2 * noise, reach / 1000)
+    return np.log1p(np.clip(pixels - black, 0, reach) / softening) / np.log1p(reach / softening)
+
+
+@styled
+def gallery(
+    images: ArrayLike,
+    titles: Sequence[str],
+    filters: Sequence[str],
+    groups: Sequence[str] | None = None,
+    *,
+    rgb: bool = False,
+    pixel_scale: tuple[float, str] | None = None,
+    title: str = "Example galaxies",
+    note: str | None = None,
+) -> Figure:
+    """Draw example galaxies in a logarithmic `stretch`: a column an example, a row a filter.
+
+    `images` (n, F, H, W), any real type; `titles` (n,); `filters` (F,) in order of wavelength; `groups` (n,)
+    puts equal names together under a heading. `rgb` draws three filters as one colour image, the last one
+    red. `pixel_scale` = (size of a pixel, its unit) adds a scale bar. Pixels that are not finite are light
+    blue, black in a colour image. Raises InputError for shapes that do not match, or more images than a page
+    holds.
+    """
+    pixels = image_stack(images)
+    count, depth = pixels.shape[:2]
+    titles, filters = words("titles", titles, count), words("filters", filters, depth)
+    headings = [""] * count if groups is None else words("groups", groups, count)
+    expect(not rgb or depth == 3, "rgb", "images in 3 filters", depth)
+    expect(pixel_scale is None or pixel_scale[0] > 0, "pixel_scale", "a size above 0", pixel_scale)
+
+    columns = 6 if count > 3 else max(count, 2)
+    page = Page(PAGE if count > 3 else COLUMN)
+    cell, tall = cell_size(page.width - MARGIN, columns, pixels)
+    rows = ["/".join(reversed(filters))] if rgb else filters
+    for line in _lines(headings, columns):
+        places = [(MARGIN + column * (cell + GAP), i) for column, i in enumerate(line)]
+        for name in dict.fromkeys(headings[i] for i in line if headings[i]):
+            group = [x for x, i in places if headings[i] == name]
+            page.write(group[0], name, fontsize=NORMAL, fontweight="bold")
+            page.panel(group[0], 0.18, group[-1] + cell - group[0], 0.01, rule)
+        page.y += 0.24 if any(headings) else 0
+        page.captions([x + cell / 2 for x, _ in places], [titles[i] for i in line], cell, ha="center")
+        for row, label in enumerate(rows):
+            page.write(MARGIN - 0.05, label, tall / 2, ha="right", va="center", rotation=90)
+            for x, i in places:
+                planes = [stretch(plane) for plane in (pixels[i, ::-1] if rgb else pixels[i, [row]])]
+                shades = np.nan_to_num(np.stack(planes, axis=-1)) if rgb else planes[0]
+                bar = pixel_scale if i == line[0] and row == 0 else None
+                page.panel(x, 0, cell, tall, image_panel(shades, bar))
+            page.y += tall + GAP
+        page.y += 0.08
+    if not count:
+        page.write(page.width / 2, "no examples", 0.1, ha="center", color=GREY)
+        page.y += 0.35
+    return page.build(title, note)
+
+
+@styled
+def gradcam_panels(
+    images: ArrayLike,
+    merger_maps: ArrayLike,
+    non_merger_maps: ArrayLike,
+    captions: Sequence[str],
+    kinds: Sequence[str],
+    certainties: Sequence[str],
+    *,
+    masks: ArrayLike | None = None,
+    filters: Sequence[str] | None = None,
+    shown: int = -1,
+    title: str = "Saliency maps",
+    note: str | None = None,
+) -> Figure:
+    """Draw galaxies with what spoke for either class: image | merger map | non-merger map, on a wide page.
+
+    `images` (n, F, H, W), of which filter `shown` is drawn in a logarithmic `stretch`; maps (n, H, W);
+    `captions` (n,); `kinds` (n,) of TP, FP, TN, FN, each in rows of its own; `certainties` (n,) of confident
+    (left half), uncertain (right); `masks` (n, H, W), true on the true features of the merger, are outlined.
+    Each map is divided by its own maximum, negative or undefined values counting as 0; a map without positive
+    values is labelled "all zero". Raises InputError for shapes that do not match, other words, or more images
+    than a page holds.
+    """
+    pixels = image_stack(images)
+    count, depth = pixels.shape[:2]
+    stack = (count, *pixels.shape[2:])
+    maps = [numbers("merger_maps", merger_maps, *stack), numbers("non_merger_maps", non_merger_maps, *stack)]
+    outlines = np.zeros(stack) if masks is None else numbers("masks", masks, *stack)
+    captions = words("captions", captions, count)
+    kinds = words("kinds", kinds, count, KINDS)
+    certainties = words("certainties", certainties, count, CERTAINTIES)
+    expect(-depth <= shown < depth, "shown", f"one of {depth} filters", shown)
+    name = "image" if filters is None else words("filters", filters, depth)[shown]
+
+    page = Page(PAGE)
+    halves = [MARGIN, MARGIN + (PAGE - MARGIN) / 2 + GAP]
+    cell, tall = cell_size(PAGE - MARGIN - 2 * GAP, 6, pixels)
+    step = cell + GAP
+    for x, certainty in zip(halves, CERTAINTIES.values(), strict=True):
+        page.write(x + 1.5 * step, certainty, ha="center", fontsize=NORMAL, fontweight="bold")
+        for column, label in enumerate((f"{name} (log)", "for merger", "for non-merger")):
+            page.write(x + column * step + cell / 2, label, 0.17, ha="center")
+    page.y += 0.34
+    for kind, kind_name in KINDS.items():
+        left, right = (
+            [i for i in range(count) if (kinds[i], certainties[i]) == (kind, certainty)] for certainty in CERTAINTIES
+        )
+        if not left and not right:
+            page.write(halves[0], f"no {kind_name}", 0.05, color=GREY)
+            page.y += 0.3
+        for row in range(max(len(left), len(right))):
+            pair = [half[row] if row < len(half) else None for half in (left, right)]
+            page.captions(halves, ["" if i is None else captions[i] for i in pair], 3 * step - GAP)
+            page.write(MARGIN - 0.05, kind_name.capitalize(), tall / 2, ha="right", va="center", rotation=90)
+            for x, i in zip(halves, pair, strict=True):
+                if i is None:
+                    continue
+                grey = stretch(pixels[i, shown])
+                page.panel(x, 0, cell, tall, image_panel(grey))
+                for column, heat in enumerate(maps, start=1):
+                    drawn = overlay_panel(grey, heat[i], outlines[i] > 0)
+                    page.panel(x + column * step, 0, cell, tall, drawn)
+            page.y += tall + GAP
+        page.y += 0.08
+    map_key(page, bool((outlines > 0).any()))
+    return page.build(title, note)
+
+
+def _lines(groups: Sequence[str], columns: int) -> list[list[int]]:
+    """Return the indices of each line: groups in order of appearance, broken only if longer."""
+    lines: list[list[int]] = []
+    for name in dict.fromkeys(groups):
+        members = [i for i, group in enumerate(groups) if group == name]
+        for start in range(0, len(members), columns):
+            part = members[start : start + columns]
+            if lines and len(lines[-1]) + len(part) <= columns:
+                lines[-1] += part
+            else:
+                lines.append(part)
+    return lines
+
+
+def cell_size(room: float, columns: int, pixels: np.ndarray) -> tuple[float, float]:
+    """Return width and height in inches of an image where `columns` fill the room; 3 : 1 at most."""
+    width = room / columns - GAP
+    return width, width * float(np.clip(pixels.shape[2] / pixels.shape[3], 1 / 3, 3))
+
+
+def rule(axes: Axes) -> None:
+    """Draw a thin line along the axes."""
+    axes.set_axis_off()
+    axes.axhline(0, color=GREY, linewidth=0.8)
+
+
+def image_stack(images: ArrayLike) -> np.ndarray:
+    """Return images (n, F, H, W) as float64, none of F, H, W being 0."""
+    pixels = numbers("images", images, None, None, None, None)
+    expect(min(pixels.shape[1:]) > 0, "images", "at least one filter and pixel", pixels.shape)
+    return pixels
+
+
+def image_panel(shades: np.ndarray, pixel_scale: tuple[float, str] | None = None) -> Callable[[Axes], None]:
+    """Return what draws shades (H, W) or colours (H, W, 3), 0 to 1, perhaps with a scale bar."""
+
+    def draw(axes: Axes) -> None:
+        axes.set_axis_off()
+        axes.imshow(shades, cmap=GREYS, vmin=0, vmax=1, origin="lower", interpolation="nearest")
+        if pixel_scale is None:
+            return
+        size, unit = pixel_scale
+        # The longest of 1, 2, 5, 10, … units that takes at most 40 % of the width.
+        room = 0.4 * shades.shape[1] * size
+        power = 10.0 ** np.floor(np.log10(room))
+        length = power * max((step for step in (2, 5) if step * power <= room), default=1)
+        x, y = 0.06 * shades.shape[1], 0.08 * shades.shape[0]
+        axes.plot([x, x + length / size], [y, y], linewidth=1.8, solid_capstyle="butt", **ON_IMAGE)
+        axes.text(x, 1.4 * y, f"{length:g} {unit}", fontsize=SMALL, va="bottom", **ON_IMAGE)
+
+    return draw
+
+
+def overlay_panel(grey: np.ndarray, heat: np.ndarray, outline: np.ndarray) -> Callable[[Axes], None]:
+    """Return what draws a map over its galaxy, and the outline of the true features."""
+
+    def draw(axes: Axes) -> None:
+        scaled = np.clip(np.nan_to_num(heat, nan=0.0, posinf=0.0, neginf=0.0), 0, None)
+        none = not scaled.any()
+        scaled = scaled if none else scaled / scaled.max()
+        axes.set_axis_off()
+        axes.imshow(_blend(np.nan_to_num(grey), scaled), origin="lower", interpolation="nearest")
+        if min(outline.shape) > 1 and outline.any() and not outline.all():
+            axes.contour(outline, levels=[0.5], colors=[OUTLINE], linewidths=0.9)
+        if none:
+            axes.text(0.5, 0.04, "all zero", fontsize=SMALL, ha="center", transform=axes.transAxes, **ON_IMAGE)
+
+    return draw
+
+
+def _blend(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Return colours (H, W, 3) of a map over shades (H, W), both 0 to 1; a map of 0 leaves the shade."""
+    weight = 0.8 * np.sqrt(heat)[..., None]
+    return (1 - weight) * grey[..., None] + weight * HEAT(heat)[..., :3]
+
+
+def map_key(page: Page, outlined: bool) -> None:
+    """Write the colour scale of the maps, and what the outline means, at the foot of the page."""
+
+    def scale(axes: Axes) -> None:
+        ramp = np.tile(np.linspace(0, 1, 256), (2, 1))
+        axes.imshow(_blend(np.zeros_like(ramp), ramp), aspect="auto", extent=(0, 1, 0, 1))
+        axes.set(xticks=[0, 0.5, 1], yticks=[])
+        axes.set_xlabel("Map / its maximum", fontsize=SMALL)
+
+    def line(axes: Axes) -> None:
+        axes.set_axis_off()
+        axes.plot([0, 1], [0, 0], color=OUTLINE, linewidth=1.5)
+
+    page.y += 0.05
+    page.panel(MARGIN, 0, 1.6, 0.1, scale)
+    if outlined:
+        page.panel(MARGIN + 2.0, 0, 0.25, 0.1, line)
+        x = MARGIN + 2.3
+        page.write(x, wrapped("true features of the merger", page.width - x - 0.05, SMALL), -0.01)
+    page.y += 0.5

@@ -1,0 +1,165 @@
+"""What a network has to beat: classifiers of measured quantities (morphology, say), without a look at the pixels.
+
+They give probabilities at balanced classes, as the networks do, so that all are judged by the same metrics.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deepmerge.analysis import metrics
+from deepmerge.cluster import count_cores
+from deepmerge.errors import InputError
+
+RANDOM_FOREST, LOGISTIC, TRIVIAL = "random_forest", "logistic", "trivial"
+BASELINES = {
+    RANDOM_FOREST: "Random Forest on the quantities (the method of Snyder et al. 2019, MNRAS 486, 3702)",
+    LOGISTIC: "logistic regression on the standardised quantities",
+    TRIVIAL: "0.5 for every image",
+}
+PROTOCOLS = ("rows", "galaxy")
+TEST_SHARE = 0.2  # as in the published split of rows
+
+# Settings of the forest are ours. Trees: more change the scores by less than their intervals.
+_TREES = 100
+_SMALLEST_LEAF = 8  # images, twice the views of a galaxy: a leaf that holds one galaxy alone has learned it by heart
+
+
+def scores(kind: str, features: pd.DataFrame, labels: np.ndarray, train: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Probabilities of a merger for all n images, (n,), from one of BASELINES that has learned from `train` alone.
+
+    features: (n, k) numbers; NaN is replaced by the median of the training rows, and a column says so, since that a
+    quantity could not be measured tells something of the image. labels: (n,) 0 or 1 = merger; those outside `train` are
+    not looked at. train: row numbers. Raises InputError for other input, and where training rows lack a class.
+    """
+    values, labels, train = _checked(kind, features, labels, train)
+    return _predicted(_fitted(kind, values, labels, train, seed), values)
+
+
+def importance(
+    kind: str,
+    features: pd.DataFrame,
+    labels: np.ndarray,
+    train: np.ndarray,
+    held_out: np.ndarray,
+    galaxies: np.ndarray,
+    *,
+    repeats: int = 5,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How much AUC on the rows `held_out` is lost when one quantity is shuffled among them, the greatest loss first.
+
+    Permutation importance (Breiman 2001, Machine Learning 45, 5), `repeats` shuffles together; columns: feature, value,
+    low, high: the loss and its 95 % interval from a paired bootstrap over galaxies, (n,) ids. Quantities that say the
+    same share their importance: each alone can be spared. Otherwise as `scores`.
+    """
+    values, labels, train = _checked(kind, features, labels, train)
+    held_out = _checked_rows(held_out, len(values), "held_out")
+    model = _fitted(kind, values, labels, train, seed)
+    known = values[held_out]
+    rng = np.random.default_rng(seed)
+    held = (labels[held_out], _predicted(model, known), np.asarray(galaxies)[held_out])
+    truth, whole, ids = (np.tile(array, repeats) for array in held)
+    lines = []
+    for column, name in enumerate(features.columns):
+        shuffled = np.tile(known, (repeats, 1))
+        shuffled[:, column] = np.concatenate([rng.permutation(known[:, column]) for _ in range(repeats)])
+        loss = metrics.difference(truth, whole, _predicted(model, shuffled), ids, resamples=resamples, seed=seed)["auc"]
+        lines.append({"feature": name, **loss._asdict()})
+    table = pd.DataFrame(lines, columns=["feature", *metrics.Estimate._fields])
+    return table.sort_values("value", ascending=False, kind="stable", ignore_index=True)
+
+
+def leak(
+    features: pd.DataFrame, labels: np.ndarray, galaxies: np.ndarray, *, repeats: int = 10, seed: int = 0
+) -> pd.DataFrame:
+    """What a split of rows lets a Random Forest learn by heart: its test scores under both PROTOCOLS.
+
+    A fifth of the rows (stratified by class), or of the galaxies, is drawn as test set, `repeats` times. One line a
+    draw; columns: protocol, repeat, accuracy, balanced_accuracy, auc, and shared_galaxies: the share of test rows whose
+    galaxy is in training. features (n, k) and labels (n,) as in `scores`; galaxies (n,) ids.
+    """
+    from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit
+
+    values, labels, _ = _checked(RANDOM_FOREST, features, labels, np.arange(len(features)))
+    ids = np.unique(np.asarray(galaxies), return_inverse=True)[1]
+    by_row, by_galaxy = (
+        splitter(repeats, test_size=TEST_SHARE, random_state=seed)
+        for splitter in (StratifiedShuffleSplit, GroupShuffleSplit)
+    )
+    draws = zip(PROTOCOLS, (by_row.split(values, labels), by_galaxy.split(values, labels, ids)), strict=True)
+    lines = []
+    for protocol, draw in draws:
+        for repeat, (train, test) in enumerate(draw):
+            model = _fitted(RANDOM_FOREST, values, labels, train, seed)
+            found = metrics.point_metrics(labels[test], _predicted(model, values[test]))
+            measured = {name: found[name] for name in ("accuracy", "balanced_accuracy", "auc")}
+            shared = float(np.isin(ids[test], ids[train]).mean())
+            lines.append({"protocol": protocol, "repeat": repeat, **measured, "shared_galaxies": shared})
+    return pd.DataFrame(lines)
+
+
+def _checked(
+    kind: str, features: pd.DataFrame, labels: np.ndarray, train: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if kind not in BASELINES:
+        raise InputError(f"a baseline should be one of: {', '.join(BASELINES)}; got {kind!r}")
+    try:
+        values = features.to_numpy(np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"features should be columns of numbers, got: {error}") from None
+    labels = np.asarray(labels)
+    if not values.shape[1] or labels.shape != (len(values),):
+        raise InputError(
+            "features should have a column at least, and labels an entry for each of their rows, "
+            f"got shapes {values.shape} and {labels.shape}"
+        )
+    if np.isinf(values).any():
+        names = features.columns[np.isinf(values).any(axis=0)]
+        raise InputError(f"features should be finite, or NaN where not measured, got infinity in: {', '.join(names)}")
+    train = _checked_rows(train, len(values), "train")
+    if set(labels[train].tolist()) != {0, 1}:
+        got = np.unique(labels[train]).tolist()
+        raise InputError(f"training rows should have both labels, 0 (non-merger) and 1 (merger), got {got}")
+    return values, labels, train
+
+
+def _checked_rows(rows: np.ndarray, total: int, name: str) -> np.ndarray:
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or not len(rows) or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= total:
+        raise InputError(f"{name} should be a list of row numbers 0 … {total - 1}, got {rows!r}")
+    return rows
+
+
+def _fitted(kind: str, values: np.ndarray, labels: np.ndarray, train: np.ndarray, seed: int) -> Any:
+    from sklearn.dummy import DummyClassifier
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    if kind == RANDOM_FOREST:
+        forest = RandomForestClassifier(
+            _TREES,
+            min_samples_leaf=_SMALLEST_LEAF,
+            class_weight="balanced",
+            random_state=seed,
+            n_jobs=count_cores(),
+        )
+        model = make_pipeline(imputer, forest).fit(values[train], labels[train])
+        # Threads would sum up the trees in any order, and the last digit of a score with them.
+        forest.set_params(n_jobs=1)
+        return model
+    if kind == LOGISTIC:
+        logistic = LogisticRegression(class_weight="balanced", max_iter=1000)
+        return make_pipeline(imputer, StandardScaler(), logistic).fit(values[train], labels[train])
+    return DummyClassifier(strategy="uniform").fit(values[train], labels[train])
+
+
+def _predicted(model: Any, values: np.ndarray) -> np.ndarray:
+    # Sums of many leaves may end a rounding error above 1.
+    return np.clip(model.predict_proba(values)[:, 1], 0, 1)

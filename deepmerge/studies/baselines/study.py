@@ -1,0 +1,157 @@
+"""What a network has to beat: Random Forest and logistic regression on morphology and catalogue, and no look at all."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from deepmerge.analysis import metrics, morphology
+from deepmerge.data.dataset import Dataset
+from deepmerge.errors import InputError
+from deepmerge.jobs.judged import Judged, Results, log_figures, note, reload
+from deepmerge.plots.forest import Line, forest
+from deepmerge.studies import base
+from deepmerge.studies.baselines import forests as science
+from deepmerge.studies.leakage import CATALOGUE
+from deepmerge.studies.selection.study import shapes
+from deepmerge.tracking import runs
+
+KIND = "baselines"
+NETWORK = "network"
+WORDS = {science.RANDOM_FOREST: "Random Forest", science.LOGISTIC: "logistic regression", science.TRIVIAL: "0.5 always"}
+METRICS = {"auc": "AUC", "balanced_accuracy": "Balanced accuracy"}
+FLAGS = {
+    morphology.GOOD: "good",
+    morphology.SUSPECT: "suspect",
+    morphology.BAD: "bad",
+    morphology.CATASTROPHIC: "catastrophic",
+    morphology.NOT_MEASURED: "not_measured",
+}
+
+
+def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | None = None) -> Results:
+    """Train the baselines on the training galaxies of a model and judge them beside it on its test galaxies.
+
+    Morphology is measured on the last filter of the images themselves; from the catalogue come mass, concentration and
+    M20, where it has them.
+    """
+    judged = reload(dataset, model)
+    experiment, data = judged.experiment, judged.data
+    if judged.split.protocol != "galaxy":
+        raise InputError(
+            "baselines should be judged on galaxies that they did not train on, got a model of a random-row split; "
+            "name a model with split: galaxy"
+        )
+    parts = judged.split
+    rows = np.concatenate([parts.train.rows, parts.test.rows])
+    train, test = np.arange(len(parts.train)), np.arange(len(parts.train), len(rows))
+    measured = shapes(data, rows)
+    labels, galaxies = data.labels[rows], data.galaxies[rows]
+    with base.study_run(KIND, experiment, data, judged=judged.run.info.run_id) as study:
+        scored = {NETWORK: base.scores(judged.model, data, parts.test)}
+        sources = _sources(data, rows, measured)
+        for source, features in sources.items():
+            for kind in (science.RANDOM_FOREST, science.LOGISTIC):
+                scored[f"{WORDS[kind]}, {source}"] = science.scores(kind, features, labels, train)[test]
+        scored[WORDS[science.TRIVIAL]] = np.full(len(test), 0.5)
+        table = _table(scored, labels[test], galaxies[test])
+        used = sources["morphology"]
+        importance = science.importance(science.RANDOM_FOREST, used, labels, train, test, galaxies)
+        flags = _flags(measured, labels)
+        results: Results = {
+            "run_id": study,
+            "judged": judged.run.info.run_id,
+            "test_images": len(test),
+            "test_galaxies": len(np.unique(galaxies[test])),
+            **base.named(table, "method"),
+            **{f"morphology_{flag}": share for flag, share in flags.loc["all"].to_dict().items()},
+        }
+        log_figures(_figures(table, importance, judged), pdf)
+        runs.describe(_said(table))
+        tables = {
+            "baselines": table,
+            "importance": importance,
+            "flags": flags.reset_index(),
+            "morphology": measured,
+        }
+        base.finish(results, tables, out)
+    return results
+
+
+def _sources(data: Dataset, rows: np.ndarray, measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables of quantities by where they come from. What the simulator knows of an encounter is no such quantity."""
+    given = [name for name in CATALOGUE if name in data.catalogue]
+    catalogue = data.catalogue[given].iloc[rows].reset_index(drop=True)
+    shape = measured[list(morphology.QUANTITIES)]
+    found = {"morphology": shape}
+    if given:
+        named = ", ".join(given).replace("log_mstar", "log M*").replace("m20", "M20")
+        found |= {f"catalogue ({named})": catalogue, "both": pd.concat([shape, catalogue.add_prefix("given_")], axis=1)}
+    return found
+
+
+def _table(scored: dict[str, np.ndarray], labels: np.ndarray, galaxies: np.ndarray) -> pd.DataFrame:
+    """One line a method: metrics, and their paired differences to the network, with intervals."""
+    lines = []
+    for method, probability in scored.items():
+        found = metrics.evaluate(labels, probability, galaxies).metrics
+        change = metrics.difference(labels, probability, scored[NETWORK], galaxies)
+        lines.append(
+            {
+                "method": method,
+                **metrics.flat({name: found[name] for name in METRICS}, "test"),
+                **metrics.flat({name: change[name] for name in METRICS}, "change"),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _flags(measured: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
+    """Share of the images with each quality flag of the morphology: mergers, non-mergers, all."""
+    flags = measured["flag"].to_numpy()
+    groups = {"mergers": labels == 1, "non-mergers": labels == 0, "all": np.ones(len(labels), bool)}
+    shares = {
+        group: {name: float((flags[chosen] == flag).mean()) for flag, name in FLAGS.items()}
+        for group, chosen in groups.items()
+    }
+    return pd.DataFrame(shares).T.rename_axis("images")
+
+
+def _figures(table: pd.DataFrame, importance: pd.DataFrame, judged: Judged) -> dict[str, Figure]:
+    said = note(judged.data, judged.split)
+    columns = {**{f"test_{name}": words for name, words in METRICS.items()}, "change_auc": "AUC − network's (paired)"}
+    lines = [
+        Line(line["method"], [base.estimate(line, name) for name in columns], int(line["method"] != NETWORK))
+        for line in table.to_dict("records")
+    ]
+    losses = [
+        Line(line["feature"], [metrics.Estimate(line["value"], line["low"], line["high"])], 1)
+        for line in importance.to_dict("records")
+    ]
+    return {
+        "baselines": forest(
+            lines,
+            list(columns.values()),
+            references=[0.5, 0.5, 0.0],
+            title=f"The network and what it has to beat, test galaxies of {judged.data.name}",
+            note=said,
+        ),
+        "importance": forest(
+            losses,
+            ["AUC lost when it is shuffled"],
+            references=[0.0],
+            title="What the Random Forest on morphology looks at",
+            note=said,
+        ),
+    }
+
+
+def _said(table: pd.DataFrame) -> str:
+    lines = {line["method"]: line for line in table.to_dict("records")}
+    best = max(set(lines) - {NETWORK, WORDS[science.TRIVIAL]}, key=lambda method: lines[method]["test_auc"])
+    ours, theirs, change = (
+        base.estimate(lines[method], name).said()
+        for method, name in ((NETWORK, "test_auc"), (best, "test_auc"), (best, "change_auc"))
+    )
+    return f"AUC **{ours}** of the network, {theirs} of the best baseline ({best}), difference {change}."

@@ -1,0 +1,216 @@
+"""What a model's probabilities mean, and what makes them better: calibration, thresholds, dropout, an ensemble."""
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from deepmerge import config
+from deepmerge.analysis import calibration
+from deepmerge.analysis.calibration import BALANCE
+from deepmerge.analysis.metrics import Estimate
+from deepmerge.data import copies
+from deepmerge.data.splits import Part
+from deepmerge.errors import InputError
+from deepmerge.jobs.judged import Judged, Results, log_figures, note, prior, reload
+from deepmerge.jobs.predict import CALIBRATION
+from deepmerge.model import dropout
+from deepmerge.progress import progress_bar
+from deepmerge.studies import base
+from deepmerge.studies.probabilities import figures
+from deepmerge.tracking import runs
+
+log = logging.getLogger(__name__)
+
+KIND = "probabilities"
+FRACTIONS = (0.18, 0.10, 0.03)  # mergers among galaxies of a survey: of the release's non-copied sample, and rarer
+THRESHOLDS = np.round(np.linspace(0.01, 0.99, 99), 2)
+HALF = 0.5
+TEMPERATURE, ISOTONIC, DROPOUT, ENSEMBLE = "temperature", "isotonic", "MC dropout", "ensemble"
+RELIABLE = "calibration_error_at_balance"
+
+
+class Methods(NamedTuple):
+    """Test probabilities by method, at balance, and what each cost in units of one network: training and prediction."""
+
+    scores: dict[str, np.ndarray]
+    costs: dict[str, dict[str, float]]
+
+
+def judge_probabilities(
+    dataset: str,
+    model: str,
+    members: int,
+    passes: int,
+    purity: float,
+    pdf: bool = False,
+    out: Path | None = None,
+) -> Results:
+    """Calibrate a model on its validation galaxies, choose thresholds there, and judge both on its test galaxies.
+
+    Beside it stand Monte-Carlo dropout of `passes` answers and an ensemble of `members` networks, of which the model is
+    one and the others differ in their seed. Thresholds are those with `purity` at FRACTIONS of mergers. The
+    calibration is kept with the model, for `predict`.
+    """
+    judged = reload(dataset, model)
+    experiment = judged.experiment
+    copies.require_apart(judged.data, [judged.split])
+    trained_at = prior(judged.run)
+    validation = _Scored.of(judged, judged.split.validation, trained_at)
+    test = _Scored.of(judged, judged.split.test, trained_at)
+    fitted = {
+        "temperature": calibration.fit_temperature(validation.labels, validation.scores),
+        "validation_galaxies": len(np.unique(validation.galaxies)),
+    }
+    isotonic = calibration.fit_isotonic(validation.labels, validation.scores)
+    said = note(judged.data, judged.split)
+    with base.study_run(KIND, experiment, judged.data, judged=judged.run.info.run_id) as study:
+        methods = _methods(study, judged, experiment, members, passes, trained_at)
+        methods.scores.update(
+            {
+                TEMPERATURE: calibration.tempered(test.scores, fitted["temperature"]),
+                ISOTONIC: isotonic(test.scores),
+            }
+        )
+        free = {"training": 1.0, "prediction": 1.0}
+        methods.costs.update({TEMPERATURE: free, ISOTONIC: free})
+        names = [name for name in (TEMPERATURE, ISOTONIC, DROPOUT, ENSEMBLE) if name in methods.scores]
+        others = {name: methods.scores[name] for name in names}
+        gains = calibration.gains(test.labels, test.galaxies, test.scores, others)
+        points, chosen = _operating_points(validation, test, purity)
+        drawn = {
+            "calibration": _calibration_figure(test, others, gains, said),
+            "purity_completeness": figures.purity_completeness(points, chosen, note=said),
+            "costs": figures.costs(gains, {name: methods.costs[name] for name in names}, note=said),
+        }
+        log_figures(drawn, pdf)
+        results: Results = {
+            "run_id": study,
+            "judged": judged.run.info.run_id,
+            "members": members,
+            "passes": passes,
+            "wanted_purity": purity,
+            **fitted,
+            **_flat(gains),
+            **_at_thresholds(points, chosen),
+        }
+        runs.describe(_said(results, gains))
+        table = pd.concat([t.assign(mergers=name) for name, t in points.items()], ignore_index=True)
+        base.finish(results, {"gains": gains, "operating_points": table}, out)
+    with runs.reopened(judged.run):
+        runs.log_json({**fitted, "study": study}, CALIBRATION)
+    return results
+
+
+class _Scored(NamedTuple):
+    """Images of one part: labels, galaxies and the model's probabilities at balance, (n,) each."""
+
+    labels: np.ndarray
+    galaxies: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def of(cls, judged: Judged, part: Part, trained_at: float) -> "_Scored":
+        data = judged.data
+        scores = calibration.at_prior(base.scores(judged.model, data, part), BALANCE, trained_at)
+        return cls(data.labels[part.rows], data.galaxies[part.rows], scores)
+
+
+def _methods(
+    study: str, judged: Judged, experiment: config.Experiment, members: int, passes: int, trained_at: float
+) -> Methods:
+    """Dropout and ensemble on the test images; a network without dropout has no such method."""
+    part = judged.split.test
+    began = time.perf_counter()
+    alone = base.scores(judged.model, judged.data, part)
+    one = time.perf_counter() - began
+    found, costs = {}, {}
+    steps = (members - 1) * experiment.training.epochs + passes
+    with progress_bar(f"Ensemble and dropout on {judged.data.name}", steps) as advance:
+        try:
+            began = time.perf_counter()
+            found[DROPOUT] = dropout.monte_carlo(judged.model, judged.data, part, passes, 0, advance)
+            costs[DROPOUT] = {"training": 1.0, "prediction": (time.perf_counter() - began) / one}
+        except ValueError:
+            advance(passes)
+        scores = [alone]
+        for number in range(1, members):
+            training = experiment.training.model_copy(update={"seed": experiment.training.seed + number})
+            member = experiment.model_copy(update={"training": training})
+            name = f"member {number + 1}"
+            trial = base.run(study, name, judged.data, judged.split, member, advance, tags={"member": name})
+            scores.append(trial.probability)
+        if members > 1:
+            found[ENSEMBLE] = np.mean(scores, axis=0)
+            costs[ENSEMBLE] = {"training": float(members), "prediction": float(members)}
+    return Methods({name: calibration.at_prior(p, BALANCE, trained_at) for name, p in found.items()}, costs)
+
+
+def _operating_points(
+    validation: _Scored, test: _Scored, purity: float
+) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
+    """Purity and completeness of the test at each fraction of mergers, and the thresholds chosen on validation.
+
+    Where validation offers no threshold of that purity, there is none.
+    """
+    points, chosen = {}, {}
+    for fraction in FRACTIONS:
+        name = f"{100 * fraction:.0f} % mergers"
+        thresholds = THRESHOLDS
+        try:
+            found = calibration.choose_threshold(validation.labels, validation.scores, fraction, purity=purity)
+            chosen[name] = found
+            thresholds = np.unique([*THRESHOLDS, found])
+        except InputError as refusal:
+            log.warning("No threshold chosen for %s: %s", name, refusal)
+        points[name] = calibration.operating_points(test.labels, test.scores, test.galaxies, fraction, thresholds)
+    return points, chosen
+
+
+def _calibration_figure(
+    test: _Scored, others: Mapping[str, np.ndarray], gains: pd.DataFrame, said: str | None
+) -> Figure:
+    scores = {calibration.REFERENCE: test.scores, **others}
+    errors = gains[gains["metric"] == RELIABLE].set_index("method")
+    return figures.calibration(
+        {name: calibration.reliability(test.labels, found, test.galaxies, BALANCE) for name, found in scores.items()},
+        {name: Estimate(*errors.loc[name, ["value", "low", "high"]]) for name in scores},
+        note=said,
+    )
+
+
+def _flat(gains: pd.DataFrame) -> dict[str, float]:
+    """Each number of the table of gains under the name of its method and metric."""
+    found = {}
+    for line in gains.to_dict("records"):
+        name = f"{line['method'].replace(' ', '_')}_{line['metric']}"
+        ends = {"": "value", "_low": "low", "_high": "high", "_change": "change"}
+        ends |= {"_change_low": "change_low", "_change_high": "change_high"}
+        found.update({f"{name}{end}": float(line[column]) for end, column in ends.items()})
+    return found
+
+
+def _at_thresholds(points: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> dict[str, float]:
+    """Purity and completeness with intervals at 0.5 and at the chosen threshold, for each fraction of mergers."""
+    found: dict[str, float] = {}
+    for fraction, (name, table) in zip(FRACTIONS, points.items(), strict=True):
+        at = {"at_half": HALF, **({"chosen": chosen[name]} if name in chosen else {})}
+        for place, threshold in at.items():
+            line = table[np.isclose(table["threshold"], threshold)].iloc[0]
+            prefix = f"mergers_{100 * fraction:.0f}_percent_{place}"
+            found[f"{prefix}_threshold"] = threshold
+            for metric in ("purity", "completeness"):
+                for end in ("", "_low", "_high"):
+                    found[f"{prefix}_{metric}{end}"] = float(line[f"{metric}{end}"])
+    return found
+
+
+def _said(results: Results, gains: pd.DataFrame) -> str:
+    log_loss = gains[gains["metric"] == "log_loss_at_balance"].set_index("method")["value"]
+    listed = ", ".join(f"{name} {value:.3f}" for name, value in log_loss.items())
+    return f"**Temperature {results['temperature']:.2f}** from validation. Log loss at balance: {listed}."
