@@ -9,6 +9,7 @@ from deepmerge import config
 from deepmerge.data import dataset as datasets
 from deepmerge.errors import InputError
 from deepmerge.jobs import judged
+from deepmerge.jobs.run import RECORD
 from deepmerge.tracking import runs
 
 
@@ -31,7 +32,7 @@ def trained(file):
     data = datasets.read(experiment.data, experiment.name)
     tags = {"dataset": experiment.name, runs.TRAINED: "yes", runs.FINGERPRINT: data.fingerprint}
     with runs.new_run("mine-default", tags) as run_id:
-        runs.log_json(experiment.model_dump(mode="json"), judged.RECORD)
+        runs.log_json(experiment.model_dump(mode="json"), RECORD)
     return run_id
 
 
@@ -114,6 +115,6 @@ def test_studies_are_those_of_the_data_too(client, folders):
         data = datasets.read(experiment.data, experiment.name)
         tags = {"dataset": "mine", "kind": "folds", runs.FINGERPRINT: data.fingerprint}
         with runs.new_run("mine-folds", tags) as made[name]:
-            runs.log_json(experiment.model_dump(mode="json"), judged.RECORD)
+            runs.log_json(experiment.model_dump(mode="json"), RECORD)
     for name in ("A", "B"):
         assert judged.newest_study(f"{name}/mine.yaml", "folds", "x").run.info.run_id == made[name]

@@ -10,8 +10,9 @@ import pytest
 from conftest import texts
 from matplotlib.figure import Figure
 
-from deepmerge.analysis.metrics import Estimate, point_metrics
+from deepmerge.analysis.metrics import point_metrics
 from deepmerge.errors import InputError
+from deepmerge.estimate import Estimate
 from deepmerge.jobs.compare import figures as figures
 from deepmerge.plots import canvas, images
 from deepmerge.plots.figures import RocCurve
@@ -30,7 +31,7 @@ ESTIMATES = [
     (0.15, 0.1, 0.2),
     (0.05, 0.06, 0.1),
 ]
-METRICS = {name: Estimate(*values) for name, values in zip(figures.METRICS, ESTIMATES, strict=True)}
+METRICS = {name: Estimate(*values) for name, values in zip(figures.SHOWN, ESTIMATES, strict=True)}
 SCORES, LABELS = [0.05, 0.15, 0.15, NAN, 1.0, 0.9], [0, 0, 0, 0, 1, 1]
 PRISTINE = figures.Entry("pristine", METRICS, CURVE, SCORES, LABELS)
 OTHER = {name: Estimate(value - 0.02, low - 0.02, high - 0.02) for name, (value, low, high) in METRICS.items()}
@@ -80,10 +81,10 @@ def test_title_and_note_are_written_within_the_page_and_no_setting_is_touched(bu
 
 def test_comparison_draws_and_writes_every_estimate():
     figure = figures.comparison([PRISTINE, NOISY])
-    names = [["AUC", "Balanced accuracy", "Purity (balanced)", "Completeness"]]
-    names.append(["Brier score (balanced)", "Calibration error (balanced)"])
+    names = [["AUC", "Balanced accuracy", "Purity at balance", "Completeness"]]
+    names.append(["Brier score at balance", "Calibration error (balanced)"])
     written = texts(figure)
-    rows = list(figures.METRICS)
+    rows = list(figures.SHOWN)
     for axes, shown in zip((named(figure, "Higher is better"), named(figure, "Lower is better")), names, strict=True):
         assert [tick.get_text() for tick in axes.get_yticklabels()] == shown
         here = [rows.pop(0) for _ in shown]

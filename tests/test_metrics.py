@@ -6,20 +6,18 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
 from deepmerge.analysis.metrics import (
-    AT_BALANCE,
     BINS,
     FALSE_POSITIVE_RATES,
     SMALLEST_PROBABILITY,
     WITHOUT_INTERVAL,
-    Estimate,
     _resampled_galaxies,
     _Sample,
     difference,
     evaluate,
-    flat,
     point_metrics,
 )
 from deepmerge.errors import InputError
+from deepmerge.estimate import WITH_BALANCE, Estimate, flat
 from deepmerge.studies.folds import ranking
 
 COUNTS = ("tp", "fp", "tn", "fn")
@@ -123,7 +121,7 @@ def test_at_balance_equals_a_sample_with_as_many_of_both_classes():
     y, p, _ = predictions(decimals=2)
     doubled = np.concatenate([np.arange(len(y)), np.flatnonzero(y)])  # one in three becomes one in two
     ours, balanced = point_metrics(y, p), point_metrics(y[doubled], p[doubled])
-    for name in AT_BALANCE:
+    for name in WITH_BALANCE:
         assert ours[f"{name}_at_balance"] == pytest.approx(balanced[name]), name
         assert ours[name] != pytest.approx(balanced[name]), name
     for name in ("auc", "completeness", "balanced_accuracy"):
@@ -469,7 +467,7 @@ def test_resamples_without_a_predicted_merger_are_left_out_of_the_purity():
 def test_a_sample_of_one_class_keeps_what_is_defined(label):
     p = np.array([0.9, 0.6, 0.2, 0.1])
     result = evaluate(np.full(4, label), p, [1, 2, 3, 4], resamples=50)
-    for name in ("auc", "balanced_accuracy", *(f"{name}_at_balance" for name in AT_BALANCE)):
+    for name in ("auc", "balanced_accuracy", *(f"{name}_at_balance" for name in WITH_BALANCE)):
         assert np.isnan(result.metrics[name]).all(), name
     accuracy = result.metrics["accuracy"]
     assert accuracy.low < accuracy.value == 0.5 < accuracy.high
@@ -545,4 +543,4 @@ def test_wrong_weights_are_named(weights):
     ],
 )
 def test_an_estimate_is_said_with_what_is_known_of_its_interval(estimate, text):
-    assert estimate.said() == text
+    assert estimate.text() == text

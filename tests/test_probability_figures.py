@@ -9,6 +9,7 @@ from conftest import texts
 
 from deepmerge.analysis import calibration, metrics
 from deepmerge.errors import InputError
+from deepmerge.estimate import Estimate
 from deepmerge.plots.canvas import PAGE
 from deepmerge.studies.probabilities import figures
 
@@ -26,7 +27,7 @@ def sample(galaxies=40, mergers=12):
 
 Y, P, G = sample()
 RELIABILITY = calibration.reliability(Y, P, G, resamples=50)
-ERROR = metrics.Estimate(0.083, np.nan, np.nan)
+ERROR = Estimate(0.083, np.nan, np.nan)
 POINTS = calibration.operating_points(Y, P, G, 0.1, np.linspace(0, 1, 41), resamples=50)
 METHODS = {"temperature": calibration.tempered(P, 2.0), "ensemble": np.sqrt(P)}
 GAINS = calibration.gains(Y, G, P, METHODS, resamples=50)
@@ -99,7 +100,7 @@ def test_a_panel_of_calibration_shows_its_table_and_its_error():
 
 
 def test_an_undefined_error_is_said_to_be_undefined():
-    figure = figures.calibration({"isotonic": RELIABILITY}, {"isotonic": metrics.Estimate(*[np.nan] * 3)})
+    figure = figures.calibration({"isotonic": RELIABILITY}, {"isotonic": Estimate(*[np.nan] * 3)})
     assert "isotonic ECE undefined" in texts(figure)
 
 

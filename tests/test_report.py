@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imsave
 
-from deepmerge.analysis.metrics import Estimate, evaluate
+from deepmerge.analysis.metrics import evaluate
 from deepmerge.errors import InputError
+from deepmerge.estimate import Estimate
 from deepmerge.report import page as pages
 from deepmerge.report.page import Picture, Report, Section, Table, headline, html_page, model_card
 
@@ -206,10 +207,10 @@ def test_a_table_or_picture_that_cannot_be_shown_is_refused(build):
 
 def test_a_metric_is_written_without_what_is_undefined():
     nan = np.nan
-    assert Estimate(0.9664, 0.9391, 0.989).said() == "0.966 [0.939, 0.989]"
-    assert Estimate(0.5, nan, nan).said() == "0.500"
-    assert Estimate(nan, nan, nan).said() == "undefined"
-    assert Estimate(0.0, 0.0, 0.0).said() == "0.000 [0.000, 0.000]"
+    assert Estimate(0.9664, 0.9391, 0.989).text() == "0.966 [0.939, 0.989]"
+    assert Estimate(0.5, nan, nan).text() == "0.500"
+    assert Estimate(nan, nan, nan).text() == "undefined"
+    assert Estimate(0.0, 0.0, 0.0).text() == "0.000 [0.000, 0.000]"
 
 
 def sample(mergers=2):
@@ -223,7 +224,7 @@ def test_the_headline_gives_every_metric_of_every_data_set_and_the_published_acc
     table = headline(found)
     rows = {row[0]: row[1:] for row in table.rows}
     for name, words in pages.HEADLINE.items():
-        assert rows[words][:2] == [found["mine"][name].said(), found["yours"][name].said()]
+        assert rows[words][:2] == [found["mine"][name].text(), found["yours"][name].text()]
     assert table.header[1:3] == ["mine", "yours"]
     assert table.apart == 2
     assert all("random rows" in name for name in table.header[-2:])

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import typer
 
-from deepmerge.analysis.metrics import Estimate
 from deepmerge.cli import commands as cli
 from deepmerge.errors import InputError
+from deepmerge.estimate import Estimate
 from deepmerge.report import collect
 from deepmerge.report.collect import CAPTIONS, MODEL_FIGURES, STUDIES, tabulated
 from deepmerge.report.page import PNG

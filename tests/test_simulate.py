@@ -311,10 +311,10 @@ def test_heavier_galaxies_are_larger_and_brighter_and_mergers_have_brighter_nucl
             np.mean([np.log10(one.nucleus) for one in lights]),
         )
 
-    light, heavy = average(10.0), average(11.0)
-    assert heavy[0] - light[0] == pytest.approx(0.85, abs=0.01)
-    assert heavy[1] - light[1] == pytest.approx(0.22, abs=0.01)
-    assert average(10.0, is_merger=True)[2] - light[2] == pytest.approx(0.42, abs=0.01)
+    small, heavy = average(10.0), average(11.0)
+    assert heavy[0] - small[0] == pytest.approx(0.85, abs=0.01)
+    assert heavy[1] - small[1] == pytest.approx(0.22, abs=0.01)
+    assert average(10.0, is_merger=True)[2] - small[2] == pytest.approx(0.42, abs=0.01)
 
 
 def test_scene_has_the_light_it_was_given(monkeypatch):

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
-from deepmerge.analysis.metrics import Estimate
 from deepmerge.errors import InputError
+from deepmerge.estimate import Estimate
 from deepmerge.plots.canvas import PAGE
 from deepmerge.plots.forest import COLOURS, Line, forest
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from deepmerge import config
-from deepmerge.analysis.metrics import Estimate
+from deepmerge.estimate import Estimate, read
 from deepmerge.studies import base, recipes
 from deepmerge.studies.recipes import CHANGES, OWN, PUBLISHED, PUBLISHED_SETTINGS, time_to
 
@@ -114,9 +114,9 @@ def test_an_undefined_training_makes_the_mean_undefined():
 
 def test_an_estimate_is_read_with_its_ends_and_is_undefined_without_them():
     results = {"test_auc": 0.9, "test_auc_low": 0.8, "test_auc_high": 1, "test_auc_rank": 3}
-    assert base.estimate(results, "test_auc") == Estimate(0.9, 0.8, 1.0)
-    np.testing.assert_equal(tuple(base.estimate({"auc": 0.9}, "auc")), (0.9, np.nan, np.nan))
-    assert np.isnan(base.estimate(results, "auc")).all()
+    assert read(results, "test_auc") == Estimate(0.9, 0.8, 1.0)
+    np.testing.assert_equal(tuple(read({"auc": 0.9}, "auc")), (0.9, np.nan, np.nan))
+    assert np.isnan(read(results, "auc")).all()
 
 
 def test_numbers_of_a_table_are_named_after_their_line_and_column():

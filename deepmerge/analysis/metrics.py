@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deepmerge.errors import InputError
+from deepmerge.estimate import AT_BALANCE, WITH_BALANCE, Estimate
 
 BINS = 10  # equal-width bins of probability, (lower, upper]; the first holds 0 too, as in Guo et al. 2017
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 101)
@@ -19,39 +20,13 @@ INTERVAL = (0.025, 0.975)
 # Networks answer in float32, where a saturated 1 means "within this of 1": a wrong certainty costs 15.9 nats.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 # What a reader is shown for each metric, and which way is better.
-HIGHER_IS_BETTER = {
-    "auc": "AUC",
-    "balanced_accuracy": "Balanced accuracy",
-    "accuracy": "Accuracy",
-    "purity": "Purity",
-    "completeness": "Completeness",
-    "f1": "F1 score",
-    "average_precision": "Average precision",
-}
-LOWER_IS_BETTER = {"brier": "Brier score", "log_loss": "Log loss", "calibration_error": "Calibration error"}
-AT_BALANCE = ("purity", "f1", "average_precision", "brier", "log_loss", "calibration_error")
-BALANCED = "_at_balance"  # how the names of these end where both classes weigh the same
+# how the names of these end where both classes weigh the same
 # A sum of absolute values, which noise raises: in the sample, and once more in every resample of it. So percentiles lie
 # above what they should hold, for a calibrated model always (its bias: Kumar et al. 2019, arXiv:1909.10155).
-WITHOUT_INTERVAL = ("calibration_error", f"calibration_error{BALANCED}")
+WITHOUT_INTERVAL = ("calibration_error", f"calibration_error{AT_BALANCE}")
 
 _EDGES = np.linspace(0, 1, BINS + 1)
 _CHUNK = 2**18  # image weights held at once: 2 MB an array, which stays in the processor's cache
-
-
-class Estimate(NamedTuple):
-    """A metric of the sample and the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def said(self) -> str:
-        """Write "0.966 [0.939, 0.989]": without an interval that is NaN, and "undefined" for a value that is."""
-        value, low, high = (f"{round(number, 3) + 0.0:.3f}" for number in self)  # + 0.0: no "-0.000"
-        if np.isnan(self.value):
-            return "undefined"
-        return value if np.isnan([self.low, self.high]).any() else f"{value} [{low}, {high}]"
 
 
 class Band(NamedTuple):
@@ -173,8 +148,8 @@ def point_metrics(
     - calibration_error: Σ_bins (share of images) |mean p − share of mergers|, with BINS equal-width bins of
       the merger probability (Guo et al. 2017, arXiv:1706.04599, eq. 3).
 
-    `<name>_at_balance` is the metric when both classes weigh the same, for those in AT_BALANCE. The others do
-    not depend on the class ratio, or are then one of them (accuracy at balance is balanced_accuracy).
+    `<name>_at_balance` is the metric when both classes weigh the same, for those in `estimate.WITH_BALANCE`. The others
+    do not depend on the class ratio, or are then one of them (accuracy at balance is balanced_accuracy).
     Raises InputError for input that is not as above.
     """
     sample = _Sample(labels, probabilities, np.arange(len(np.atleast_1d(labels))), threshold)
@@ -186,15 +161,6 @@ def point_metrics(
         )
     measured = _measure(sample, given[np.newaxis])
     return {name: float(measured[name][0]) for name in _scalars(measured)}
-
-
-def flat(metrics: Mapping[str, Estimate], prefix: str) -> dict[str, float]:
-    """Name metrics as runs and reports do: `<prefix>_<metric>`, with `_low` and `_high` for the interval."""
-    return {
-        f"{prefix}_{name}{suffix}": number
-        for name, estimate in metrics.items()
-        for suffix, number in zip(("", "_low", "_high"), estimate, strict=True)
-    }
 
 
 class _Sample:
@@ -300,7 +266,7 @@ def _measure(sample: _Sample, weights: np.ndarray) -> dict[str, np.ndarray]:
             "confusion": confusion,
             "confusion_fraction": confusion / size,
         }
-    return measured | {f"{name}{BALANCED}": even[name] for name in AT_BALANCE} | curves
+    return measured | {f"{name}{AT_BALANCE}": even[name] for name in WITH_BALANCE} | curves
 
 
 def _counted(sums: np.ndarray) -> dict[str, np.ndarray]:

@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 
 from deepmerge.analysis import metrics
 from deepmerge.data import splits
-from deepmerge.jobs.judged import Judged, Results, log_figures, note, reload, write_json, write_table
+from deepmerge.estimate import flat
+from deepmerge.jobs.judged import Judged, reload
+from deepmerge.jobs.run import Results, log_figures, warning, write_json, write_table
 from deepmerge.model import prediction
 from deepmerge.plots import figures
 from deepmerge.progress import progress_bar
@@ -34,14 +36,14 @@ def evaluate_in_run(judged: Judged, pdf: bool, out: Path | None = None) -> Resul
     runs.log_table(table, PREDICTIONS)
     test = table[table["split"] == "test"]
     found = metrics.evaluate(test["label"].to_numpy(), test["probability"].to_numpy(), test["galaxy_id"].to_numpy())
-    measured = metrics.flat(found.metrics, "test")
+    measured = flat(found.metrics, "test")
     runs.log_metrics({**measured, "test_images": len(test), "test_galaxies": test["galaxy_id"].nunique()})
-    auc, accuracy = (found.metrics[name].said() for name in HEADLINE)
+    auc, accuracy = (found.metrics[name].text() for name in HEADLINE)
     runs.describe(
         f"**Test AUC {auc}**, balanced accuracy {accuracy}: {len(test)} images, {test['galaxy_id'].nunique()} "
-        f"galaxies, 95 % intervals over galaxies. {note(judged.data, judged.split) or ''}"
+        f"galaxies, 95 % intervals over galaxies. {warning(judged.data, judged.split) or ''}"
     )
-    log_figures(drawn(found, test, judged.data.name, note(judged.data, judged.split)), pdf)
+    log_figures(drawn(found, test, judged.data.name, warning(judged.data, judged.split)), pdf)
     if out is not None:
         _write_tables(found, test, measured, out)
     return measured

@@ -11,7 +11,8 @@ from deepmerge.analysis import saliency
 from deepmerge.data import splits
 from deepmerge.data.batches import gather
 from deepmerge.data.memory_map import forget
-from deepmerge.jobs.judged import SALIENCY_METHOD, Judged, Results, log_figures, note, reload, write_json
+from deepmerge.jobs.judged import SALIENCY_METHOD, Judged, reload
+from deepmerge.jobs.run import Results, log_figures, warning, write_json
 from deepmerge.model import prediction
 from deepmerge.plots import canvas, images
 from deepmerge.progress import progress_bar
@@ -104,7 +105,7 @@ def _panels(judged: Judged, maps: np.ndarray, table: pd.DataFrame, title: str) -
         masks=None if data.masks is None else gather(data.masks[:, np.newaxis], rows, transforms)[..., 0],
         filters=data.filters,
         title=title,
-        note=note(data, judged.split),
+        note=warning(data, judged.split),
     )
 
 

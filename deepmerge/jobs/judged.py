@@ -1,16 +1,12 @@
-"""What several stages share: a trained model with its data, and where results go."""
+"""A trained model with the data that it is judged on."""
 
-import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import keras
 import pandas as pd
-from matplotlib.figure import Figure
 
 from deepmerge import config
 from deepmerge.data import dataset as datasets
@@ -18,21 +14,14 @@ from deepmerge.data import splits
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.errors import InputError
-from deepmerge.files import replacing
+from deepmerge.jobs.run import RECORD, SPLIT_TABLE
 from deepmerge.model import devices, prediction
-from deepmerge.plots import canvas
 from deepmerge.tracking import runs
 
-RECORD = "experiment.json"
-SPLIT_TABLE = "split.csv"
 MERGER_FRACTION = "trained_at_merger_fraction"  # what a model tells of itself: the prior of its probabilities
-SIMULATED = "Simulated demo data, not Illustris"
 # With dense layers behind a flattening, the mean gradient that Grad-CAM weighs features by says little: on the noisy
 # demo sample its maps of 72 of 74 recognised mergers are zero; 54 % of HiRes-CAM's peak on the merger's features.
 SALIENCY_METHOD = "hirescam"
-LEAKS = "Random-row split, as published: test galaxies are in the training set"
-
-Results = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -139,29 +128,3 @@ def prior(run: runs.Run) -> float:
             f"the model of run {run.info.run_id} should tell the merger fraction that it was trained at, but does not, "
             "as it is of an older version of deepmerge; train it anew"
         ) from None
-
-
-def note(data: Dataset, split: Split) -> str | None:
-    """What nobody may overlook on a figure: simulated data, a leaking split."""
-    parts = [SIMULATED] * (data.data_source == "simulated") + [LEAKS] * (split.protocol == "rows")
-    return ". ".join(parts) or None
-
-
-def log_figures(drawn: Mapping[str, Figure], pdf: bool) -> None:
-    """Log figures on the open run, as PNG and, if asked, as PDF."""
-    with runs.artifact_folder("figures") as folder:
-        for name, figure in drawn.items():
-            canvas.save(figure, folder / name, pdf=pdf)
-
-
-def write_json(results: Mapping[str, Any], path: Path) -> None:
-    """Write results for other programs, whole or not at all; undefined numbers (NaN) are left out, JSON has none."""
-    defined = {k: v for k, v in results.items() if not isinstance(v, float) or math.isfinite(v)}
-    with replacing(path) as aside:
-        aside.write_text(json.dumps(defined, indent=2) + "\n")
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a CSV for other programs (DVC's plots among them), whole or not at all."""
-    with replacing(path) as aside:
-        table.to_csv(aside, index=False)

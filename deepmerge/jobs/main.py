@@ -3,7 +3,8 @@
 from deepmerge import config
 from deepmerge.jobs.evaluate import evaluate_in_run
 from deepmerge.jobs.gradcam import gradcam_in_run
-from deepmerge.jobs.judged import Results, Trained, load
+from deepmerge.jobs.judged import Trained, load
+from deepmerge.jobs.run import Results
 from deepmerge.jobs.train import assist, train_in_run, training_run
 from deepmerge.model import devices
 from deepmerge.tracking import runs

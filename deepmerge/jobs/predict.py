@@ -16,7 +16,8 @@ from deepmerge.data.formats.image_file import open_images
 from deepmerge.data.released.archive import explained_disk_errors
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
-from deepmerge.jobs.judged import Results, prior
+from deepmerge.jobs.judged import prior
+from deepmerge.jobs.run import Results
 from deepmerge.model import devices, prediction
 from deepmerge.progress import progress_bar
 from deepmerge.tracking import runs

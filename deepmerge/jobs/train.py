@@ -16,17 +16,8 @@ from deepmerge.data.batches import gather
 from deepmerge.data.catalogue import STAGES
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
-from deepmerge.jobs.judged import (
-    LEAKS,
-    MERGER_FRACTION,
-    RECORD,
-    SPLIT_TABLE,
-    Results,
-    log_figures,
-    note,
-    write_json,
-    write_table,
-)
+from deepmerge.jobs.judged import MERGER_FRACTION
+from deepmerge.jobs.run import Results, log_figures, open_run, warning, write_json, write_table
 from deepmerge.model import devices, training
 from deepmerge.plots import figures, images
 from deepmerge.progress import progress_bar
@@ -69,26 +60,13 @@ def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split
     datasets.require_finite(data)
     split = splits.make(data, experiment.split)
     copies.require_apart(data, [split])
-    tags = {
-        "dataset": experiment.name,
-        **described(data, split),
-        "threads": str(threads),
-        "devices": str(devices_at_work),
-    }
-    used = {"dataset": experiment.name, **experiment.settings()}
+    tags = {"threads": str(threads), "devices": str(devices_at_work)}
+    used = experiment.settings()
     if experiment.params is not None:
         used["params"] = experiment.params.name
         tags |= _found_by(experiment.params, data)
-    with runs.new_run(f"{experiment.name}-{experiment.network.architecture}", tags):
-        runs.log_parameters(used)
-        runs.log_environment()
-        runs.log_json(experiment.model_dump(mode="json"), RECORD)
-        runs.log_table(splits.published(split, data), SPLIT_TABLE)
-        runs.log_data(data.images, data.labels, experiment.data.images, data.name, data.fingerprint)
-        if split.protocol == "rows":
-            shared = splits.shared_galaxies(data, split)
-            log.warning("%s (%.0f %% of the test images)", LEAKS, 100 * shared)
-            runs.log_metrics({"test_shared_galaxies": shared})
+    name = f"{experiment.name}-{experiment.network.architecture}"
+    with open_run("train", experiment, data, split, name=name, tags=tags, parameters=used):
         yield data, split
 
 
@@ -113,7 +91,7 @@ def train_in_run(
     runs.log_metrics({"best_epoch": trained.best_epoch, **best})
     runs.log_json(trained.history, "history.json")
     drawn = {
-        "history": figures.history(trained.history, trained.best_epoch, note=note(data, split)),
+        "history": figures.history(trained.history, trained.best_epoch, note=warning(data, split)),
         "examples": _examples(data, split),
     }
     log_figures(drawn, pdf)
@@ -135,7 +113,7 @@ def _examples(data: Dataset, split: Split) -> Figure:
         titles=[f"galaxy {galaxy}" for galaxy in first["galaxy_id"]],
         filters=data.filters,
         groups=first["stage"].tolist(),
-        note=note(data, split),
+        note=warning(data, split),
     )
 
 
@@ -149,16 +127,6 @@ def epoch_metrics(values: Mapping[str, float]) -> dict[str, float]:
     return {
         name if name.startswith("val_") or name == "learning_rate" else f"train_{name}": value
         for name, value in values.items()
-    }
-
-
-def described(data: Dataset, split: Split) -> dict[str, str]:
-    """Tags that tell which data and which split a run used."""
-    return {
-        "data_source": data.data_source,
-        "data_fingerprint": data.fingerprint,
-        "split": split.protocol,
-        "split_fingerprint": split.fingerprint,
     }
 
 

@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from deepmerge.analysis.metrics import Estimate
+from deepmerge.estimate import Estimate
 from deepmerge.plots.canvas import (
     BLUE,
     COLUMN,
@@ -187,7 +187,7 @@ def _roc_label(curve: RocCurve) -> str:
     """Return name and AUC of a curve for the legend."""
     if curve.auc is None:
         return curve.label
-    return f"{curve.label}: AUC {Estimate(*numbers(f'auc of {curve.label}', curve.auc, 3)).said()}"
+    return f"{curve.label}: AUC {Estimate(*numbers(f'auc of {curve.label}', curve.auc, 3)).text()}"
 
 
 @styled

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepmerge.analysis.metrics import Estimate
+from deepmerge.estimate import Estimate
 from deepmerge.plots.canvas import (
     BLUE,
     GREEN,
@@ -85,7 +85,7 @@ def forest(
                 continue
             axes.plot([low, high], [y, y], color=colour, linewidth=1.4)
             axes.plot(value, y, "o", color=colour, markersize=4.5)
-            said = line.estimates[number].said().replace(" [", "\n[").replace("-", "−")
+            said = line.estimates[number].text().replace(" [", "\n[").replace("-", "−")
             axes.text(1.02, y, said, transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL - 1.0)
         axes.set_xlabel(column)
         axes.set_ylim(sum(depths), 0)

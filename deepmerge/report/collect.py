@@ -8,16 +8,17 @@ import numpy as np
 import pandas as pd
 
 from deepmerge import config
-from deepmerge.analysis.metrics import Estimate
 from deepmerge.data import splits
 from deepmerge.errors import InputError
+from deepmerge.estimate import Estimate, read
 from deepmerge.files import replacing
-from deepmerge.jobs.judged import LEAKS, RECORD, SIMULATED, SPLIT_TABLE, Results, meant_by
+from deepmerge.jobs.judged import meant_by
+from deepmerge.jobs.run import LEAKS, RECORD, SIMULATED, SPLIT_TABLE, Results
 from deepmerge.model import devices, prediction
 from deepmerge.report import markdown
 from deepmerge.report import page as pages
 from deepmerge.report.page import Picture, Report, Section, Table
-from deepmerge.studies import base, leakage, recipes
+from deepmerge.studies import leakage, recipes
 from deepmerge.studies.baselines import study as baselines
 from deepmerge.studies.folds import study as folds
 from deepmerge.studies.probabilities import study as probabilities
@@ -220,7 +221,7 @@ def estimates(run: runs.Run, prefix: str) -> dict[str, Estimate]:
     """Metrics of a run that begin with `prefix`, with their intervals, by the rest of their name."""
     measured = run.data.metrics
     names = [name for name in measured if name.startswith(f"{prefix}_") and not name.endswith(("_low", "_high"))]
-    return {name.removeprefix(f"{prefix}_"): base.estimate(measured, name) for name in names}
+    return {name.removeprefix(f"{prefix}_"): read(measured, name) for name in names}
 
 
 def tabulated(frame: pd.DataFrame, caption: str, *, folded: bool = False) -> Table:
@@ -234,7 +235,7 @@ def tabulated(frame: pd.DataFrame, caption: str, *, folded: bool = False) -> Tab
 def _cell(line: dict[Any, Any], name: str) -> str:
     value = line[name]
     if f"{name}_low" in line:
-        return base.estimate(line, name).said()
+        return read(line, name).text()
     if isinstance(value, float):
         return "undefined" if np.isnan(value) else f"{value:.4g}"
     return str(value)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deepmerge.analysis.metrics import Estimate
 from deepmerge.errors import InputError
+from deepmerge.estimate import Estimate
 
 STYLE = Path(__file__).with_name("report.css")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -149,7 +149,7 @@ def headline(datasets: Mapping[str, Mapping[str, Estimate]]) -> Table:
     rows = [
         [
             words,
-            *(measured.get(metric, UNDEFINED).said() for measured in datasets.values()),
+            *(measured.get(metric, UNDEFINED).text() for measured in datasets.values()),
             *(PUBLISHED.values() if metric == "accuracy" else unpublished),
         ]
         for metric, words in HEADLINE.items()

@@ -2,8 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ import numpy as np
 import pandas as pd
 
 from deepmerge import config
-from deepmerge.analysis.metrics import Estimate, point_metrics
+from deepmerge.analysis.metrics import point_metrics
 from deepmerge.data import dataset as datasets
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part, Split
-from deepmerge.jobs.judged import RECORD, SPLIT_TABLE, Results, write_json, write_table
-from deepmerge.jobs.train import described, epoch_metrics, told_of
+from deepmerge.estimate import Estimate
+from deepmerge.jobs.run import Results, open_run, write_json, write_table
+from deepmerge.jobs.train import epoch_metrics, told_of
 from deepmerge.model import devices, prediction, training
 from deepmerge.progress import Advance
 from deepmerge.tracking import runs
@@ -42,23 +42,6 @@ class Trial:
     best_epoch: int
     seconds: np.ndarray
     probability: np.ndarray
-
-
-@contextmanager
-def study_run(kind: str, experiment: config.Experiment, data: Dataset, **tags: str) -> Iterator[str]:
-    """Open the run of a study of a data set; yields its id."""
-    known = {
-        "kind": kind,
-        "dataset": experiment.name,
-        "data_source": data.data_source,
-        "data_fingerprint": data.fingerprint,
-    }
-    with runs.new_run(f"{experiment.name}-{kind}", {**known, **tags}) as run_id:
-        runs.log_parameters({"dataset": experiment.name, **experiment.settings()})
-        runs.log_environment()
-        runs.log_json(experiment.model_dump(mode="json"), RECORD)
-        runs.log_data(data.images, data.labels, experiment.data.images, data.name, data.fingerprint)
-        yield run_id
 
 
 def opened(experiment: config.Experiment) -> Dataset:
@@ -84,10 +67,7 @@ def run(
 
     With `keep_model` the model is logged, and the run can be evaluated and explained like any other.
     """
-    with runs.child(
-        study, name, {"kind": "trial", "dataset": experiment.name, **described(data, split), **(tags or {})}
-    ) as run_id:
-        runs.log_parameters(experiment.settings())
+    with open_run("trial", experiment, data, split, name=name, parent=study, tags=tags) as run_id:
         began, seconds = time.perf_counter(), []
 
         def report(epoch: int, values: Mapping[str, float]) -> None:
@@ -106,8 +86,6 @@ def run(
         runs.log_json(trained.history, "history.json")
         if keep_model:
             example = gather(data.images, split.train.rows[:2])
-            runs.log_json(experiment.model_dump(mode="json"), RECORD)
-            runs.log_table(split.table(), SPLIT_TABLE)
             answer = np.asarray(trained.model(example, training=False))
             runs.log_model(trained.model, example, answer, told_of(trained), trained=FOLD)
     return Trial(run_id, trained.model, trained.history, trained.best_epoch, np.array(seconds), probability)
@@ -116,11 +94,6 @@ def run(
 def scores(model: keras.Model, data: Dataset, part: Part) -> np.ndarray:
     """Merger probability of the images of a part, (n,)."""
     return prediction.predict(model, data.images, part.rows, part.transforms)
-
-
-def estimate(results: Mapping[Any, Any], name: str) -> Estimate:
-    """A metric of `results` with its interval."""
-    return Estimate(*(float(results.get(f"{name}{end}", np.nan)) for end in ("", "_low", "_high")))
 
 
 def named(table: pd.DataFrame, column: str) -> dict[str, float]:

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from deepmerge import config
 from deepmerge.analysis import metrics
-from deepmerge.analysis.metrics import Estimate
 from deepmerge.data import copies, protocols, splits
 from deepmerge.data.dataset import Dataset, open_array
 from deepmerge.data.released import layout
 from deepmerge.data.splits import Split
 from deepmerge.errors import InputError
-from deepmerge.jobs.judged import SIMULATED, Results, log_figures
+from deepmerge.estimate import Estimate, flat, read
+from deepmerge.jobs.run import SIMULATED, Results, log_figures, open_run
 from deepmerge.plots.forest import Line, forest
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
@@ -44,7 +44,7 @@ def measure_leakage(
     data = base.opened(experiment)
     copies.require_apart(data, _honest(experiment, data, seeds))
     table = _catalogue(data, catalogue)
-    with base.study_run(KIND, experiment, data) as study:
+    with open_run(KIND, experiment, data) as study:
         made = pd.DataFrame(list(_trainings(study, experiment, data, seeds)))
         results: Results = {"run_id": study, "seeds": seeds, "epochs": experiment.training.epochs, **_summary(made)}
         tables = {"trainings": made}
@@ -84,7 +84,7 @@ def _trainings(study: str, experiment: config.Experiment, data: Dataset, seeds: 
                     ("unseen", both.unseen, unseen),
                 ):
                     labels, galaxies = data.labels[part.rows], data.galaxies[part.rows]
-                    found = metrics.flat(metrics.evaluate(labels, scored, galaxies).metrics, "test")
+                    found = flat(metrics.evaluate(labels, scored, galaxies).metrics, "test")
                     yield {**known, "judged_on": place, "images": len(part), **found}
 
 
@@ -142,8 +142,8 @@ def _figure(made: pd.DataFrame, results: Results, said: str | None) -> Figure:
         excess = claimed["test_auc"] - unseen["test_auc"]
         for place, found in (("claimed", claimed), ("unseen", unseen)):
             # What is claimed too much belongs to the claim.
-            ends = base.estimate(results if place == "claimed" else {}, f"{protocol}_excess_auc")
-            values = [base.estimate(results, f"{protocol}_{place}_{metric}") for metric in METRICS]
+            ends = read(results if place == "claimed" else {}, f"{protocol}_excess_auc")
+            values = [read(results, f"{protocol}_{place}_{metric}") for metric in METRICS]
             single = [found[f"test_{metric}"].tolist() for metric in METRICS]
             faint = [*single, excess.tolist() if place == "claimed" else []]
             lines.append(Line(PLACES[place], [*values, ends], 1 - group, faint))
@@ -167,7 +167,7 @@ def _catalogue_summary(found: pd.DataFrame, table: pd.DataFrame) -> dict[str, fl
         for metric in FOREST_METRICS:
             values = lines[metric].to_numpy()
             spread = Estimate(float(values.mean()), *map(float, np.quantile(values, metrics.INTERVAL)))
-            summary |= metrics.flat({metric: spread}, f"forest_{protocol}")
+            summary |= flat({metric: spread}, f"forest_{protocol}")
         summary[f"forest_{protocol}_shared_galaxies"] = float(lines["shared_galaxies"].mean())
     return summary
 
@@ -177,7 +177,7 @@ def _catalogue_figure(found: pd.DataFrame, results: Results) -> Figure:
         Line(
             f"{words} ({100 * results[f'forest_{protocol}_shared_galaxies']:.0f} % of the test rows have their galaxy "
             "in training)",
-            [base.estimate(results, f"forest_{protocol}_{metric}") for metric in FOREST_METRICS],
+            [read(results, f"forest_{protocol}_{metric}") for metric in FOREST_METRICS],
             1 - group,
             [found.loc[found["protocol"] == protocol, metric].tolist() for metric in FOREST_METRICS],
         )
@@ -192,8 +192,8 @@ def _catalogue_figure(found: pd.DataFrame, results: Results) -> Figure:
 
 
 def _said(results: Results) -> str:
-    excess = {name: base.estimate(results, f"{name}_excess_balanced_accuracy").said() for name in PROTOCOLS}
-    over = base.estimate(results, "rows_over_galaxy_balanced_accuracy").said()
+    excess = {name: read(results, f"{name}_excess_balanced_accuracy").text() for name in PROTOCOLS}
+    over = read(results, "rows_over_galaxy_balanced_accuracy").text()
     text = (
         f"With random rows, {100 * results['rows_shared_galaxies']:.0f} % of the test images have their galaxy in "
         f"training. They claim a balanced accuracy **{over}** above that of the split by galaxy of the same size, and "
@@ -201,7 +201,7 @@ def _said(results: Results) -> str:
         f"{excess['galaxy']} too much. {results['seeds']} seeds, {results['epochs']} epochs."
     )
     if "forest_rows_auc" in results:
-        rows, galaxy = (base.estimate(results, f"forest_{name}_auc").said() for name in PROTOCOLS)
+        rows, galaxy = (read(results, f"forest_{name}_auc").text() for name in PROTOCOLS)
         text += (
             f" A Random Forest on mass, concentration and M20 of {results['catalogue_rows']:,} catalogue rows has an "
             f"AUC of {rows} on random rows and {galaxy} by galaxy (mean and range of repeated splits)."

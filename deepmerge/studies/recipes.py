@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepmerge import config
-from deepmerge.analysis import metrics
 from deepmerge.data import copies, protocols
 from deepmerge.data.splits import Split
-from deepmerge.jobs.judged import Results, log_figures, note
+from deepmerge.estimate import flat, read
+from deepmerge.jobs.run import Results, log_figures, open_run, warning
 from deepmerge.plots.forest import Line, forest
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
@@ -84,7 +84,7 @@ def compare_recipes(
         name: experiment.with_settings({**change, **({"epochs": published_epochs} if name == PUBLISHED else {})})
         for name, change in CHANGES.items()
     }
-    with base.study_run(KIND, experiment, data, split="galaxy") as study:
+    with open_run(KIND, experiment, data, tags={"split": "galaxy"}) as study:
         found = {}
         total = folds * sum(recipe.training.epochs for recipe in planned.values())
         with progress_bar(f"{len(planned)} recipes on {data.name}", total) as advance:
@@ -100,7 +100,7 @@ def compare_recipes(
         table = _table(found)
         results |= base.named(table, "recipe")
         runs.describe(_said(table, folds))
-        log_figures({"recipes": _figure(table, experiment.name, note(data, made[0]))}, pdf)
+        log_figures({"recipes": _figure(table, experiment.name, warning(data, made[0]))}, pdf)
         base.finish(results, {"recipes": table}, out)
         return results
 
@@ -142,8 +142,8 @@ def _table(found: Mapping[str, Scored]) -> pd.DataFrame:
         table.append(
             {
                 "recipe": name,
-                **{k: v for metric in METRICS for k, v in metrics.flat({metric: measured[metric]}, "test").items()},
-                **{k: v for metric in METRICS for k, v in metrics.flat({metric: change[metric]}, "change").items()},
+                **{k: v for metric in METRICS for k, v in flat({metric: measured[metric]}, "test").items()},
+                **{k: v for metric in METRICS for k, v in flat({metric: change[metric]}, "change").items()},
                 "lowest_val_log_loss": scored.loss.mean(),
                 "folds_at_target": int(known.sum()),
                 "epochs_to_target": usual[0] if np.isfinite(usual[0]) else np.nan,
@@ -156,7 +156,7 @@ def _table(found: Mapping[str, Scored]) -> pd.DataFrame:
 
 def _said(table: pd.DataFrame, folds: int) -> str:
     lines = table.set_index("recipe")
-    auc = {name: base.estimate(lines.loc[name].to_dict(), "test_auc").said() for name in (OWN, PUBLISHED)}
+    auc = {name: read(lines.loc[name].to_dict(), "test_auc").text() for name in (OWN, PUBLISHED)}
     return f"AUC over all galaxies, {folds} folds: **{auc[OWN]}** {OWN}, {auc[PUBLISHED]} with the {PUBLISHED}."
 
 
@@ -166,7 +166,7 @@ def _figure(table: pd.DataFrame, name: str, said: str | None) -> Figure:
     lines = [
         Line(
             record["recipe"],
-            [base.estimate(record, column) for column in columns],
+            [read(record, column) for column in columns],
             int(record["recipe"] == PUBLISHED),
         )
         for record in records

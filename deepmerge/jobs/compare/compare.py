@@ -13,7 +13,8 @@ from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
 from deepmerge.jobs.compare import figures
 from deepmerge.jobs.evaluate import roc_curve
-from deepmerge.jobs.judged import SALIENCY_METHOD, Judged, Results, note, reload, write_json, write_table
+from deepmerge.jobs.judged import SALIENCY_METHOD, Judged, reload
+from deepmerge.jobs.run import Results, warning, write_json, write_table
 from deepmerge.model import prediction
 from deepmerge.plots import canvas
 from deepmerge.tracking import runs
@@ -38,7 +39,7 @@ def compare(datasets: Sequence[str], models: Sequence[str], out: Path) -> Result
     judged = [reload(*pair) for pair in zip(datasets, models, strict=True)]
     tables = [_test_table(one) for one in judged]
     names = _unique_names(judged)
-    said = ". ".join(dict.fromkeys(filter(None, (note(one.data, one.split) for one in judged)))) or None
+    said = ". ".join(dict.fromkeys(filter(None, (warning(one.data, one.split) for one in judged)))) or None
 
     scores = {
         (i, j): _scores(judged[i], judged[j], tables[j])

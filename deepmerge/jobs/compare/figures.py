@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from deepmerge.analysis.metrics import BALANCED, HIGHER_IS_BETTER, LOWER_IS_BETTER, Estimate
+from deepmerge.estimate import AT_BALANCE, METRICS, Estimate
 from deepmerge.plots.canvas import (
     BLUE,
     COLUMN,
@@ -45,7 +45,7 @@ from deepmerge.plots.canvas import (
 from deepmerge.plots.figures import RocCurve
 from deepmerge.plots.images import GAP, cell_size, image_panel, image_stack, map_key, overlay_panel, rule, stretch
 
-METRICS = (
+SHOWN = (
     "auc",
     "balanced_accuracy",
     "purity_at_balance",
@@ -85,7 +85,7 @@ class Entry:
 def comparison(
     entries: Sequence[Entry],
     *,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] = SHOWN,
     threshold: float = 0.5,
     bins: int = 20,
     title: str = "Comparison of models",
@@ -104,17 +104,17 @@ def comparison(
     shares, counted = zip(*(_shares(entry, bins) for entry in entries), strict=True)
 
     page = Page(PAGE)
-    balanced = any(name.endswith(BALANCED) for name in metrics)
-    _heading(page, 0.1, "(a) Metrics", "balanced = both classes weigh the same" if balanced else "")
+    balanced = any(name.endswith(AT_BALANCE) for name in metrics)
+    _heading(page, 0.1, "(a) Metrics", "at balance = both classes weigh the same" if balanced else "")
     page.y += 0.2
     _legend(page, 1.75, _handles([entry.label for entry in entries], 3.4, "marker"), [])
     page.write(5.61, "value [95 % interval]", -0.15, color=GREY)
-    for direction, known in (("Higher is better →", HIGHER_IS_BETTER), ("← Lower is better", LOWER_IS_BETTER)):
-        rows = [name for name in metrics if _base(name) in known]
+    for direction, better in (("Higher is better →", 1), ("← Lower is better", -1)):
+        rows = [name for name in metrics if METRICS[name].better == better]
         if rows:
             values = np.array([[found[name] for name in rows] for found in estimates])
             height = len(rows) * (0.14 * len(entries) + 0.1)
-            page.panel(1.75, 0, 3.75, height, _forest(values, [_readable(name) for name in rows], direction))
+            page.panel(1.75, 0, 3.75, height, _forest(values, [METRICS[name].label for name in rows], direction))
             page.y += height + 0.45
 
     key: list[Artist] = [Line2D([], [], color=GREY, linestyle=":", linewidth=1, label="chance")]
@@ -124,7 +124,7 @@ def comparison(
         key.insert(0, Line2D([], [], marker="o", color=GREY, linestyle="", label=f"threshold {threshold:g}"))
     cut = Line2D([], [], color="black", linestyle=":", linewidth=0.9, label=f"threshold {threshold:g}")
     areas = [
-        f"{curve.label}: {' '.join(['AUC', *_said(*curve.auc)]).replace(' ', NBSP)}"
+        f"{curve.label}: {f'AUC {Estimate(*curve.auc).text()}'.replace(' ', NBSP)}"
         for curve in curves
         if curve.auc is not None
     ]
@@ -176,8 +176,8 @@ def cross_matrix(
     cell = (width - margin - 1.0) / columns
     texts = {}
     for place, value in np.ndenumerate(table):
-        lines = _said(value, *limits[place]) if np.isfinite(value) else ["not", "comparable"]
-        texts[place] = "\n".join(wrapped(line, cell - 0.06, SMALL) for line in lines)
+        said = Estimate(value, *limits[place]).text().replace(" [", "\n[") if np.isfinite(value) else "not\ncomparable"
+        texts[place] = "\n".join(wrapped(line, cell - 0.06, SMALL) for line in said.split("\n"))
     models, judges = [wrapped(name, margin, SMALL) for name in models], [wrapped(name, cell, SMALL) for name in judges]
     tallest = max(lines_height(text, SMALL) for text in [*models, *texts.values()])
     body = rows * max(tallest + 0.12, 0.5, 1.1 / rows)
@@ -275,23 +275,6 @@ def gradcam_comparison(
     return page.build(title, note)
 
 
-def _base(name: str) -> str:
-    """Return the name of a metric without its class weighting."""
-    return name.removesuffix(BALANCED)
-
-
-def _readable(name: str) -> str:
-    """Return what a reader is shown for the name of a metric."""
-    return f"{(HIGHER_IS_BETTER | LOWER_IS_BETTER)[_base(name)]}{' (balanced)' if name.endswith(BALANCED) else ''}"
-
-
-def _said(value: float, low: float, high: float) -> list[str]:
-    """Return value and interval as texts, without what is undefined."""
-    if not np.isfinite(value):
-        return ["undefined"]
-    return [f"{value:.3f}"] + [f"[{low:.3f}, {high:.3f}]"] * bool(np.isfinite([low, high]).all())
-
-
 def _range(values: np.ndarray, least: float) -> tuple[float, float]:
     """Return the ends of a scale that holds the values, if any, and is not narrower than `least`."""
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
@@ -343,9 +326,8 @@ def _legend(page: Page, x: float, models: Sequence[Artist], key: Sequence[Artist
 
 def _estimates(entry: Entry, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Return (value, low, high) of the metrics of an entry."""
-    known = HIGHER_IS_BETTER | LOWER_IS_BETTER
-    unknown = [name for name in names if _base(name) not in known]
-    expect(bool(names) and not unknown, "metrics", f"some of {list(known)}, perhaps with {BALANCED}", unknown or "none")
+    unknown = [name for name in names if name not in METRICS]
+    expect(bool(names) and not unknown, "metrics", f"some of {list(METRICS)}", unknown or "none")
     lacking = [name for name in names if name not in entry.metrics]
     expect(not lacking, f"metrics of {entry.label}", f"all of {list(names)}", f"none for {lacking}")
     return {name: numbers(f"{name} of {entry.label}", entry.metrics[name], 3) for name in names}
@@ -403,7 +385,7 @@ def _forest(values: np.ndarray, names: Sequence[str], direction: str) -> Callabl
             # Not errorbar(): it refuses an interval that does not hold its value.
             axes.hlines(y, *values[model, row, 1:], color=look["color"], linewidth=1.4)
             axes.plot(value, y, markersize=5, markeredgecolor="white", markeredgewidth=0.5, **look)
-            axes.text(1.03, y, " ".join(_said(*values[model, row])), **beside)
+            axes.text(1.03, y, Estimate(*values[model, row]).text(), **beside)
         shown = values[np.isfinite(values)]
         low, high = _range(shown, 0.05)
         margin = 0.04 * (high - low)

@@ -9,15 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from deepmerge.analysis import metrics
-from deepmerge.analysis.metrics import BALANCED, HIGHER_IS_BETTER, LOWER_IS_BETTER, WITHOUT_INTERVAL, Estimate
+from deepmerge.analysis.metrics import WITHOUT_INTERVAL
 from deepmerge.errors import InputError
+from deepmerge.estimate import METRICS, UNDEFINED, Estimate
 from deepmerge.jobs.compare.figures import BAND
 from deepmerge.plots.canvas import BLUE, GREY, PAGE, SMALL, VERMILLION, canvas, styled, wrapped
 
-MEASURED = (*HIGHER_IS_BETTER, *LOWER_IS_BETTER, *(f"{name}{BALANCED}" for name in metrics.AT_BALANCE))
-METRICS = tuple(name for name in MEASURED if name not in WITHOUT_INTERVAL)
+DECISIVE = tuple(name for name in METRICS if name not in WITHOUT_INTERVAL)
 PROMOTED, REFUSED, FORCED = "promoted", "refused", "forced"
-UNDEFINED = Estimate(np.nan, np.nan, np.nan)
 TRIVIAL = "the trivial classifier (0.5 for every image)"
 
 
@@ -42,10 +41,10 @@ class Verdict:
 
 
 def check_metric(metric: str) -> None:
-    """Raise InputError unless `metric` is one that can decide a promotion: those of METRICS."""
-    if metric not in METRICS:
+    """Raise InputError unless `metric` is one that can decide a promotion: those of DECISIVE."""
+    if metric not in DECISIVE:
         why = ", whose differences have no interval to decide by" if metric in WITHOUT_INTERVAL else ""
-        raise InputError(f"metric should be one of: {', '.join(METRICS)}; got {metric!r}{why}")
+        raise InputError(f"metric should be one of: {', '.join(DECISIVE)}; got {metric!r}{why}")
 
 
 def judge(
@@ -86,26 +85,16 @@ def _decide(better: bool, finding: str, force: str | None) -> tuple[str, str]:
 
 def _finding(metric: str, change: Estimate, against: str) -> tuple[bool, str]:
     """Whether the difference is better beyond noise, and what it says in words."""
-    name = _readable(metric)
-    if not np.isfinite(change).all():
+    name, sign = METRICS[metric]
+    if not (np.isfinite(change.value) and change.has_interval):
         return False, f"the difference in {name} from {against} has no interval in this sample"
-    sign = -1 if _lower_is_better(metric) else 1
-    said = f"{change.value:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
+    said = change.text("+.4f")
     worst, best = sorted((sign * change.low, sign * change.high))
     if worst > 0:
         return True, f"{name} is better than that of {against}: {said}"
     if best < 0:
         return False, f"{name} is worse than that of {against}: {said}"
     return False, f"{name} differs from that of {against} within noise: {said}"
-
-
-def _lower_is_better(metric: str) -> bool:
-    return metric.removesuffix(BALANCED) in LOWER_IS_BETTER
-
-
-def _readable(metric: str) -> str:
-    base = metric.removesuffix(BALANCED)
-    return f"{(HIGHER_IS_BETTER | LOWER_IS_BETTER)[base]}{' at balance' if base != metric else ''}"
 
 
 @styled
@@ -118,14 +107,14 @@ def figure(verdict: Verdict, candidate: str, sample: str = "", *, note: str | No
     title = f"{candidate} {verdict.decision}: {verdict.reason}"
     drawn = canvas(PAGE, 1.4, title, note)
     values, change = drawn.subplots(1, 2)
-    name = _readable(verdict.metric)
+    name, better = METRICS[verdict.metric]
     rival = verdict.against.partition(" (")[0] or "none"
     _intervals(values, [candidate, rival], [verdict.candidate, verdict.reigning], [BLUE, VERMILLION])
     values.set_xlabel(name)
     _intervals(change, [""], [verdict.difference], [BLUE], sign="+")
-    if np.isfinite(verdict.difference).all():
+    if np.isfinite(verdict.difference.value) and verdict.difference.has_interval:
         reach = 1.6 * max(map(abs, (*verdict.difference, 1e-3)))
-        change.axvspan(0, -reach if _lower_is_better(verdict.metric) else reach, color=BAND, linewidth=0, zorder=0)
+        change.axvspan(0, better * reach, color=BAND, linewidth=0, zorder=0)
         # It ends below the text.
         change.axvline(0, 0, 0.5, color="black", linewidth=0.9, linestyle=":", zorder=1)
         change.set_xlim(-reach, reach)
@@ -146,9 +135,9 @@ def _intervals(
         # Not errorbar(): it refuses an interval that does not hold its value.
         axes.hlines(row, low, high, color=colour)
         axes.plot(value, row, color=colour, marker="o", markersize=5, markeredgecolor="white", markeredgewidth=0.5)
-        said = [f"{number:{sign}.3f}" for number in estimate]
-        text = f"{said[0]} [{said[1]}, {said[2]}]" if np.isfinite(estimate).all() else said[0]
-        axes.annotate(text, (value, row), (0, 5), textcoords="offset points", ha="center", fontsize=SMALL)
+        axes.annotate(
+            estimate.text(f"{sign}z.3f"), (value, row), (0, 5), textcoords="offset points", ha="center", fontsize=SMALL
+        )
     axes.set_ylim(len(names) - 0.5, -0.7)
     axes.set_yticks(range(len(names)), [wrapped(name, 1.2, SMALL) for name in names])
     axes.tick_params(axis="y", length=0)

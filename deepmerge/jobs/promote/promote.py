@@ -10,15 +10,16 @@ import numpy as np
 import pandas as pd
 
 from deepmerge import config
-from deepmerge.analysis import metrics
 from deepmerge.data import splits
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part, Split
 from deepmerge.errors import InputError
+from deepmerge.estimate import flat
 from deepmerge.files import replacing
-from deepmerge.jobs.judged import LEAKS, SPLIT_TABLE, Judged, Results, note, reload, write_json
+from deepmerge.jobs.judged import Judged, reload
 from deepmerge.jobs.promote import gate
 from deepmerge.jobs.promote.gate import Verdict
+from deepmerge.jobs.run import LEAKS, SPLIT_TABLE, Results, warning, write_json
 from deepmerge.model import prediction
 from deepmerge.plots import canvas
 from deepmerge.progress import progress_bar
@@ -125,14 +126,14 @@ def _recorded(candidate: Judged, version: registry.Version, verdict: Verdict, ou
     if verdict.images:
         look = registry.look(candidate.run, _images(candidate.data, candidate.split))
         for model in ("candidate", "reigning", "difference"):
-            found |= metrics.flat({verdict.metric: getattr(verdict, model)}, model)
+            found |= flat({verdict.metric: getattr(verdict, model)}, model)
         found |= {"against": verdict.against, "images": verdict.images, "galaxies": verdict.galaxies, "look": look}
         measured_on = (
             f"{verdict.images} test images of {verdict.galaxies} galaxies, 95 % intervals over galaxies; "
             f"promotion number {look} that these galaxies decide"
         )
     found["time"] = datetime.now(UTC).isoformat(timespec="seconds")
-    said = note(candidate.data, candidate.split)
+    said = warning(candidate.data, candidate.split)
     figure = gate.figure(verdict, f"{version.name} version {version.version}", measured_on, note=said)
     with runs.reopened(candidate.run), runs.artifact_folder(".") as folder:
         for record, picture in [(folder / RECORD, folder / FIGURE), *_places(out)]:

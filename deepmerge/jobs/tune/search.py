@@ -22,9 +22,9 @@ from deepmerge.data import dataset as datasets
 from deepmerge.data.dataset import Dataset
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
-from deepmerge.jobs.judged import RECORD, Results, log_figures, note, write_json, write_table
 from deepmerge.jobs.main import main
-from deepmerge.jobs.train import described, epoch_metrics
+from deepmerge.jobs.run import Results, header_tags, log_figures, open_run, warning, write_json, write_table
+from deepmerge.jobs.train import epoch_metrics
 from deepmerge.jobs.tune import figures
 from deepmerge.jobs.tune.workers import MOST_LOST, PAUSE, WorkerFailed, Workers, end_if_told, take_order
 from deepmerge.model import devices, objective, training
@@ -79,11 +79,19 @@ def tune(
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     study = studies.Study(storage or studies.default_storage(), name or f"{experiment.name}-{digest}", experiment)
     _require_same(study, identity)
-    tags = {"dataset": experiment.name, "study": study.name, **described(data, split)}
-    with runs.continued(study.run_id(), f"study-{experiment.name}", {**tags, "kind": "study"}) as run_id:
+    with open_run(
+        "study",
+        experiment,
+        data,
+        split,
+        name=f"study-{experiment.name}",
+        continues=study.run_id(),
+        tags={"study": study.name},
+        parameters=_searched(experiment, first),
+    ) as run_id:
         if study.notes.get("run_id") != run_id:
             study.note(run_id=run_id)
-            _describe_study(study, experiment, data, first)
+            runs.log_json({"storage": passwords.hidden(study.url), "study": study.name}, "study.json")
         study.begin_with(first)
         count = min(workers or count_cores(), max(1, experiment.tuning.trials - study.finished()))
         order = {
@@ -91,14 +99,14 @@ def tune(
             "storage": study.url,
             "study": study.name,
             "run_id": run_id,
-            "tags": {**tags, "kind": "trial"},
+            "tags": {**header_tags("trial", experiment, data, split), "study": study.name},
         }
         study.reap()
         if not study.is_full:
             environment = {**runs.for_workers(), "OMP_NUM_THREADS": str(threads_each(count))}
             with Workers(count, order, environment) as crew:
                 _watch(crew, study, experiment.name)
-        results = _report(study, experiment, first, note(data, split), pdf, out)
+        results = _report(study, experiment, first, warning(data, split), pdf, out)
         _write_params(study, experiment, data, tuned)
         runs.log_file(tuned)
     if seeds:
@@ -147,18 +155,13 @@ def _require_same(study: studies.Study, identity: Mapping[str, Any]) -> None:
         )
 
 
-def _describe_study(
-    study: studies.Study, experiment: config.Experiment, data: Dataset, first: Mapping[str, Any]
-) -> None:
+def _searched(experiment: config.Experiment, first: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a study's run: the settings that stay, and how the others are searched."""
     fixed = {key: value for key, value in experiment.settings().items() if key not in first}
     space = experiment.tuning.space
     searched = {f"search_{name}": json.dumps(space[name].model_dump(exclude_defaults=True)) for name in space}
     asked = {name: getattr(experiment.tuning, name) for name in ("objective", "folds", "pruning")}
-    runs.log_parameters({"dataset": experiment.name, **fixed, **asked, **searched})
-    runs.log_environment()
-    runs.log_json(experiment.model_dump(mode="json"), RECORD)
-    runs.log_json({"storage": passwords.hidden(study.url), "study": study.name}, "study.json")
-    runs.log_data(data.images, data.labels, experiment.data.images, data.name, data.fingerprint)
+    return {**fixed, **asked, **searched}
 
 
 def _watch(crew: Workers, study: studies.Study, name: str) -> None:

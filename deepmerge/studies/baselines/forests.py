@@ -11,6 +11,7 @@ import pandas as pd
 from deepmerge.analysis import metrics
 from deepmerge.cluster import count_cores
 from deepmerge.errors import InputError
+from deepmerge.estimate import Estimate
 
 RANDOM_FOREST, LOGISTIC, TRIVIAL = "random_forest", "logistic", "trivial"
 BASELINES = {
@@ -68,7 +69,7 @@ def importance(
         shuffled[:, column] = np.concatenate([rng.permutation(known[:, column]) for _ in range(repeats)])
         loss = metrics.difference(truth, whole, _predicted(model, shuffled), ids, resamples=resamples, seed=seed)["auc"]
         lines.append({"feature": name, **loss._asdict()})
-    table = pd.DataFrame(lines, columns=["feature", *metrics.Estimate._fields])
+    table = pd.DataFrame(lines, columns=["feature", *Estimate._fields])
     return table.sort_values("value", ascending=False, kind="stable", ignore_index=True)
 
 

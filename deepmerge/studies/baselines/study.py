@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 from deepmerge.analysis import metrics, morphology
 from deepmerge.data.dataset import Dataset
 from deepmerge.errors import InputError
-from deepmerge.jobs.judged import Judged, Results, log_figures, note, reload
+from deepmerge.estimate import Estimate, flat, read
+from deepmerge.jobs.judged import Judged, reload
+from deepmerge.jobs.run import Results, log_figures, open_run, warning
 from deepmerge.plots.forest import Line, forest
 from deepmerge.studies import base
 from deepmerge.studies.baselines import forests as science
@@ -48,7 +50,7 @@ def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | Non
     train, test = np.arange(len(parts.train)), np.arange(len(parts.train), len(rows))
     measured = shapes(data, rows)
     labels, galaxies = data.labels[rows], data.galaxies[rows]
-    with base.study_run(KIND, experiment, data, judged=judged.run.info.run_id) as study:
+    with open_run(KIND, experiment, data, tags={"judged": judged.run.info.run_id}) as study:
         scored = {NETWORK: base.scores(judged.model, data, parts.test)}
         sources = _sources(data, rows, measured)
         for source, features in sources.items():
@@ -100,8 +102,8 @@ def _table(scored: dict[str, np.ndarray], labels: np.ndarray, galaxies: np.ndarr
         lines.append(
             {
                 "method": method,
-                **metrics.flat({name: found[name] for name in METRICS}, "test"),
-                **metrics.flat({name: change[name] for name in METRICS}, "change"),
+                **flat({name: found[name] for name in METRICS}, "test"),
+                **flat({name: change[name] for name in METRICS}, "change"),
             }
         )
     return pd.DataFrame(lines)
@@ -119,14 +121,14 @@ def _flags(measured: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
 
 
 def _figures(table: pd.DataFrame, importance: pd.DataFrame, judged: Judged) -> dict[str, Figure]:
-    said = note(judged.data, judged.split)
+    said = warning(judged.data, judged.split)
     columns = {**{f"test_{name}": words for name, words in METRICS.items()}, "change_auc": "AUC − network's (paired)"}
     lines = [
-        Line(line["method"], [base.estimate(line, name) for name in columns], int(line["method"] != NETWORK))
+        Line(line["method"], [read(line, name) for name in columns], int(line["method"] != NETWORK))
         for line in table.to_dict("records")
     ]
     losses = [
-        Line(line["feature"], [metrics.Estimate(line["value"], line["low"], line["high"])], 1)
+        Line(line["feature"], [Estimate(line["value"], line["low"], line["high"])], 1)
         for line in importance.to_dict("records")
     ]
     return {
@@ -151,7 +153,7 @@ def _said(table: pd.DataFrame) -> str:
     lines = {line["method"]: line for line in table.to_dict("records")}
     best = max(set(lines) - {NETWORK, WORDS[science.TRIVIAL]}, key=lambda method: lines[method]["test_auc"])
     ours, theirs, change = (
-        base.estimate(lines[method], name).said()
+        read(lines[method], name).text()
         for method, name in ((NETWORK, "test_auc"), (best, "test_auc"), (best, "change_auc"))
     )
     return f"AUC **{ours}** of the network, {theirs} of the best baseline ({best}), difference {change}."

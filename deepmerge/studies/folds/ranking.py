@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from deepmerge.analysis import metrics
-from deepmerge.analysis.metrics import Estimate, Evaluation
+from deepmerge.analysis.metrics import Evaluation
+from deepmerge.estimate import Estimate
 
 RANKING = ("auc", "average_precision", "average_precision_at_balance")
 

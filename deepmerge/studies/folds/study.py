@@ -9,8 +9,10 @@ from deepmerge.analysis import metrics
 from deepmerge.data import copies, protocols, splits
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
+from deepmerge.estimate import flat
 from deepmerge.jobs.evaluate import PREDICTIONS, drawn
-from deepmerge.jobs.judged import Results, find, log_figures, note
+from deepmerge.jobs.judged import find
+from deepmerge.jobs.run import Results, log_figures, open_run, warning
 from deepmerge.model import devices
 from deepmerge.plots.forest import Line, forest
 from deepmerge.progress import progress_bar
@@ -33,10 +35,10 @@ def cross_validate(dataset: str, model: str, count: int, pdf: bool = False, out:
     run, experiment, data = trained.run, trained.experiment, trained.data
     made = protocols.cross(data, experiment.split, count)
     copies.require_apart(data, made)
-    with base.study_run(KIND, experiment, data, split="galaxy", recipe_of=run.info.run_id) as study:
+    with open_run(KIND, experiment, data, tags={"split": "galaxy", "recipe_of": run.info.run_id}) as study:
         table = _out_of_fold(study, experiment, data, made)
         runs.log_table(table, PREDICTIONS)
-        return _report(study, table, experiment, note(data, made[0]), pdf, out)
+        return _report(study, table, experiment, warning(data, made[0]), pdf, out)
 
 
 def _out_of_fold(study: str, experiment: config.Experiment, data: Dataset, made: list[Split]) -> pd.DataFrame:
@@ -67,12 +69,12 @@ def _report(
         "galaxies": table["galaxy_id"].nunique(),
         "merger_galaxies": table.loc[table["label"] == 1, "galaxy_id"].nunique(),
         "images": len(table),
-        **metrics.flat(found.metrics, "test"),
-        **metrics.flat(spread, "folds_mean"),
+        **flat(found.metrics, "test"),
+        **flat(spread, "folds_mean"),
     }
     runs.describe(
-        f"**AUC {found.metrics['auc'].said()}**, balanced accuracy "
-        f"{found.metrics['balanced_accuracy'].said()} over all {results['galaxies']} galaxies, each scored "
+        f"**AUC {found.metrics['auc'].text()}**, balanced accuracy "
+        f"{found.metrics['balanced_accuracy'].text()} over all {results['galaxies']} galaxies, each scored "
         f"by the one of {len(each)} networks that had not seen it. {said or ''}"
     )
     lines = [Line(name, [fold[metric] for metric in SHOWN], 1) for name, fold in each.items()]

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from deepmerge.analysis.calibration import REFERENCE
-from deepmerge.analysis.metrics import Estimate
+from deepmerge.estimate import Estimate, read
 from deepmerge.jobs.compare.figures import BAND, ROUND
 from deepmerge.plots.canvas import (
     BLUE,
@@ -72,7 +72,7 @@ def calibration(
     left, gap = 0.55, 0.17
     side = (page.width - left - 0.1 + gap) / count - gap
     places = [left + number * (side + gap) for number in range(count)]
-    headings = ["\n".join([wrapped(name, side, SMALL), *_said("ECE ", *errors[name], ".3f")]) for name in reliability]
+    headings = ["\n".join([wrapped(name, side, SMALL), f"ECE {errors[name].text()}"]) for name in reliability]
     deepest = max(lines_height(heading, SMALL) for heading in headings)
     for x, heading in zip(places, headings, strict=True):
         page.write(x + side / 2, heading, deepest, ha="center", va="bottom", linespacing=1.15)
@@ -124,7 +124,7 @@ def purity_completeness(
         for number, (marker, row) in enumerate(marks[name]):
             lines = [f"threshold {row['threshold']:.3g}"]
             for metric in ("purity", "completeness"):
-                lines.append(" ".join(_said(f"{metric} ", *(row[f"{metric}{end}"] for end in ("", "_low", "_high")))))
+                lines.append(f"{metric} {read(row.to_dict(), metric).text('.2f')}")
             lines.append(f"{row['tp']:.0f} right, {row['fp']:.0f} wrong")
             down = side + 0.48 + 0.62 * number
             page.write(x - 0.08, GLYPHS[marker], down, color=MARKS[marker])
@@ -186,14 +186,6 @@ def costs(
     page.write(left + 1.5 * side + gap, "change from the reference (shaded: better)", ha="center")
     page.y += 0.2
     return page.build(title, note)
-
-
-def _said(name: str, value: float, low: float, high: float, form: str = ".2f") -> list[str]:
-    """Return name and value, and the interval, as texts, without what is undefined."""
-    if np.isnan(value):
-        return [f"{name}undefined"]
-    texts = [f"{name}{value:{form}}"] + [f"[{low:{form}}, {high:{form}}]"] * bool(np.isfinite([low, high]).all())
-    return [text.replace("-", "−") for text in texts]
 
 
 def _reliable(table: pd.DataFrame, first: bool) -> Callable[[Axes], None]:
@@ -292,7 +284,7 @@ def _forest(values: np.ndarray, better: int) -> Callable[[Axes], None]:
             # Not errorbar(): it refuses an interval that does not hold its value.
             axes.hlines(row + 0.2, low, high, color=BLUE)
             axes.plot(value, row + 0.2, color=BLUE, marker="o", markersize=4.5, markeredgecolor="white")
-            said = " ".join(_said("", value, low, high, "+z.3f"))
+            said = Estimate(value, low, high).text("+z.3f").replace("-", "−")
             axes.text(
                 0.5, row - 0.2, said, transform=axes.get_yaxis_transform(), ha="center", va="center", fontsize=SMALL
             )

@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 from deepmerge import config
 from deepmerge.analysis import calibration
 from deepmerge.analysis.calibration import BALANCE
-from deepmerge.analysis.metrics import Estimate
 from deepmerge.data import copies
 from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
-from deepmerge.jobs.judged import Judged, Results, log_figures, note, prior, reload
+from deepmerge.estimate import Estimate
+from deepmerge.jobs.judged import Judged, prior, reload
 from deepmerge.jobs.predict import CALIBRATION
+from deepmerge.jobs.run import Results, log_figures, open_run, warning
 from deepmerge.model import dropout
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
@@ -68,8 +69,8 @@ def judge_probabilities(
         "validation_galaxies": len(np.unique(validation.galaxies)),
     }
     isotonic = calibration.fit_isotonic(validation.labels, validation.scores)
-    said = note(judged.data, judged.split)
-    with base.study_run(KIND, experiment, judged.data, judged=judged.run.info.run_id) as study:
+    said = warning(judged.data, judged.split)
+    with open_run(KIND, experiment, judged.data, tags={"judged": judged.run.info.run_id}) as study:
         methods = _methods(study, judged, experiment, members, passes, trained_at)
         methods.scores.update(
             {

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from deepmerge.analysis.metrics import Estimate
+from deepmerge.estimate import Estimate
 from deepmerge.plots.canvas import (
     BLUE,
     COLUMN,
@@ -176,7 +176,7 @@ def stages(table: pd.DataFrame, *, title: str = "By stage", note: str | None = N
         axes.hlines(place, low, high, color=colour)
         axes.plot(value, place, **_point(colour, hollow=not np.isfinite(low)), zorder=3)
         said: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": SMALL}
-        axes.text(float(np.clip(value, 0.27, 0.73)), place - 0.13, Estimate(value, low, high).said(), **said)
+        axes.text(float(np.clip(value, 0.27, 0.73)), place - 0.13, Estimate(value, low, high).text(), **said)
         rate = row["rate"].replace("_", " ")
         names.append(f"{name}\n{rate}\n{row['galaxies']} galaxies, {row['images']} images")
     axes.set_yticks(range(len(names)), names, linespacing=1.1)
@@ -286,7 +286,7 @@ def agreement(table: pd.DataFrame, *, title: str = "Agreement of views", note: s
             x = place + 0.36 * (number - (len(table) - 1) / 2)
             _estimate(axes, x, *(row[f"{name}{end}"] for end in ("", "_low", "_high")), colour=colour)
             axes.plot(x + 0.12, row[f"{name}_expected"], **_point(colour, "D", hollow=True))
-        correlation = Estimate(*(row[f"intraclass_correlation{end}"] for end in ("", "_low", "_high"))).said()
+        correlation = Estimate(*(row[f"intraclass_correlation{end}"] for end in ("", "_low", "_high"))).text()
         label = f"{row['class']} ({row['galaxies']} galaxies), correlation between views {correlation}"
         handles.append(Line2D([], [], **_point(colour), linestyle="-", linewidth=1.2, label=wrapped(label, 2.4, SMALL)))
     expected = "if views erred independently"

@@ -8,8 +8,10 @@ import pandas as pd
 
 from deepmerge.analysis import morphology
 from deepmerge.data.dataset import Dataset
+from deepmerge.estimate import read
 from deepmerge.jobs.evaluate import PREDICTIONS
-from deepmerge.jobs.judged import SIMULATED, Results, find, log_figures, newest_study
+from deepmerge.jobs.judged import find, newest_study
+from deepmerge.jobs.run import SIMULATED, Results, log_figures, open_run
 from deepmerge.model import devices
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
@@ -66,7 +68,7 @@ def measure_selection(dataset: str, model: str, bins: int, pdf: bool = False, ou
         drawn["score_and_mass"] = figures.score_and_mass(
             known["log_mstar"], table["probability"], table["stage"].tolist(), note=said
         )
-    with base.study_run(KIND, experiment, data, judged=run.info.run_id) as study:
+    with open_run(KIND, experiment, data, tags={"judged": run.info.run_id}) as study:
         log_figures(drawn, pdf)
         results: Results = {
             "run_id": study,
@@ -125,7 +127,7 @@ def _flat(stages: pd.DataFrame, views: pd.DataFrame, tests: pd.DataFrame) -> dic
 
 
 def _said(stages: pd.DataFrame, tests: pd.DataFrame) -> str:
-    rates = ", ".join(f"{line['stage']} {base.estimate(line, 'value').said()}" for line in stages.to_dict("records"))
+    rates = ", ".join(f"{line['stage']} {read(line, 'value').text()}" for line in stages.to_dict("records"))
     odd = tests[tests["p_holm"] < 0.05]
     depends = ", ".join(f"{line['property']} ({line['class']}s)" for line in odd.to_dict("records")) or "none"
     return f"Predicted merger: {rates}. Scores depend on (Holm-corrected p < 0.05): {depends}."
