@@ -1,4 +1,4 @@
-"""The errors that are the user's to mend; the command line prints them in one line without a traceback."""
+"""The failures that the command line prints in one line without a traceback."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class Refused(Exception):
     """A promotion that its gate refused. The message says why and how to go on (exit status 3)."""
+
+
+class Failed(RuntimeError):
+    """What could not be done although the input is right. The message is all there is to know (exit status 1)."""

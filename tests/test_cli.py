@@ -6,19 +6,18 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 import typer
 import yaml
+from typer.core import TyperOption
 from typer.testing import CliRunner
 
 from deepmerge import config
 from deepmerge.cli import commands as cli
-from deepmerge.cli import options
-from deepmerge.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 README = str(ROOT / "README.md")
@@ -119,7 +118,7 @@ def test_every_command_explains_itself(words):
     assert "Usage:" in result.output
     command = next(command for path, command in COMMANDS if path == words)
     assert command.help.split("\n")[0].split(". ")[0][:40] in result.output
-    assert all(parameter.help for parameter in command.params if isinstance(parameter, click.Option))
+    assert all(parameter.help for parameter in command.params if isinstance(parameter, TyperOption))
 
 
 @pytest.mark.parametrize("words", [[], ["data"], ["study"]], ids=" ".join)
@@ -131,43 +130,76 @@ def test_a_group_without_a_command_shows_what_there_is(words):
     assert "Error" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["main", "train"])
-def test_the_help_of_training_lists_every_setting_with_its_default(name):
-    listed = CliRunner().invoke(cli.app, [name, "--help"]).output
-    flat = " ".join(listed.split())
+TRAINING = [words for words, command in COMMANDS if isinstance(command, cli.SettingsCommand)]
+
+
+@pytest.mark.parametrize("words", TRAINING, ids=" ".join)
+def test_the_help_of_training_lists_every_setting_with_its_default(words):
+    flat = " ".join(CliRunner().invoke(cli.app, [*words, "--help"]).output.split())
     for section in config.SECTIONS.values():
         for setting, field in section.model_fields.items():
-            assert f"--{setting.replace('_', '-')} VALUE" in flat
-            assert f"[{field.default}]" in flat
+            assert f"--{setting.replace('_', '-')} <" in flat
+            assert field.default is None or f"default: {str(field.default).lower()}]" in flat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "found"),
+    "line",
     [
-        (["--batch-size", "32"], {"batch_size": "32"}),
-        (["--batch_size", "32"], {"batch_size": "32"}),
-        (["--batch-size=32"], {"batch_size": "32"}),
-        (["--epochs", "3", "--learning-rate=1e-3"], {"epochs": "3", "learning_rate": "1e-3"}),
-        (["--dropout", "-1"], {"dropout": "-1"}),
-        (["--stretch="], {"stretch": ""}),
+        "--dropout <float> share of units dropped in training [at least 0, below 1; default: 0.2]",
+        "--epochs <int> most epochs [at least 1; default: 20]",
+        "--stretch <raw|standard|asinh|log> what happens to pixels first [default: asinh]",
+        "--augment <true|false> turn and flip training images at random [default: true]",
+        "--split-table <path> CSV with a split to take, as 'deepmerge data split' writes it --architecture",
+    ],
+)
+def test_the_help_of_a_setting_says_type_range_and_default(line):
+    assert line in " ".join(CliRunner().invoke(cli.app, ["train", "--help"]).output.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (["--batch-size", "32"], {"batch_size": 32}),
+        (["--batch_size", "32"], {"batch_size": 32}),
+        (["--batch-size=32"], {"batch_size": 32}),
+        (["--batch_size=32"], {"batch_size": 32}),
+        (["--epochs", "3", "--learning-rate=1e-3"], {"epochs": 3, "learning_rate": 0.001}),
+        (["--augment", "false", "--split", "rows"], {"augment": False, "split": "rows"}),
+        (["--split_table", "a_b.csv"], {"split_table": Path("a_b.csv")}),
         ([], {}),
     ],
 )
-def test_settings_are_read_in_every_spelling(arguments, found):
-    assert options.settings(arguments, own=["--pdf"]) == (found, [])
+def test_settings_are_read_in_every_spelling(run, jobs, experiment, arguments, settings):
+    assert run("train", experiment, *arguments) == (0, [])
+    loaded = jobs[0][1]
+    assert loaded == config.load(experiment, settings)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "stray"),
-    [(["--pdf", "a", "--epochs", "3"], ["--pdf", "a"]), (["epochs=3"], ["epochs=3"]), (["-e", "3"], ["-e", "3"])],
+    ("line", "expected"),
+    [
+        ("deepmerge train --stretch a", ["asinh"]),
+        ("deepmerge train --augment ", ["true", "false"]),
+        ("deepmerge train --spl", ["--split", "--split-seed", "--split-table"]),
+        ("deepmerge gradcam noisy --method ", ["hirescam", "gradcam"]),
+        ("deepmerge train pristine-", ["pristine-3filters"]),
+        ("deepmerge compare noisy pristine-", ["pristine-3filters"]),
+    ],
 )
-def test_what_is_no_setting_is_left_to_the_parser(arguments, stray):
-    assert options.settings(arguments, own=["--pdf"])[1] == stray
+def test_the_shell_completes_choices_and_data_sets(line, expected):
+    words = {"_DEEPMERGE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    done = subprocess.run(
+        [sys.executable, "-c", "from deepmerge.cli import app; app(prog_name='deepmerge')"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **words},
+    )
+    assert done.stdout.split() == expected, done.stderr
 
 
-def test_a_setting_without_its_value_is_refused():
-    with pytest.raises(InputError, match="should look like --epochs 3, got '--epochs'"):
-        options.settings(["mine", "--epochs"], own=[])
+def test_the_version_is_that_of_the_installed_package():
+    assert CliRunner().invoke(cli.app, ["--version"]).output == f"{metadata.version('deepmerge-lab')}\n"
 
 
 def test_settings_may_come_before_the_data_set(run, jobs, experiment):
@@ -175,7 +207,7 @@ def test_settings_may_come_before_the_data_set(run, jobs, experiment):
     assert jobs[0][1].settings()["epochs"] == 7
 
 
-def test_settings_reach_the_stage_with_their_types(run, jobs, experiment):
+def test_settings_reach_the_job_with_their_types(run, jobs, experiment):
     assert run("train", experiment, "--batch-size", "32", "--dropout=0.5", "--pdf", "--augment", "false") == (0, [])
     [(name, loaded, pdf, *_)] = jobs
     assert (name, loaded.name, pdf) == ("train", "mine", True)
@@ -233,7 +265,7 @@ def test_evaluate_and_gradcam_name_data_set_and_model(run, jobs):
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",
 )
-def test_what_is_asked_arrives_at_the_stage(run, jobs, words, called):
+def test_what_is_asked_arrives_at_the_job(run, jobs, words, called):
     assert run(*words) == (0, [])
     assert jobs == [called]
 
@@ -266,17 +298,27 @@ def test_studies_that_train_take_settings_and_options_of_their_own(run, jobs, ex
     [
         (["train", "prestine"], "Error: dataset should be one of: "),
         (["main", "gone.yaml"], "got 'gone.yaml'"),
-        (["train", "EXPERIMENT", "--epoch", "3"], "setting should be one of: architecture,"),
+        (["train", "EXPERIMENT", "--epoch", "3"], "No such option: --epoch, did you mean --epochs?"),
+        (["train", "--epoch", "EXPERIMENT"], "No such option: --epoch, did you mean --epochs?"),
+        (["train", "EXPERIMENT", "--batch_siz=3"], "No such option: --batch_siz, did you mean --batch-size?"),
+        (["train", "EXPERIMENT", "--xyzzy", "3"], "No such option: --xyzzy; --help lists what there is"),
         (["main", "EXPERIMENT", "--epochs", "abc"], "'training.epochs' should be a valid integer"),
         (["main", "EXPERIMENT", "--epochs", "2.5"], "'training.epochs' should be a valid integer"),
         (["train", "EXPERIMENT", "--dropout", "1.5"], "'network.dropout' should be less than 1, got '1.5'"),
         (["train", "EXPERIMENT", "--learning-rate", "nan"], "'training.learning_rate'"),
-        (["train", "EXPERIMENT", "--epochs"], "settings should look like --epochs 3, got '--epochs'"),
+        (["train", "EXPERIMENT", "--epochs"], "Option '--epochs' requires an argument; --help lists"),
+        (
+            ["train", "EXPERIMENT", "--stretch="],
+            "'network.stretch' should be 'raw', 'standard', 'asinh' or 'log', got ''",
+        ),
+        (["train", "EXPERIMENT", "--dropout", "-1"], "should be greater than or equal to 0, got '-1'"),
+        (["train", "EXPERIMENT", "--augment", "maybe"], "'training.augment' should be a valid boolean"),
+        (["gradcam", "pristine", "--method", "gradcan"], "Invalid value for '--method'"),
         (["train", "EXPERIMENT", "epochs=3"], "unexpected extra argument(s) (epochs=3)"),
         (["evaluate", "pristine", "--modell", "last"], "--modell"),
         (["evaluate", "pristine", "--folds", "1"], "Invalid value for '--folds'"),
         (["study", "leakage", "EXPERIMENT", "--seeds", "0"], "Invalid value for '--seeds'"),
-        (["study", "leakage", "EXPERIMENT", "--epoch", "3"], "setting should be one of: architecture,"),
+        (["study", "leakage", "EXPERIMENT", "--epoch", "3"], "No such option: --epoch, did you mean --epochs?"),
         (["study", "recipes", "EXPERIMENT", "--published-epochs", "0"], "Invalid value for '--published-epochs'"),
         (["study", "selection", "pristine", "--bins", "0"], "Invalid value for '--bins'"),
         (["study", "probabilities", "pristine", "--purity", "1.5"], "Invalid value for '--purity'"),
@@ -356,6 +398,7 @@ def test_other_failures_end_with_status_1_and_their_traceback():
 FAILURES = {
     "InputError": ("from deepmerge.errors import InputError", 2),
     "Refused": ("from deepmerge.errors import Refused", 3),
+    "Failed": ("from deepmerge.errors import Failed", 1),
     "MlflowException": ("class MlflowException(Exception): pass", 1),
     "OSError": ("", 1),
 }

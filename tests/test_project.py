@@ -14,13 +14,11 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from deepmerge import config
 from deepmerge.cli import commands as cli
 
 ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-SETTINGS = {name for section in config.SECTIONS.values() for name in section.model_fields}
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 
 
@@ -40,16 +38,15 @@ def command(words):
 def check_deepmerge(words):
     """Raise ValueError where a `deepmerge` command line names a command or an option that does not exist."""
     found, rest = command(words)
-    known = {option for parameter in found.params for option in parameter.opts} | {"--help"}
     for word in rest:
         name = word.partition("=")[0]
-        setting = name.removeprefix("--").replace("-", "_")
-        if name.startswith("-") and name not in known and not (takes_settings(found) and setting in SETTINGS):
+        if name.startswith("-") and name not in options(found):
             raise ValueError(f"deepmerge {found.name} should have an option {name}")
 
 
-def takes_settings(found):
-    return isinstance(found, cli.SettingsCommand)
+def options(found):
+    """Every option of a click command, the settings among them."""
+    return {option for parameter in found.get_params(found.context_class(found)) for option in parameter.opts}
 
 
 def check_mlflow_run(words):
@@ -61,10 +58,8 @@ def check_mlflow_run(words):
         raise ValueError(f"MLproject should have an entry point {name!r}")
     entry = project.get_entry_point(name)
     found, _ = command(entry.command.split()[3:])
-    options = {option.removeprefix("--") for parameter in found.params for option in parameter.opts}
     for parameter in (pair.partition("=")[0] for pair in values["-P"]):
-        allowed = {*entry.parameters, *options, *(SETTINGS if takes_settings(found) else ())}
-        if parameter not in allowed:
+        if parameter not in entry.parameters and f"--{parameter.replace('_', '-')}" not in options(found):
             raise ValueError(f"entry point {name} should take a parameter {parameter!r}")
 
 

@@ -1,4 +1,4 @@
-"""The command line: parse, call one stage, print. Heavy imports wait until a command runs."""
+"""The command line: parse, call one function, print. Heavy imports wait until a command runs."""
 
 import logging
 import os
@@ -7,29 +7,63 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from deepmerge.cli import data, study
 from deepmerge.cli.loading import quietly
-from deepmerge.cli.options import Command, Dataset, Layer, Method, Model, ModelOf, Out, Params, Pdf, SettingsCommand
+from deepmerge.cli.options import (
+    Command,
+    Dataset,
+    Datasets,
+    Layer,
+    Method,
+    Model,
+    ModelOf,
+    Out,
+    Params,
+    Pdf,
+    SettingsCommand,
+)
 from deepmerge.cli.output import show, show_table
+from deepmerge.errors import Failed, InputError, Refused
 from deepmerge.tracking import passwords
 
-# Failures whose message says it all; by name, since importing their classes takes seconds.
-ONE_LINE_FAILURES = ("TrainingDiverged", "MlflowException", "WorkerFailed", "OperationalError", "StorageInternalError")
+# Failures of other libraries whose message says it all; by name, since importing their classes takes seconds.
+FOREIGN_FAILURES = ("MlflowException", "OperationalError", "StorageInternalError")
 STATEMENT = r"\[SQL|\(Background"  # how SQLAlchemy begins what it adds to the words of a database
 
 app = typer.Typer(
-    help="Train, evaluate, explain and compare networks that tell merging galaxies from non-merging ones.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version of the package, and end."""
+    if wanted:
+        from importlib import metadata
+
+        try:
+            print(metadata.version("deepmerge-lab"))
+        except metadata.PackageNotFoundError:
+            raise Failed(
+                "deepmerge is run from its source here, not installed; pyproject.toml has the version"
+            ) from None
+        raise typer.Exit
+
+
+@app.callback()
+def callback(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train, evaluate, explain and compare networks that tell merging galaxies from non-merging ones."""
 
 
 @app.command("main", cls=SettingsCommand)
@@ -53,7 +87,7 @@ def main_command(
 
 @app.command(cls=SettingsCommand)
 def train(ctx: typer.Context, dataset: Dataset, params: Params = None, pdf: Pdf = False, out: Out = None) -> None:
-    """Train a model; validation decides when to stop, the test images stay unseen."""
+    """Train a model. Validation decides when to stop; the test images stay unseen."""
     from deepmerge import config
 
     experiment = config.load(dataset, ctx.obj, params)
@@ -67,38 +101,52 @@ def train(ctx: typer.Context, dataset: Dataset, params: Params = None, pdf: Pdf 
 def tune(
     ctx: typer.Context,
     dataset: Dataset,
-    trials: Annotated[int | None, typer.Option(help="Trials in all, those of earlier calls counted.")] = None,
-    objective: Annotated[str | None, typer.Option(help="log_loss or auc, of the validation galaxies.")] = None,
-    folds: Annotated[int | None, typer.Option(help="Above 1: mean over so many folds outside the test.")] = None,
-    pruning: Annotated[bool | None, typer.Option(help="Stop trials that fall behind the median.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes here; default: one a core.", min=1)] = None,
-    storage: Annotated[
-        str | None, typer.Option(help="Database of studies; default: optuna.db beside mlflow.db.")
+    trials: Annotated[int | None, typer.Option(help="Trials in total, including those of earlier calls.")] = None,
+    objective: Annotated[
+        Literal["log_loss", "auc"] | None, typer.Option(help="What to improve on the validation galaxies.")
     ] = None,
-    study: Annotated[str | None, typer.Option(help="Name of the study, to have one of your own.")] = None,
-    seeds: Annotated[int, typer.Option(help="Models to train with the winning settings; 0: none.", min=0)] = 1,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            help="If above 1, score each trial by its mean over this many folds of the galaxies outside the test."
+        ),
+    ] = None,
+    pruning: Annotated[bool | None, typer.Option(help="Stop trials that fall behind the median.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes on this machine; default: one per core.", min=1)
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Database of the Optuna studies; default: optuna.db beside mlflow.db.")
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Name of the study; default: made from data set, settings and data.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Models to train with the winning settings; 0 for none.", min=0)] = 1,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
-    """Search for better settings on the validation galaxies, then train, judge, explain and register the winner.
+    """Search for better settings, then train, evaluate and explain the winner.
 
-    What was interrupted goes on with the same command; further machines join with it against one --storage.
+    The search sees the validation galaxies only; the winner's model is registered. If interrupted, the same command
+    goes on where it stopped. Other machines join the search with the same command and --storage.
     """
     from deepmerge import config
 
-    asked = {"trials": trials, "objective": objective, "folds": folds, "pruning": pruning}
-    experiment = config.load(dataset, ctx.obj, tuning=asked)
+    given = {"trials": trials, "objective": objective, "folds": folds, "pruning": pruning}
+    experiment = config.load(dataset, ctx.obj, tuning=given)
     tuned = config.params_file(dataset, config.TUNED)
     with quietly():
         from deepmerge.jobs.tune import search
 
-    found = search.tune(experiment, tuned, workers=workers, storage=storage, name=study, seeds=seeds, pdf=pdf, out=out)
-    show(found)
+    results = search.tune(
+        experiment, tuned, workers=workers, storage=storage, name=study, seeds=seeds, pdf=pdf, out=out
+    )
+    show(results)
 
 
 @app.command(hidden=True)
 def work() -> None:
-    """Run trials of a study; started by tune."""
+    """Run trials of a study. Started by tune, not by hand."""
     with quietly():
         from deepmerge.jobs.tune import search
 
@@ -110,12 +158,15 @@ def evaluate(
     dataset: ModelOf,
     model: Model = "last",
     folds: Annotated[
-        int | None, typer.Option(help="Train its recipe anew on so many folds, to score every galaxy.", min=2)
+        int | None,
+        typer.Option(
+            help="Instead train its recipe anew on this many folds, so that every galaxy is scored once.", min=2
+        ),
     ] = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
-    """Score a trained model on its test galaxies, with 95 % intervals over galaxies; or its recipe on all galaxies."""
+    """Score a model on its test galaxies. All metrics come with 95 % intervals over galaxies."""
     if folds is None:
         with quietly():
             from deepmerge.jobs import evaluate
@@ -137,7 +188,7 @@ def gradcam(
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
-    """Map what speaks for a merger, and against it, in every test image."""
+    """Map what in each test image speaks for a merger and what against it."""
     with quietly():
         from deepmerge.jobs import gradcam
 
@@ -146,11 +197,13 @@ def gradcam(
 
 @app.command()
 def compare(
-    datasets: Annotated[list[str], typer.Argument(help="Two or more data sets, also as one word: pristine,noisy.")],
-    models: Annotated[str | None, typer.Option(help="Their models, separated by commas; default: the newest.")] = None,
+    datasets: Datasets,
+    models: Annotated[
+        str | None, typer.Option(help="One model per data set, separated by commas; default: the newest of each.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("results/comparison"),
 ) -> None:
-    """Compare models of several variants, each also on the images of the others; one table, three figures."""
+    """Compare models of two or more data sets. Each also scores the images of the others."""
     names = ",".join(datasets).split(",")
     with quietly():
         from deepmerge.jobs.compare import compare
@@ -162,15 +215,19 @@ def compare(
 def promote(
     dataset: ModelOf,
     model: Model = "last",
-    metric: Annotated[str | None, typer.Option(help="What decides, as evaluate names it; default: auc.")] = None,
-    force: Annotated[str | None, typer.Option(help="Reason to promote it though the gate refuses.")] = None,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Swap the champion and the one before it.")] = False,
-    allow_refusal: Annotated[bool, typer.Option("--allow-refusal", help="End with 0 also when refused.")] = False,
+    metric: Annotated[
+        str | None, typer.Option(help="Metric that decides, by its name in the output of evaluate; default: auc.")
+    ] = None,
+    force: Annotated[
+        str | None, typer.Option(help="Promote even if the gate refuses, for the reason given here, which is recorded.")
+    ] = None,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Make the previous champion champion again.")] = False,
+    allow_refusal: Annotated[
+        bool, typer.Option("--allow-refusal", help="Exit with status 0 even when the gate refuses.")
+    ] = False,
     out: Out = None,
 ) -> None:
-    """Make a model champion of DATASET if it is better than the one that reigns; exit status 3 if it is refused."""
-    from deepmerge.errors import InputError, Refused
-
+    """Make a model champion if it beats the present one. Exit status 3 if the gate refuses it."""
     if rollback:
         if force is not None or model != "last":
             raise InputError("--rollback should stand alone: it takes the previous champion, for no other reason")
@@ -181,22 +238,22 @@ def promote(
     with quietly():
         from deepmerge.jobs.promote import promote
 
-    found = promote.promote(dataset, model, metric=metric, force=force, out=out)
-    show(found)
-    if found["decision"] == "refused" and not allow_refusal:
-        raise Refused(f"{found['model']} version {found['version']} was refused: {found['reason']}")
+    results = promote.promote(dataset, model, metric=metric, force=force, out=out)
+    show(results)
+    if results["decision"] == "refused" and not allow_refusal:
+        raise Refused(f"{results['model']} version {results['version']} was refused: {results['reason']}")
 
 
 @app.command()
 def models(
-    dataset: Annotated[str | None, typer.Argument(help="Data set whose models are meant; default: all.")] = None,
+    dataset: Annotated[str | None, typer.Argument(help="Data set whose models to list; default: all.")] = None,
 ) -> None:
-    """List registered models with aliases, metrics and the decision of their gate; for programs, tab-separated."""
+    """List registered models. With aliases, metrics and the gate's decision; tab-separated if not on a terminal."""
     from deepmerge.tracking import registry
 
-    lines = registry.listing(dataset)
-    if lines:
-        show_table(lines)
+    rows = registry.listing(dataset)
+    if rows:
+        show_table(rows)
     else:
         of = f" of {dataset}" if dataset else ""
         print(f"No registered model{of} yet; 'deepmerge promote' registers one", file=sys.stderr)
@@ -204,17 +261,17 @@ def models(
 
 @app.command(cls=Command)
 def predict(
-    images: Annotated[Path, typer.Argument(help="npy or FITS file, channels first: (N, filters, H, W).")],
+    images: Annotated[Path, typer.Argument(help="npy or FITS file of images, channels first: (N, filters, H, W).")],
     model: Annotated[str, typer.Option(help="Run id, run.json of a training, or models:/deepmerge-pristine@champion.")],
     out: Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")] = Path("scores.parquet"),
     merger_fraction: Annotated[
-        float | None, typer.Option(help="Share of mergers among such galaxies: adds probabilities calibrated for it.")
+        float | None, typer.Option(help="Expected share of mergers, 0 to 1: adds probabilities calibrated for it.")
     ] = None,
 ) -> None:
-    """Score images of any number: probability of a merger, one row an image.
+    """Score images: the probability of a merger, one row per image.
 
-    Pixels in the units of the training images. A server of the same model (mlflow models serve) gives the same numbers,
-    but takes the images channels last: (N, H, W, filters).
+    Pixels should be in the units of the training images. A server of the same model (mlflow models serve) gives the
+    same numbers, but takes images channels last: (N, H, W, filters).
     """
     with quietly():
         from deepmerge.jobs import predict
@@ -224,14 +281,14 @@ def predict(
 
 @app.command()
 def report(
-    datasets: Annotated[list[str], typer.Argument(help="Data sets, also as one word: pristine,noisy.")],
+    datasets: Datasets,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("results/report.html"),
     readme: Annotated[
         Path | None,
-        typer.Option(help="Markdown file whose results, between two markers, are written anew too.", exists=True),
+        typer.Option(help="Markdown file in which to renew the results between its two markers.", exists=True),
     ] = None,
 ) -> None:
-    """Write one HTML page about the newest model and the newest studies of each data set; a few seconds."""
+    """Write an HTML page of results. It shows the newest model and the newest studies of each data set."""
     with quietly():
         from deepmerge.report.collect import write_report
 
@@ -241,9 +298,11 @@ def report(
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.", min=1, max=65535)] = 5000,
-    datasets: Annotated[str, typer.Option(help="Data sets whose newest runs are compared.")] = "pristine,noisy",
+    datasets: Annotated[
+        str, typer.Option(help="Data sets whose newest runs to compare, separated by commas.")
+    ] = "pristine,noisy",
 ) -> None:
-    """Start the MLflow UI here and print the address of the page that compares the newest runs."""
+    """Start the MLflow UI on this machine. Prints the address of the page that compares the newest runs."""
     from deepmerge.tracking import ui
 
     ui.serve(port, tuple(datasets.split(",")))
@@ -259,38 +318,38 @@ def _end_cleanly_on_signals() -> None:
 def main() -> None:
     """Run the command line. Exit status: 0 done, 2 wrong input, 3 promotion refused (one line each), 1 all else."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    told = logging.StreamHandler(sys.stderr)
-    told.setFormatter(passwords.Formatter("%(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[told])
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(passwords.Formatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     _end_cleanly_on_signals()
-    from deepmerge.errors import InputError, Refused
 
     # Without arguments there is nothing to be wrong: the parser shows the help.
     one_line = sys.argv[1:] not in ([], ["data"], ["study"])
     try:
         sys.exit(app(standalone_mode=not one_line))
-    except InputError as error:
-        message = str(error)
-    except Refused as refusal:
-        print(f"Refused: {passwords.scrubbed(str(refusal))}", file=sys.stderr)
-        sys.exit(3)
     except typer.Abort:
         sys.exit(130)
     except Exception as error:
-        if type(error).__name__ in ONE_LINE_FAILURES:
-            # What Optuna's database said is behind the exception; databases add the statement and a link.
-            said = str(error.__cause__ if type(error).__name__ == "StorageInternalError" else error)
-            said = " ".join(re.split(STATEMENT, said)[0].split())
-            print(f"Error: {passwords.scrubbed(said)}", file=sys.stderr)
-            sys.exit(1)
-        # The parser's errors are no public class of Typer; each knows its message.
-        if not hasattr(error, "format_message"):
-            print(passwords.scrubbed(traceback.format_exc()), end="", file=sys.stderr)
-            sys.exit(1)
-        message = f"{error.format_message().rstrip('.')}; --help lists what there is"
-    print(f"Error: {passwords.scrubbed(message)}", file=sys.stderr)
-    sys.exit(2)
+        status, message = _explained(error)
+    print(passwords.scrubbed(message).rstrip(), file=sys.stderr)
+    sys.exit(status)
 
 
-if __name__ == "__main__":
-    main()
+def _explained(error: Any) -> tuple[int, str]:
+    """Exit status and message for what ended a command: one line, or the traceback where nobody foresaw it."""
+    match error:
+        case InputError():
+            return 2, f"Error: {error}"
+        case Refused():
+            return 3, f"Refused: {error}"
+        case Failed():
+            return 1, f"Error: {error}"
+    if type(error).__name__ in FOREIGN_FAILURES:
+        # Optuna hides the words of its database behind its own; databases add the statement and a link.
+        words = str(error.__cause__ if type(error).__name__ == "StorageInternalError" else error)
+        return 1, f"Error: {' '.join(re.split(STATEMENT, words)[0].split())}"
+    if hasattr(error, "format_message"):  # the parser's errors are no public class of Typer; each knows its message
+        alike = getattr(error, "possibilities", None)  # options like the unknown one, the likest first
+        words = f"{error.message}, did you mean {alike[0]}?" if alike else f"{error.format_message().rstrip('.')};"
+        return 2, f"Error: {words} --help lists what there is"
+    return 1, traceback.format_exc()

@@ -1,69 +1,77 @@
 """Commands that make, fetch, convert and check the images."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
 from deepmerge.cli.options import Dataset, SettingsCommand
 from deepmerge.cli.output import show
+from deepmerge.data import demo
 
 app = typer.Typer(help="Make, fetch, convert and check the images.", no_args_is_help=True)
 
-Folder = Annotated[Path, typer.Option(help="Where the files go.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace other data of the same name.")]
+Folder = Annotated[Path, typer.Option(help="Folder to write to.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace data of the same name.")]
 
 
 @app.command()
 def simulate(
     folder: Folder = Path("data"),
-    galaxies: Annotated[int | None, typer.Option(help="Galaxies, four views each.")] = None,
-    merger_fraction: Annotated[float | None, typer.Option(help="Share of mergers among them.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same bytes.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
+    galaxies: Annotated[int, typer.Option(help="Number of galaxies, four views each.")] = demo.GALAXIES,
+    merger_fraction: Annotated[
+        float, typer.Option(help="Share of mergers among the galaxies.", show_default="1/6")
+    ] = demo.MERGER_FRACTION,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = demo.SEED,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
 ) -> None:
-    """Make the demo sample: mock galaxies, pristine and noisy, with catalogue and feature masks."""
+    """Make the demo sample. Mock galaxies, pristine and noisy, with catalogue and masks of merger features."""
     from deepmerge.data.demo.simulate import simulate
 
-    given: dict[str, Any] = {
-        "galaxies": galaxies,
-        "merger_fraction": merger_fraction,
-        "seed": seed,
-        "workers": workers,
-    }
-    simulate(folder, **{name: value for name, value in given.items() if value is not None})
+    simulate(folder, galaxies=galaxies, merger_fraction=merger_fraction, seed=seed, workers=workers)
 
 
 @app.command()
 def fetch(
-    variant: Annotated[str, typer.Argument(help="pristine or noisy.")],
-    filters: Annotated[int, typer.Option(help="2: F814W, F160W; 3: and F356W.")] = 2,
+    variant: Annotated[Literal["pristine", "noisy"], typer.Argument(help="Without or with sky noise.")],
+    filters: Annotated[int, typer.Option(help="2: F814W, F160W; 3: F356W too.")] = 2,
     folder: Folder = Path("data"),
-    base_url: Annotated[str | None, typer.Option(help="Another place that holds the FITS files.")] = None,
-    catalogue_url: Annotated[str | None, typer.Option(help="Another place that holds the catalogue arrays.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Address of a folder with the FITS files; default: the MAST archive.")
+    ] = None,
+    catalogue_url: Annotated[
+        str | None,
+        typer.Option(help="Address of a folder with the catalogue arrays; default: the authors' repository."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Download the released images and their catalogue; goes on where it was interrupted."""
-    from deepmerge.data.released import archive
+    """Download the released images and their catalogue. If interrupted, the same command goes on."""
+    from deepmerge.data.released import archive, layout
 
-    places = {"base_url": base_url, "catalogue_url": catalogue_url}
-    given = {name: url for name, url in places.items() if url is not None}
-    archive.fetch(variant, folder, filters=filters, overwrite=overwrite, **given)
+    archive.fetch(
+        variant,
+        folder,
+        filters=filters,
+        base_url=layout.ARCHIVE_URL if base_url is None else base_url,
+        catalogue_url=layout.CATALOGUE_URL if catalogue_url is None else catalogue_url,
+        overwrite=overwrite,
+    )
 
 
 @app.command("import")
 def import_(
-    fits: Annotated[Path, typer.Argument(help="FITS file, also .fz, .gz, .bz2 or .xz.")],
+    fits: Annotated[Path, typer.Argument(help="FITS file, also compressed: .fz, .gz, .bz2 or .xz.")],
     folder: Folder = Path("data"),
-    stem: Annotated[str | None, typer.Option(help="Name of the arrays; default: after the file.")] = None,
+    stem: Annotated[str | None, typer.Option(help="Name of the arrays; default: the file's.")] = None,
     catalogue_arrays: Annotated[Path | None, typer.Option(help="Folder with the authors' catalogue arrays.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Convert a FITS file on disk to the arrays and the catalogue that training reads.
+    """Convert a FITS file to the arrays and the catalogue that training reads.
 
-    It holds images (N, filters, H, W) in one HDU (the first that has four axes, or the one named SCI) and a table of N
-    rows. That has a column of 0/1 labels (label, y, class, merger, is_merger, or the only one) and may have the
-    galaxy's id (galaxy_id, subhalo_id, object_id, objid, source_id, id, name …), view, copy, stage, and more.
+    The file should hold images (N, filters, H, W) in one HDU (the first with four axes, or the one named SCI) and a
+    table of N rows with a column of 0/1 labels (label, y, class, merger, is_merger, or its only column). Columns for
+    the galaxy's id (galaxy_id, subhalo_id, object_id, objid, source_id, id, name …), view, copy, stage and others go
+    into the catalogue.
     """
     from deepmerge.data.released import archive
 
@@ -72,7 +80,7 @@ def import_(
 
 @app.command()
 def check(dataset: Dataset) -> None:
-    """Read all images of a data set once and say what is in them and what is wrong with them."""
+    """Check a data set. Reads every image and reports what is there and what is wrong with it."""
     from deepmerge import config
     from deepmerge.data import check, versions
     from deepmerge.data import dataset as datasets
@@ -91,9 +99,11 @@ def check(dataset: Dataset) -> None:
 
 @app.command(cls=SettingsCommand)
 def split(
-    ctx: typer.Context, dataset: Dataset, out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("split.csv")
+    ctx: typer.Context,
+    dataset: Dataset,
+    out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("split.csv"),
 ) -> None:
-    """Write which image trains, validates and tests, for train --split-table or for other programs."""
+    """Write the split as a table. Says of each image whether it trains, validates or tests; for train --split-table."""
     from deepmerge import config
     from deepmerge.data import dataset as datasets
     from deepmerge.data import splits

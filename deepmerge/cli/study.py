@@ -10,7 +10,7 @@ from deepmerge.cli.options import Dataset, Model, ModelOf, Out, Params, Pdf, Set
 from deepmerge.cli.output import show
 
 app = typer.Typer(
-    help="Answer one question about a data set: a run with table and figures. Times: demo sample, two cores.",
+    help="Answer one question about a data set, by a run with a table and figures. Times: demo sample, two cores.",
     no_args_is_help=True,
 )
 
@@ -21,7 +21,7 @@ Arrays = Annotated[Path | None, typer.Option(help="Folder with the authors' cata
 def leakage(
     ctx: typer.Context,
     dataset: Dataset,
-    seeds: Annotated[int, typer.Option(help="Trainings of each protocol, each with galaxies of its own.", min=1)] = 5,
+    seeds: Annotated[int, typer.Option(help="Trainings per protocol, each with its own draw of galaxies.", min=1)] = 5,
     catalogue_arrays: Arrays = None,
     params: Params = None,
     pdf: Pdf = False,
@@ -29,8 +29,8 @@ def leakage(
 ) -> None:
     """How much better does the published protocol make a network look than it is? 7 minutes.
 
-    The same recipe is trained after a split of random rows and after a split by galaxy, of equal sizes, and asked
-    about its own test images and about galaxies that neither has seen.
+    Trains the same recipe after a split of random rows and after a split by galaxy, of equal sizes, and scores each on
+    its own test images and on galaxies that neither has seen.
     """
     from deepmerge import config
 
@@ -45,16 +45,16 @@ def leakage(
 def recipes(
     ctx: typer.Context,
     dataset: Dataset,
-    folds: Annotated[int, typer.Option(help="Every galaxy is tested in one of so many folds.", min=2)] = 5,
-    published_epochs: Annotated[
-        int, typer.Option(help="Epochs of the published recipe, which wanted 500.", min=1)
-    ] = 60,
-    target: Annotated[float, typer.Option(help="Validation log loss whose epochs and seconds are counted.")] = 0.5,
+    folds: Annotated[int, typer.Option(help="Number of folds; every galaxy is tested in one of them.", min=2)] = 5,
+    published_epochs: Annotated[int, typer.Option(help="Epochs of the published recipe, which had 500.", min=1)] = 60,
+    target: Annotated[
+        float, typer.Option(help="Validation log loss; the epochs and seconds to reach it are reported.")
+    ] = 0.5,
     params: Params = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
-    """Which part of the recipe matters? Default, published, and one thing changed at a time. 35 minutes."""
+    """Which part of the recipe matters? The default, the published one, and one change at a time. 35 minutes."""
     from deepmerge import config
 
     experiment = config.load(dataset, ctx.obj, params)
@@ -68,7 +68,7 @@ def recipes(
 def baselines(dataset: ModelOf, model: Model = "last", pdf: Pdf = False, out: Out = None) -> None:
     """Is a network better than Random Forest and logistic regression on measured morphology? 6 minutes.
 
-    Measures morphology (statmorph) of the training and test images once and keeps it in results/cache.
+    Measures the morphology of the training and test images (statmorph) once and keeps it in results/cache.
     """
     with quietly():
         from deepmerge.studies.baselines.study import judge_baselines
@@ -80,13 +80,13 @@ def baselines(dataset: ModelOf, model: Model = "last", pdf: Pdf = False, out: Ou
 def selection(
     dataset: ModelOf,
     model: Annotated[
-        str, typer.Option(help="As for evaluate, or 'folds': all galaxies, by the newest evaluate --folds.")
+        str, typer.Option(help="As for evaluate; or 'folds': all galaxies, as scored by the newest evaluate --folds.")
     ] = "last",
-    bins: Annotated[int, typer.Option(help="Bins of each property, equally many galaxies in each.", min=1)] = 5,
+    bins: Annotated[int, typer.Option(help="Bins per property, with equally many galaxies in each.", min=1)] = 5,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
-    """On what kind of galaxy does it work? By stage, mass, concentration, M20, signal-to-noise, view. 2 minutes."""
+    """For which galaxies does a model work? By stage, mass, concentration, M20, signal-to-noise and view. 2 minutes."""
     with quietly():
         from deepmerge.studies.selection.study import measure_selection
 
@@ -97,15 +97,15 @@ def selection(
 def probabilities(
     dataset: ModelOf,
     model: Model = "last",
-    members: Annotated[int, typer.Option(help="Networks of the ensemble, the model among them.", min=1)] = 5,
-    passes: Annotated[int, typer.Option(help="Answers of Monte-Carlo dropout that are averaged.", min=1)] = 30,
-    purity: Annotated[float, typer.Option(help="Purity wanted at 18, 10 and 3 % mergers.", min=0.01, max=1)] = 0.8,
+    members: Annotated[int, typer.Option(help="Networks in the ensemble, including the model itself.", min=1)] = 5,
+    passes: Annotated[int, typer.Option(help="Monte-Carlo dropout passes to average.", min=1)] = 30,
+    purity: Annotated[float, typer.Option(help="Purity to aim for at 18, 10 and 3 % mergers.", min=0.01, max=1)] = 0.8,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
-    """What do the probabilities mean, and does calibration, dropout or an ensemble make them better? 4 minutes.
+    """Can the probabilities be trusted? And does calibration, dropout or an ensemble improve them? 4 minutes.
 
-    Keeps the calibration with the model, for predict --merger-fraction.
+    Stores the calibration with the model, for predict --merger-fraction.
     """
     with quietly():
         from deepmerge.studies.probabilities.study import judge_probabilities

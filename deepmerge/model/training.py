@@ -12,6 +12,7 @@ from deepmerge import config
 from deepmerge.data.batches import Epoch, TrainingBatches, class_weights, gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
+from deepmerge.errors import Failed
 from deepmerge.model import devices, network, prediction, stretch
 from deepmerge.model.learner import Learner
 
@@ -22,7 +23,7 @@ LOG_CLIP = 1e-7  # probabilities nearer to 0 or 1 count as this far away, as in 
 FINAL_RATE = 0.05  # the cosine schedule ends at this share of the first learning rate
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(Failed):
     """The loss was no longer a finite number."""
 
 

@@ -1,6 +1,6 @@
 """One mock galaxy at z ≈ 2: its mass, its size, its potential and a disk of test particles.
 
-Units in all mock_* modules: kpc, Gyr, km/s; `gm` in kpc (km/s)². Vectors are (3, n), one row a coordinate.
+Units in all modules of the simulator: kpc, Gyr, km/s; `gm` in kpc (km/s)². Vectors are (3, n), one row a coordinate.
 Products of vectors are written out as sums, never as matrix products: the last bit of a BLAS product depends
 on the processor, and orbits would amplify it into different images for the same seed.
 """

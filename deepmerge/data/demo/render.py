@@ -177,7 +177,7 @@ def paint_gaussians(places: Floats, sigma: Floats, flux: Floats) -> Floats:
     edges = np.arange(IMAGE_SIZE + 1) - IMAGE_SIZE / 2
     steps = erf((edges - places[:, :, None]) / (math.sqrt(2) * sigma)[:, None])
     across, up = np.diff(steps, axis=-1) / 2
-    # Without `optimize` einsum adds term by term and leaves BLAS alone (see mock_galaxy).
+    # Without `optimize` einsum adds term by term and leaves BLAS alone (see galaxy).
     return np.einsum("ny,nx->yx", up * flux[:, None], across, optimize=False)
 
 

@@ -1,8 +1,8 @@
 """The embedded sample: mock galaxies in the layout of the released DeepMerge files, made anew from a seed.
 
 So everyone can run everything without a download. The sidecars say that it is simulated and no Illustris.
-How galaxies move is in mock_galaxy and mock_orbits, how they shine in mock_light and mock_scene, what the
-telescope makes of it in mock_render; here are the sample as a whole and the files.
+How galaxies move is in galaxy and orbits, how they shine in light and scene, what the telescope makes of it in
+render; here are the sample as a whole and its files.
 """
 
 import csv
@@ -17,16 +17,12 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from deepmerge.cluster import count_cores, mapping
+from deepmerge.data import demo
 from deepmerge.data.demo.render import FILTERS, IMAGE_SIZE, VIEWS, Views, render_views
 from deepmerge.data.demo.scene import Stage, Truth, draw_scene
 from deepmerge.errors import InputError
 from deepmerge.progress import progress_bar
 
-# 2880 images: enough for a network to learn something from noisy images (240 galaxies are not) in minutes.
-DEFAULT_GALAXIES = 720
-# Nearly the share of merger galaxies in the release (406 of 2233), before flipped copies even the classes.
-DEFAULT_MERGER_FRACTION = 1 / 6
-DEFAULT_SEED = 0
 # 301 of the release's 406 mergers (74 %) are past ones.
 PAST_FRACTION = 0.72
 # A split in three parts needs this many galaxies of a stage to put one into each.
@@ -51,9 +47,9 @@ class _Task(NamedTuple):
 def simulate(
     folder: Path,
     *,
-    galaxies: int = DEFAULT_GALAXIES,
-    merger_fraction: float = DEFAULT_MERGER_FRACTION,
-    seed: int = DEFAULT_SEED,
+    galaxies: int = demo.GALAXIES,
+    merger_fraction: float = demo.MERGER_FRACTION,
+    seed: int = demo.SEED,
     workers: int | None = None,
 ) -> None:
     """Write a sample of mock galaxies, VIEWS images each, to `folder`.

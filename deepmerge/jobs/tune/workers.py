@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deepmerge.cluster import WORKER
+from deepmerge.errors import Failed
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ MOST_LOST = 8
 _told = threading.Event()
 
 
-class WorkerFailed(RuntimeError):
+class WorkerFailed(Failed):
     """A worker could not go on; it has said why."""
 
 
