@@ -16,8 +16,9 @@ import yaml
 from typer.core import TyperOption
 from typer.testing import CliRunner
 
-from deepmerge import config
-from deepmerge.cli import commands as cli
+from deepmerge import cli, config
+from deepmerge.cli.options import SettingsCommand
+from deepmerge.cli.output import show
 
 ROOT = Path(__file__).parents[1]
 README = str(ROOT / "README.md")
@@ -123,14 +124,12 @@ def test_every_command_explains_itself(words):
 
 @pytest.mark.parametrize("words", [[], ["data"], ["study"]], ids=" ".join)
 def test_a_group_without_a_command_shows_what_there_is(words):
-    done = in_fresh_python(
-        f"import sys; sys.argv = ['deepmerge', *{words}]\nfrom deepmerge.cli import commands as cli\ncli.main()"
-    )
+    done = in_fresh_python(f"import sys; sys.argv = ['deepmerge', *{words}]\nfrom deepmerge import cli\ncli.main()")
     assert "Usage:" in done.stdout + done.stderr
     assert "Error" not in done.stdout + done.stderr
 
 
-TRAINING = [words for words, command in COMMANDS if isinstance(command, cli.SettingsCommand)]
+TRAINING = [words for words, command in COMMANDS if isinstance(command, SettingsCommand)]
 
 
 @pytest.mark.parametrize("words", TRAINING, ids=" ".join)
@@ -383,7 +382,7 @@ def test_a_real_process_says_one_line_without_a_traceback(tmp_path):
 def test_other_failures_end_with_status_1_and_their_traceback():
     done = in_fresh_python(
         "import sys; sys.argv = ['deepmerge', 'evaluate', 'noisy']\n"
-        "from deepmerge.cli import commands as cli\n"
+        "from deepmerge import cli\n"
         "from deepmerge.cli.loading import quietly\n"
         "def fail(*given, **options): raise OSError('disk full')\n"
         "with quietly(): from deepmerge.jobs import evaluate\n"
@@ -417,6 +416,7 @@ def test_no_failure_tells_a_password(name, monkeypatch, run):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@host")
     found, lines = run("evaluate", "noisy")
     assert found == status
+    assert len(lines) == 1 or name == "OSError"
     assert "http://me@host" in lines[-1]
     assert "s3cret" not in "\n".join(line for line in lines if "exec(" not in line)
 
@@ -451,7 +451,7 @@ def test_a_signal_that_the_caller_ignores_stays_ignored(run, jobs):
 
 
 def test_results_are_shown_one_a_line_with_their_intervals(capsys):
-    cli.show(
+    show(
         {
             "run_id": "abc",
             "best_epoch": 3,
@@ -474,5 +474,5 @@ def test_results_are_shown_one_a_line_with_their_intervals(capsys):
 
 
 def test_no_results_show_nothing(capsys):
-    cli.show({})
+    show({})
     assert capsys.readouterr().out == ""

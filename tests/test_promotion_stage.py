@@ -13,8 +13,7 @@ import pytest
 from mlflow.entities import LoggedModelOutput
 from sklearn.metrics import roc_auc_score
 
-from deepmerge import config
-from deepmerge.cli import commands as cli
+from deepmerge import cli, config
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
 from deepmerge.jobs.promote import gate

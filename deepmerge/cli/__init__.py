@@ -1,5 +1,6 @@
 """The command line."""
 
-from deepmerge.cli.commands import app, main
+from deepmerge.cli.commands import app
+from deepmerge.cli.program import main
 
 __all__ = ["app", "main"]

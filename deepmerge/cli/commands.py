@@ -1,13 +1,8 @@
-"""The command line: parse, call one function, print. Heavy imports wait until a command runs."""
+"""The commands: parse, call one function, print. Heavy imports wait until a command runs."""
 
-import logging
-import os
-import re
-import signal
 import sys
-import traceback
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,11 +23,6 @@ from deepmerge.cli.options import (
 )
 from deepmerge.cli.output import show, show_table
 from deepmerge.errors import Failed, InputError, Refused
-from deepmerge.tracking import passwords
-
-# Failures of other libraries whose message says it all; by name, since importing their classes takes seconds.
-FOREIGN_FAILURES = ("MlflowException", "OperationalError", "StorageInternalError")
-STATEMENT = r"\[SQL|\(Background"  # how SQLAlchemy begins what it adds to the words of a database
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -306,50 +296,3 @@ def ui(
     from deepmerge.tracking import ui
 
     ui.serve(port, tuple(datasets.split(",")))
-
-
-def _end_cleanly_on_signals() -> None:
-    """Let SIGTERM and SIGHUP end the process as an exception does: servers stopped, files half-written removed."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` ignores SIGHUP, and that should stay so
-            signal.signal(number, lambda number, frame: sys.exit(128 + number))
-
-
-def main() -> None:
-    """Run the command line. Exit status: 0 done, 2 wrong input, 3 promotion refused (one line each), 1 all else."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(passwords.Formatter("%(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    _end_cleanly_on_signals()
-
-    # Without arguments there is nothing to be wrong: the parser shows the help.
-    one_line = sys.argv[1:] not in ([], ["data"], ["study"])
-    try:
-        sys.exit(app(standalone_mode=not one_line))
-    except typer.Abort:
-        sys.exit(130)
-    except Exception as error:
-        status, message = _explained(error)
-    print(passwords.scrubbed(message).rstrip(), file=sys.stderr)
-    sys.exit(status)
-
-
-def _explained(error: Any) -> tuple[int, str]:
-    """Exit status and message for what ended a command: one line, or the traceback where nobody foresaw it."""
-    match error:
-        case InputError():
-            return 2, f"Error: {error}"
-        case Refused():
-            return 3, f"Refused: {error}"
-        case Failed():
-            return 1, f"Error: {error}"
-    if type(error).__name__ in FOREIGN_FAILURES:
-        # Optuna hides the words of its database behind its own; databases add the statement and a link.
-        words = str(error.__cause__ if type(error).__name__ == "StorageInternalError" else error)
-        return 1, f"Error: {' '.join(re.split(STATEMENT, words)[0].split())}"
-    if hasattr(error, "format_message"):  # the parser's errors are no public class of Typer; each knows its message
-        alike = getattr(error, "possibilities", None)  # options like the unknown one, the likest first
-        words = f"{error.message}, did you mean {alike[0]}?" if alike else f"{error.format_message().rstrip('.')};"
-        return 2, f"Error: {words} --help lists what there is"
-    return 1, traceback.format_exc()
