@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.venv/ready: requirements.txt requirements-dev.txt pyproject.toml
+.venv/ready: requirements.txt requirements-dev.txt pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "deepmerge needs Python 3.11 or newer; name one: make PYTHON=python3.11 ..." >&2; exit 2; }
 	@echo "Setting up .venv with the pinned packages (about half a minute) ..."

@@ -1,4 +1,5 @@
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,40 @@ def test_an_unknown_data_set_lists_the_choices(tmp_path, monkeypatch):
         config.load("prestine")
     with pytest.raises(InputError, match=r"got 'missing.yaml'"):
         config.load("missing.yaml")
+
+
+@pytest.fixture
+def packaged(tmp_path, monkeypatch):
+    """The project's experiments in the package, as a wheel has them, and an empty working directory; the former."""
+    folder, here = tmp_path / "site-packages" / "experiments", tmp_path / "here"
+    folder.mkdir(parents=True)
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys.modules["deepmerge.config.load"], "PACKAGED", folder)  # the package's `load` is a function
+    (folder / "pristine.yaml").write_text(
+        "data: {images: ../data/x.npy, labels: /far/y.npy}\nsplit: {split_table: s.csv}"
+    )
+    return folder
+
+
+def test_an_experiment_of_the_package_finds_data_from_the_working_directory(packaged):
+    experiment = config.load("pristine")
+    assert experiment.name == config.name_of("pristine") == "pristine"
+    assert (experiment.data.images, experiment.data.labels) == (Path("data/x.npy"), Path("/far/y.npy"))
+    assert experiment.data.catalogue is None
+    assert experiment.split.split_table == Path("experiments/s.csv")
+    assert config.params_file("pristine", "tuned") == Path("experiments/tuned/pristine.yaml")
+    assert config.names() == ["pristine"]
+    with pytest.raises(InputError, match="one of: pristine "):
+        config.load("noisy")
+
+
+def test_an_experiment_of_the_working_directory_wins_over_one_of_the_package(packaged):
+    Path("experiments").mkdir()
+    Path("experiments/pristine.yaml").write_text("data: {images: x.npy, labels: y.npy}")
+    Path("experiments/mine.yaml").write_text("data: {images: x.npy, labels: y.npy}")
+    assert config.load("pristine").data.images == Path("experiments/x.npy")
+    assert config.names() == ["mine", "pristine"]
 
 
 def test_every_experiment_of_the_project_loads(monkeypatch):

@@ -1,5 +1,6 @@
 """Experiments from YAML files, with what a command line says on top; and back from the records of runs."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from deepmerge.config import yaml_file
-from deepmerge.config.schema import SECTIONS, Experiment, explain
+from deepmerge.config.schema import SECTIONS, Data, Experiment, explain
 from deepmerge.config.yaml_file import shown
 from deepmerge.errors import InputError
 
 EXPERIMENTS = Path("experiments")
+PACKAGED = Path(__file__).parents[1] / "experiments"  # the project's own, there when it is installed from a wheel
 TUNED = "tuned"  # name of the settings that `tune` finds
 # Names become those of runs, registered models, files and options of the command line. ASCII alone, since an umlaut can
 # be one character or two that look alike.
@@ -28,6 +30,8 @@ def load(
 ) -> Experiment:
     """Read ``experiments/<dataset>.yaml``, or the experiment file that `dataset` is a path to.
 
+    A name that has no file there is looked up among the project's own experiments, which the installed package holds.
+    Paths in such a file start at the working directory's ``experiments/``, whether it is there or not.
     `params` names settings that win over the file's: ``tuned`` is what `tune` left in ``tuned/<dataset>.yaml`` beside
     it; a path is such a file. `overrides` maps flat setting names (``epochs``) to values that win over both, `tuning`
     likewise for the section of that name; None values are passed over. Raises InputError for an unknown data set, key
@@ -53,10 +57,13 @@ def load(
             _put(given, "tuning", name, value)
     experiment = _validated(given, source)
     # Paths in the file start at its folder, paths in overrides at the working directory.
-    split = experiment.split
+    data, split = experiment.data.below(_folder(path)), experiment.split
     if split.split_table and "split_table" in (content.get("split") or {}) and not (overrides or {}).get("split_table"):
-        split = split.model_copy(update={"split_table": path.parent / split.split_table})
-    return experiment.model_copy(update={"data": experiment.data.below(path.parent), "split": split})
+        split = split.model_copy(update={"split_table": _folder(path) / split.split_table})
+    if path.parent == PACKAGED:  # experiments/../data is no place where there is no experiments/
+        files = {name: file and os.path.normpath(file) for name, file in data}
+        data = Data.model_validate(files)
+    return experiment.model_copy(update={"data": data, "split": split})
 
 
 def from_record(record: Mapping[str, Any], source: str) -> Experiment:
@@ -78,8 +85,8 @@ def name_of(dataset: str) -> str:
 
 
 def names() -> list[str]:
-    """Names that `load` accepts here: the stems of ``experiments/*.yaml``."""
-    return sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
+    """Names that `load` accepts here: the stems of ``experiments/*.yaml``, and those of the installed package."""
+    return sorted({path.stem for folder in (EXPERIMENTS, PACKAGED) for path in folder.glob("*.yaml")})
 
 
 def params_file(dataset: str, params: str) -> Path:
@@ -88,7 +95,7 @@ def params_file(dataset: str, params: str) -> Path:
     if path.suffix in (".yaml", ".yml"):
         return path
     experiment = _experiment_file(dataset)
-    return experiment.parent / params / f"{experiment.stem}.yaml"
+    return _folder(experiment) / params / f"{experiment.stem}.yaml"
 
 
 def read_params(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -123,7 +130,16 @@ def _experiment_file(dataset: str) -> Path:
 
 def _path(dataset: str) -> Path:
     path = Path(dataset)
-    return path if path.suffix in (".yaml", ".yml") else EXPERIMENTS / f"{dataset}.yaml"
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    path = EXPERIMENTS / f"{dataset}.yaml"
+    packaged = PACKAGED / f"{dataset}.yaml"
+    return packaged if not _is_file(path) and _is_file(packaged) else path
+
+
+def _folder(path: Path) -> Path:
+    """Where what belongs to an experiment file lies: beside it, but for one of the package in the working directory."""
+    return EXPERIMENTS if path.parent == PACKAGED else path.parent
 
 
 def _is_file(path: Path) -> bool:
