@@ -12,14 +12,24 @@ from deepmerge import config
 from deepmerge.data import copies, protocols
 from deepmerge.data.splits import Split
 from deepmerge.estimate import flat, read
-from deepmerge.jobs.run import Results, log_figures, open_run, warning
+from deepmerge.jobs.run import Results, warning
 from deepmerge.plots.forest import Line, forest
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
-from deepmerge.studies.folds import ranking as judge
-from deepmerge.tracking import runs
+from deepmerge.studies.base import SHOWN, Caption, Findings, Study
+from deepmerge.studies.folds import ranking
 
-KIND = "recipes"
+STUDY = Study(
+    "recipes",
+    "Which part of the recipe matters",
+    "deepmerge study recipes {}",
+    captions={
+        "recipes": Caption(
+            "Recipes on the same folds", "The last column is the difference to the experiment's own recipe, paired."
+        )
+    },
+    tables={"recipes": "metrics on all galaxies, change against the experiment's own recipe, and time to the target"},
+)
 OWN = "as the experiment says"
 PUBLISHED = "published recipe"
 # The authors' notebook, as in experiments/published-pristine.yaml; a test holds them together.
@@ -48,7 +58,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no flips and turns": {"augment": False},
     PUBLISHED: PUBLISHED_SETTINGS,
 }
-METRICS = {"auc": "AUC", "balanced_accuracy": "Balanced accuracy"}
 
 
 class Scored(NamedTuple):
@@ -84,7 +93,9 @@ def compare_recipes(
         name: experiment.with_settings({**change, **({"epochs": published_epochs} if name == PUBLISHED else {})})
         for name, change in CHANGES.items()
     }
-    with open_run(KIND, experiment, data, tags={"split": "galaxy"}) as study:
+    note = warning(data, made[0])
+
+    def measure(study: str) -> Findings:
         found = {}
         total = folds * sum(recipe.training.epochs for recipe in planned.values())
         with progress_bar(f"{len(planned)} recipes on {data.name}", total) as advance:
@@ -96,13 +107,12 @@ def compare_recipes(
                     trial = base.run(study, f"{name}, fold {number}", data, used, recipe, advance, tags=tags)
                     scored.append((split, trial))
                 found[name] = _scored(data.labels, data.galaxies, scored, target)
-        results: Results = {"run_id": study, "folds": folds, "target": target, "published_epochs": published_epochs}
         table = _table(found)
-        results |= base.named(table, "recipe")
-        runs.describe(_said(table, folds))
-        log_figures({"recipes": _figure(table, experiment.name, warning(data, made[0]))}, pdf)
-        base.finish(results, {"recipes": table}, out)
-        return results
+        facts = {"folds": folds, "target": target, "published_epochs": published_epochs}
+        figures = {"recipes": _figure(table, experiment.name, note)}
+        return Findings(_sentence(table, folds), {**facts, **base.named(table, "recipe")}, {"recipes": table}, figures)
+
+    return base.conduct(STUDY, experiment, data, measure, note=note, tags={"split": "galaxy"}, pdf=pdf, out=out)
 
 
 def _scored(labels: np.ndarray, galaxies: np.ndarray, folds: list[tuple[Split, base.Trial]], target: float) -> Scored:
@@ -134,16 +144,16 @@ def _table(found: Mapping[str, Scored]) -> pd.DataFrame:
         lines = scored.lines
         labels, galaxies = lines["label"].to_numpy(), lines["galaxy"].to_numpy()
         probabilities, tested = lines["probability"].to_numpy(), lines["fold"].to_numpy()
-        measured = judge.evaluate(labels, probabilities, galaxies, tested).metrics
-        change = judge.difference(labels, probabilities, own["probability"].to_numpy(), galaxies, tested)
+        measured = ranking.evaluate(labels, probabilities, galaxies, tested).metrics
+        change = ranking.difference(labels, probabilities, own["probability"].to_numpy(), galaxies, tested)
         known = np.isfinite(scored.reached[:, 0])
         # The median over all folds, where one that never got there took longer than any.
         usual = np.median(np.where(np.isnan(scored.reached), np.inf, scored.reached), axis=0)
         table.append(
             {
                 "recipe": name,
-                **{k: v for metric in METRICS for k, v in flat({metric: measured[metric]}, "test").items()},
-                **{k: v for metric in METRICS for k, v in flat({metric: change[metric]}, "change").items()},
+                **flat({metric: measured[metric] for metric in SHOWN}, "test"),
+                **flat({metric: change[metric] for metric in SHOWN}, "change"),
                 "lowest_val_log_loss": scored.loss.mean(),
                 "folds_at_target": int(known.sum()),
                 "epochs_to_target": usual[0] if np.isfinite(usual[0]) else np.nan,
@@ -154,27 +164,22 @@ def _table(found: Mapping[str, Scored]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _said(table: pd.DataFrame, folds: int) -> str:
+def _sentence(table: pd.DataFrame, folds: int) -> str:
     lines = table.set_index("recipe")
     auc = {name: read(lines.loc[name].to_dict(), "test_auc").text() for name in (OWN, PUBLISHED)}
     return f"AUC over all galaxies, {folds} folds: **{auc[OWN]}** {OWN}, {auc[PUBLISHED]} with the {PUBLISHED}."
 
 
-def _figure(table: pd.DataFrame, name: str, said: str | None) -> Figure:
-    records = table.to_dict("records")
-    columns = {**{f"test_{metric}": words for metric, words in METRICS.items()}, "change_auc": "AUC, change (paired)"}
+def _figure(table: pd.DataFrame, name: str, note: str | None) -> Figure:
+    columns = {**{f"test_{metric}": words for metric, words in SHOWN.items()}, "change_auc": "AUC, change (paired)"}
     lines = [
-        Line(
-            record["recipe"],
-            [read(record, column) for column in columns],
-            int(record["recipe"] == PUBLISHED),
-        )
-        for record in records
+        Line(line["recipe"], [read(line, column) for column in columns], int(line["recipe"] == PUBLISHED))
+        for line in table.to_dict("records")
     ]
     return forest(
         lines,
         list(columns.values()),
         references=[None, None, 0.0],
         title=f"Recipes on all galaxies of {name}",
-        note=said,
+        note=note,
     )

@@ -15,13 +15,13 @@ import pandas as pd
 from deepmerge.analysis.metrics import _band, _checked, _resampled_galaxies, _Sample, _with_width
 from deepmerge.data.catalogue import STAGES
 from deepmerge.errors import InputError
+from deepmerge.estimate import UNDEFINED, Estimate
 
 WHOLE, NOT_MEASURED = "all", "not measured"
 RATES = ("completeness", "purity", "purity_at_balance", "false_positive_rate", "merger_score", "non_merger_score")
 CLASSES = ("non-merger", "merger")  # by label
 AGREEMENT = ("at_least_one", "most", "all")
 
-_ENDS = ("", "_low", "_high")
 # Scores are float32: a class whose scores scatter by less is constant, and the rest of it rounding.
 _CONSTANT = float(np.finfo(np.float32).eps) ** 2
 
@@ -120,8 +120,8 @@ def by_stage(
         ("value", "completeness", "false_positive_rate"),
         ("score", "merger_score", "non_merger_score"),
     ):
-        for end in _ENDS:
-            columns[f"{name}{end}"] = np.where(merging, table[f"{of_mergers}{end}"], table[f"{of_others}{end}"])
+        for column, merger, other in zip(*map(UNDEFINED.flat, (name, of_mergers, of_others)), strict=True):
+            columns[column] = np.where(merging, table[merger], table[other])
     return pd.DataFrame(columns)
 
 
@@ -184,7 +184,7 @@ def view_agreement(
         expected = (1 - (1 - accuracy) ** m, binom.sf(m // 2, m, accuracy), accuracy**m)
         row = {"class": CLASSES[label], "images": int(m.sum()), "galaxies": len(m), "accuracy": accuracy}
         for i, name in enumerate((*AGREEMENT, "intraclass_correlation")):
-            row |= {name: value[i, label], f"{name}_low": low[i, label], f"{name}_high": high[i, label]}
+            row |= Estimate(value[i, label], low[i, label], high[i, label]).flat(name)
         rows.append(row | {f"{name}_expected": e.mean() for name, e in zip(AGREEMENT, expected, strict=True)})
     return pd.DataFrame(rows)
 
@@ -269,8 +269,9 @@ def _by_group(
         "galaxies": has.any(axis=1).sum(axis=0),
         "merger_galaxies": has[:, 1].sum(axis=0),
     }
-    rates = {f"{name}{end}": band[i] for i, name in enumerate(RATES) for end, band in zip(_ENDS, bands, strict=True)}
-    return pd.DataFrame(table | rates)
+    for name, *ends in zip(RATES, *bands, strict=True):
+        table |= dict(zip(UNDEFINED.flat(name), ends, strict=True))
+    return pd.DataFrame(table)
 
 
 def _property(what: str, values: np.ndarray, count: int) -> np.ndarray:

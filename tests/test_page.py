@@ -16,7 +16,8 @@ from deepmerge.analysis.metrics import evaluate
 from deepmerge.errors import InputError
 from deepmerge.estimate import Estimate
 from deepmerge.report import page as pages
-from deepmerge.report.page import Picture, Report, Section, Table, headline, html_page, model_card
+from deepmerge.report.card import HEADLINE, headline, model_card
+from deepmerge.report.page import Picture, Report, Section, Table, html_page
 
 SIMULATED = "Simulated demo data, not Illustris"
 HOSTILE = "<script>alert(1)</script>\"' onload=x & {} {0} </style> \\1"
@@ -223,14 +224,14 @@ def test_the_headline_gives_every_metric_of_every_data_set_and_the_published_acc
     found = {"mine": sample(), "yours": sample(6)}
     table = headline(found)
     rows = {row[0]: row[1:] for row in table.rows}
-    for name, words in pages.HEADLINE.items():
+    for name, words in HEADLINE.items():
         assert rows[words][:2] == [found["mine"][name].text(), found["yours"][name].text()]
     assert table.header[1:3] == ["mine", "yours"]
     assert table.apart == 2
     assert all("random rows" in name for name in table.header[-2:])
     published = [row[-2:] for row in rows.values()]
     assert [cells for cells in published if cells != ["–", "–"]] == [["0.79", "0.76"]]
-    assert rows[pages.HEADLINE["accuracy"]][-2:] == ["0.79", "0.76"]
+    assert rows[HEADLINE["accuracy"]][-2:] == ["0.79", "0.76"]
     for warning in ("98.6 %", "neither comparable", "upper or lower bound", "arXiv:2004.11981"):
         assert warning in " ".join(table.caption.split())
 
