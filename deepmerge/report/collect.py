@@ -184,14 +184,14 @@ def _tables(study: Study, run: runs.Run, dataset: str) -> list[Table]:
 
 def _pictures(run: runs.Run, captions: Mapping[str, Caption]) -> list[Picture]:
     """The figures of a run that are there."""
-    found = []
+    pictures = []
     for name, caption in captions.items():
         try:
             path = runs.read_artifact(run, f"figures/{name}.png")
         except InputError:
             continue
-        found.append(Picture(*caption, path.read_bytes()))
-    return found
+        pictures.append(Picture(*caption, path.read_bytes()))
+    return pictures
 
 
 def _markdown(subjects: Sequence[Subject]) -> str:

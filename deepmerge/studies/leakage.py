@@ -61,17 +61,17 @@ def measure_leakage(
 
     def measure(study: str) -> Findings:
         made = pd.DataFrame(list(_trainings(study, experiment, data, seeds)))
-        found = _summary(made)
-        tables, figures = {"trainings": made}, {"leakage": _figure(made, found, note)}
-        sentence = _sentence(found, seeds, experiment.training.epochs)
+        estimates = _summary(made)
+        tables, figures = {"trainings": made}, {"leakage": _figure(made, estimates, note)}
+        sentence = _sentence(estimates, seeds, experiment.training.epochs)
         if table is not None:
             draws = forests.leak(table[list(CATALOGUE)], table["label"].to_numpy(), table["galaxy_id"].to_numpy())
             of_forest = _catalogue_summary(draws, table)
-            found |= of_forest
+            estimates |= of_forest
             tables["catalogue"] = draws
             figures["catalogue"] = _catalogue_figure(draws, of_forest, note if catalogue is None else None)
             sentence += _catalogue_sentence(of_forest)
-        return Findings(sentence, {"seeds": seeds, "epochs": experiment.training.epochs, **found}, tables, figures)
+        return Findings(sentence, {"seeds": seeds, "epochs": experiment.training.epochs, **estimates}, tables, figures)
 
     return base.conduct(STUDY, experiment, data, measure, note=note, pdf=pdf, out=out)
 
@@ -94,14 +94,14 @@ def _trainings(study: str, experiment: config.Experiment, data: Dataset, seeds: 
                 name = f"{protocol}, seed {seed}"
                 trial = base.run(study, name, data, split, seeded, advance, tags={"protocol": protocol})
                 unseen = base.scores(trial.model, data, both.unseen)
-                known = {"protocol": protocol, "seed": seed, "shared_galaxies": splits.shared_galaxies(data, split)}
+                training = {"protocol": protocol, "seed": seed, "shared_galaxies": splits.shared_galaxies(data, split)}
                 for place, part, scored in (
                     ("claimed", split.test, trial.probability),
                     ("unseen", both.unseen, unseen),
                 ):
                     labels, galaxies = data.labels[part.rows], data.galaxies[part.rows]
-                    found = flat(metrics.evaluate(labels, scored, galaxies).metrics, "test")
-                    yield {**known, "judged_on": place, "images": len(part), **found}
+                    measured = flat(metrics.evaluate(labels, scored, galaxies).metrics, "test")
+                    yield {**training, "judged_on": place, "images": len(part), **measured}
 
 
 def _catalogue(data: Dataset, folder: Path | None) -> pd.DataFrame | None:
@@ -125,7 +125,7 @@ def _catalogue(data: Dataset, folder: Path | None) -> pd.DataFrame | None:
 
 def _summary(made: pd.DataFrame) -> dict[str, Estimate | float]:
     """Means over the seeds, with their intervals: what each protocol claims, what is true, and the difference."""
-    found: dict[str, Estimate | float] = {}
+    estimates: dict[str, Estimate | float] = {}
     for metric in SHOWN:
         for protocol in PROTOCOLS:
             ours = made[made["protocol"] == protocol].set_index("seed")
@@ -135,24 +135,24 @@ def _summary(made: pd.DataFrame) -> dict[str, Estimate | float]:
                 ("unseen", unseen, base.SHARE),
                 ("excess", claimed - unseen, base.DIFFERENCE),
             ):
-                found[f"{protocol}_{name}_{metric}"] = base.mean_with_interval(values.to_numpy(), bounds)
+                estimates[f"{protocol}_{name}_{metric}"] = base.mean_with_interval(values.to_numpy(), bounds)
         own = made[made["judged_on"] == "claimed"].pivot(index="seed", columns="protocol", values=f"test_{metric}")
         over = (own["rows"] - own["galaxy"]).to_numpy()
-        found[f"rows_over_galaxy_{metric}"] = base.mean_with_interval(over, base.DIFFERENCE)
+        estimates[f"rows_over_galaxy_{metric}"] = base.mean_with_interval(over, base.DIFFERENCE)
     shared = made.groupby("protocol")["shared_galaxies"].mean()
-    return {**found, **{f"{protocol}_shared_galaxies": float(shared[protocol]) for protocol in PROTOCOLS}}
+    return {**estimates, **{f"{protocol}_shared_galaxies": float(shared[protocol]) for protocol in PROTOCOLS}}
 
 
-def _figure(made: pd.DataFrame, found: Mapping[str, Any], note: str | None) -> Figure:
+def _figure(made: pd.DataFrame, estimates: Mapping[str, Any], note: str | None) -> Figure:
     lines = []
     for group, protocol in enumerate(PROTOCOLS):
         ours = made[made["protocol"] == protocol].set_index("seed")
         claimed, unseen = (ours[ours["judged_on"] == place] for place in PLACES)
         excess = claimed["test_auc"] - unseen["test_auc"]
-        for place, table in (("claimed", claimed), ("unseen", unseen)):
+        for place, table in zip(PLACES, (claimed, unseen), strict=True):
             # What is claimed too much belongs to the claim.
-            too_much = found[f"{protocol}_excess_auc"] if place == "claimed" else UNDEFINED
-            values = [found[f"{protocol}_{place}_{metric}"] for metric in SHOWN]
+            too_much = estimates[f"{protocol}_excess_auc"] if place == "claimed" else UNDEFINED
+            values = [estimates[f"{protocol}_{place}_{metric}"] for metric in SHOWN]
             single = [table[f"test_{metric}"].tolist() for metric in SHOWN]
             faint = [*single, excess.tolist() if place == "claimed" else []]
             lines.append(Line(PLACES[place], [*values, too_much], 1 - group, faint))
@@ -198,12 +198,12 @@ def _catalogue_figure(draws: pd.DataFrame, summary: Mapping[str, Any], note: str
     )
 
 
-def _sentence(found: Mapping[str, Any], seeds: int, epochs: int) -> str:
+def _sentence(estimates: Mapping[str, Any], seeds: int, epochs: int) -> str:
     rows, galaxy, over = (
-        found[f"{name}_balanced_accuracy"].text() for name in ("rows_excess", "galaxy_excess", "rows_over_galaxy")
+        estimates[f"{name}_balanced_accuracy"].text() for name in ("rows_excess", "galaxy_excess", "rows_over_galaxy")
     )
     return (
-        f"With random rows, {100 * found['rows_shared_galaxies']:.0f} % of the test images have their galaxy in "
+        f"With random rows, {100 * estimates['rows_shared_galaxies']:.0f} % of the test images have their galaxy in "
         f"training. They claim a balanced accuracy **{over}** above that of the split by galaxy of the same size, and "
         f"{rows} above that of the same networks on galaxies never seen; the split by galaxy claims "
         f"{galaxy} too much. {seeds} seeds, {epochs} epochs."

@@ -96,7 +96,7 @@ def compare_recipes(
     note = warning(data, made[0])
 
     def measure(study: str) -> Findings:
-        found = {}
+        scores = {}
         total = folds * sum(recipe.training.epochs for recipe in planned.values())
         with progress_bar(f"{len(planned)} recipes on {data.name}", total) as advance:
             for name, recipe in planned.items():
@@ -106,8 +106,8 @@ def compare_recipes(
                     tags = {"recipe": name, "fold": str(number)}
                     trial = base.run(study, f"{name}, fold {number}", data, used, recipe, advance, tags=tags)
                     scored.append((split, trial))
-                found[name] = _scored(data.labels, data.galaxies, scored, target)
-        table = _table(found)
+                scores[name] = _scored(data.labels, data.galaxies, scored, target)
+        table = _table(scores)
         facts = {"folds": folds, "target": target, "published_epochs": published_epochs}
         figures = {"recipes": _figure(table, experiment.name, note)}
         return Findings(_sentence(table, folds), {**facts, **base.named(table, "recipe")}, {"recipes": table}, figures)
@@ -119,8 +119,8 @@ def _scored(labels: np.ndarray, galaxies: np.ndarray, folds: list[tuple[Split, b
     lines, reached = [], []
     for number, (split, trial) in enumerate(folds):
         rows = split.test.rows
-        known = {"row": rows, "label": labels[rows], "galaxy": galaxies[rows], "fold": number}
-        lines.append(pd.DataFrame({**known, "probability": trial.probability}))
+        images = {"row": rows, "label": labels[rows], "galaxy": galaxies[rows], "fold": number}
+        lines.append(pd.DataFrame({**images, "probability": trial.probability}))
         reached.append(time_to(trial.history["val_log_loss"], trial.seconds, target))
     return Scored(
         pd.concat(lines, ignore_index=True).sort_values("row", ignore_index=True),
@@ -136,17 +136,17 @@ def time_to(losses: list[float], seconds: np.ndarray, target: float) -> tuple[fl
     return (float(low[0] + 1), float(seconds[low[0]])) if len(low) else (np.nan, np.nan)
 
 
-def _table(found: Mapping[str, Scored]) -> pd.DataFrame:
+def _table(scores: Mapping[str, Scored]) -> pd.DataFrame:
     """One line a recipe: metrics and their paired differences to the experiment's own, with intervals; times."""
-    own = found[OWN].lines
+    own = scores[OWN].lines
     table = []
-    for name, scored in found.items():
+    for name, scored in scores.items():
         lines = scored.lines
         labels, galaxies = lines["label"].to_numpy(), lines["galaxy"].to_numpy()
         probabilities, tested = lines["probability"].to_numpy(), lines["fold"].to_numpy()
         measured = ranking.evaluate(labels, probabilities, galaxies, tested).metrics
         change = ranking.difference(labels, probabilities, own["probability"].to_numpy(), galaxies, tested)
-        known = np.isfinite(scored.reached[:, 0])
+        reached = np.isfinite(scored.reached[:, 0])
         # The median over all folds, where one that never got there took longer than any.
         usual = np.median(np.where(np.isnan(scored.reached), np.inf, scored.reached), axis=0)
         table.append(
@@ -155,7 +155,7 @@ def _table(found: Mapping[str, Scored]) -> pd.DataFrame:
                 **flat({metric: measured[metric] for metric in SHOWN}, "test"),
                 **flat({metric: change[metric] for metric in SHOWN}, "change"),
                 "lowest_val_log_loss": scored.loss.mean(),
-                "folds_at_target": int(known.sum()),
+                "folds_at_target": int(reached.sum()),
                 "epochs_to_target": usual[0] if np.isfinite(usual[0]) else np.nan,
                 "seconds_to_target": usual[1] if np.isfinite(usual[1]) else np.nan,
                 "seconds_an_epoch": scored.epoch.mean(),

@@ -1,4 +1,4 @@
-"""All studies; a new one is a module here and a line below. Reports show them in this order."""
+"""All studies, in the order in which reports show them; a new one is a module of this room and its name here."""
 
 from deepmerge.studies import leakage, recipes
 from deepmerge.studies.baselines import study as baselines
@@ -6,14 +6,5 @@ from deepmerge.studies.folds import study as folds
 from deepmerge.studies.probabilities import study as probabilities
 from deepmerge.studies.selection import study as selection
 
-STUDIES = {
-    study.kind: study
-    for study in (
-        leakage.STUDY,
-        folds.STUDY,
-        recipes.STUDY,
-        baselines.STUDY,
-        selection.STUDY,
-        probabilities.STUDY,
-    )
-}
+MODULES = (leakage, folds, recipes, baselines, selection, probabilities)
+STUDIES = {module.STUDY.kind: module.STUDY for module in MODULES}

@@ -93,26 +93,26 @@ def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | Non
 
 def _sources(data: Dataset, rows: np.ndarray, measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tables of quantities by where they come from. What the simulator knows of an encounter is no such quantity."""
-    given = [name for name in CATALOGUE if name in data.catalogue]
-    catalogue = data.catalogue[given].iloc[rows].reset_index(drop=True)
+    names = [name for name in CATALOGUE if name in data.catalogue]
+    catalogue = data.catalogue[names].iloc[rows].reset_index(drop=True)
     shape = measured[list(morphology.QUANTITIES)]
-    found = {"morphology": shape}
-    if given:
-        named = ", ".join(given).replace("log_mstar", "log M*").replace("m20", "M20")
-        found |= {f"catalogue ({named})": catalogue, "both": pd.concat([shape, catalogue.add_prefix("given_")], axis=1)}
-    return found
+    if not names:
+        return {"morphology": shape}
+    words = ", ".join(names).replace("log_mstar", "log M*").replace("m20", "M20")
+    both = pd.concat([shape, catalogue.add_prefix("given_")], axis=1)
+    return {"morphology": shape, f"catalogue ({words})": catalogue, "both": both}
 
 
 def _table(scored: dict[str, np.ndarray], labels: np.ndarray, galaxies: np.ndarray) -> pd.DataFrame:
     """One line a method: metrics, and their paired differences to the network, with intervals."""
     lines = []
     for method, probability in scored.items():
-        found = metrics.evaluate(labels, probability, galaxies).metrics
+        measured = metrics.evaluate(labels, probability, galaxies).metrics
         change = metrics.difference(labels, probability, scored[NETWORK], galaxies)
         lines.append(
             {
                 "method": method,
-                **flat({name: found[name] for name in SHOWN}, "test"),
+                **flat({name: measured[name] for name in SHOWN}, "test"),
                 **flat({name: change[name] for name in SHOWN}, "change"),
             }
         )
@@ -160,7 +160,8 @@ def _figures(table: pd.DataFrame, importance: pd.DataFrame, name: str, note: str
 
 def _sentence(table: pd.DataFrame) -> str:
     lines = {line["method"]: line for line in table.to_dict("records")}
-    best = max(set(lines) - {NETWORK, WORDS[science.TRIVIAL]}, key=lambda method: lines[method]["test_auc"])
+    others = [method for method in lines if method not in (NETWORK, WORDS[science.TRIVIAL])]
+    best = max(others, key=lambda method: lines[method]["test_auc"])  # the first of several that are alike
     ours, theirs, change = (
         read(lines[method], name).text()
         for method, name in ((NETWORK, "test_auc"), (best, "test_auc"), (best, "change_auc"))

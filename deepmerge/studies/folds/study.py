@@ -74,7 +74,7 @@ def _findings(table: pd.DataFrame, name: str, note: str | None) -> Findings:
     def measured(lines: pd.DataFrame) -> dict[str, Estimate]:
         return metrics.evaluate(*(lines[name].to_numpy() for name in ("label", "probability", "galaxy_id"))).metrics
 
-    found = ranking.evaluate(*(table[name].to_numpy() for name in ("label", "probability", "galaxy_id", "fold")))
+    evaluation = ranking.evaluate(*(table[name].to_numpy() for name in ("label", "probability", "galaxy_id", "fold")))
     each = {f"fold {number}": measured(lines) for number, lines in table.groupby("fold")}
     galaxies = table["galaxy_id"].nunique()
     estimates: dict[str, Estimate | float] = {
@@ -82,20 +82,20 @@ def _findings(table: pd.DataFrame, name: str, note: str | None) -> Findings:
         "galaxies": galaxies,
         "merger_galaxies": table.loc[table["label"] == 1, "galaxy_id"].nunique(),
         "images": len(table),
-        **{f"test_{metric}": estimate for metric, estimate in found.metrics.items()},
+        **{f"test_{metric}": estimate for metric, estimate in evaluation.metrics.items()},
     }
     for metric in SHOWN:
         estimates[f"folds_mean_{metric}"] = base.mean_with_interval([fold[metric].value for fold in each.values()])
-    auc, accuracy = (found.metrics[metric].text() for metric in SHOWN)
+    auc, accuracy = (evaluation.metrics[metric].text() for metric in SHOWN)
     sentence = (
         f"**AUC {auc}**, balanced accuracy {accuracy} over all {galaxies} galaxies, each scored "
         f"by the one of {len(each)} networks that had not seen it."
     )
     lines = [Line(fold, [measures[metric] for metric in SHOWN], 1) for fold, measures in each.items()]
-    lines.append(Line("all galaxies together", [found.metrics[metric] for metric in SHOWN]))
+    lines.append(Line("all galaxies together", [evaluation.metrics[metric] for metric in SHOWN]))
     title = f"{len(each)} folds of {name}, 95 % intervals over galaxies"
     figures = {
-        **drawn(found, table, name, note),
+        **drawn(evaluation, table, name, note),
         "folds": forest(lines, list(SHOWN.values()), title=title, note=note),
     }
     rows = [

@@ -142,26 +142,26 @@ def _methods(
     began = time.perf_counter()
     alone = base.scores(judged.model, judged.data, part)
     one = time.perf_counter() - began
-    found, costs = {}, {}
+    probabilities, costs = {}, {}
     steps = (members - 1) * experiment.training.epochs + passes
     with progress_bar(f"Ensemble and dropout on {judged.data.name}", steps) as advance:
         try:
             began = time.perf_counter()
-            found[DROPOUT] = dropout.monte_carlo(judged.model, judged.data, part, passes, 0, advance)
+            probabilities[DROPOUT] = dropout.monte_carlo(judged.model, judged.data, part, passes, 0, advance)
             costs[DROPOUT] = {"training": 1.0, "prediction": (time.perf_counter() - began) / one}
         except ValueError:
             advance(passes)
-        scores = [alone]
+        answers = [alone]
         for number in range(1, members):
             training = experiment.training.model_copy(update={"seed": experiment.training.seed + number})
             member = experiment.model_copy(update={"training": training})
             name = f"member {number + 1}"
             trial = base.run(study, name, judged.data, judged.split, member, advance, tags={"member": name})
-            scores.append(trial.probability)
+            answers.append(trial.probability)
         if members > 1:
-            found[ENSEMBLE] = np.mean(scores, axis=0)
+            probabilities[ENSEMBLE] = np.mean(answers, axis=0)
             costs[ENSEMBLE] = {"training": float(members), "prediction": float(members)}
-    return Methods({name: calibration.at_prior(p, BALANCE, trained_at) for name, p in found.items()}, costs)
+    return Methods({name: calibration.at_prior(p, BALANCE, trained_at) for name, p in probabilities.items()}, costs)
 
 
 def _operating_points(
@@ -176,9 +176,9 @@ def _operating_points(
         name = f"{100 * fraction:.0f} % mergers"
         thresholds = THRESHOLDS
         try:
-            found = calibration.choose_threshold(validation.labels, validation.scores, fraction, purity=purity)
-            chosen[name] = found
-            thresholds = np.unique([*THRESHOLDS, found])
+            threshold = calibration.choose_threshold(validation.labels, validation.scores, fraction, purity=purity)
+            chosen[name] = threshold
+            thresholds = np.unique([*THRESHOLDS, threshold])
         except InputError as refusal:
             log.warning("No threshold chosen for %s: %s", name, refusal)
         points[name] = calibration.operating_points(test.labels, test.scores, test.galaxies, fraction, thresholds)
@@ -191,7 +191,7 @@ def _calibration_figure(
     scores = {calibration.REFERENCE: test.scores, **others}
     errors = gains[gains["metric"] == RELIABLE].set_index("method")
     return figures.calibration(
-        {name: calibration.reliability(test.labels, found, test.galaxies, BALANCE) for name, found in scores.items()},
+        {name: calibration.reliability(test.labels, p, test.galaxies, BALANCE) for name, p in scores.items()},
         {name: Estimate(*errors.loc[name, ["value", "low", "high"]]) for name in scores},
         note=note,
     )
@@ -199,24 +199,24 @@ def _calibration_figure(
 
 def _estimates(gains: pd.DataFrame) -> dict[str, Estimate]:
     """Each estimate of the table of gains, and its change, under the name of its method and metric."""
-    found: dict[str, Estimate] = {}
+    estimates: dict[str, Estimate] = {}
     for line in gains.to_dict("records"):
         name = f"{line['method'].replace(' ', '_')}_{line['metric']}"
-        found |= {name: Estimate(line["value"], line["low"], line["high"]), f"{name}_change": read(line, "change")}
-    return found
+        estimates |= {name: Estimate(line["value"], line["low"], line["high"]), f"{name}_change": read(line, "change")}
+    return estimates
 
 
 def _at_thresholds(points: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> dict[str, Estimate | float]:
     """Purity and completeness at 0.5 and at the chosen threshold, for each fraction of mergers."""
-    found: dict[str, Estimate | float] = {}
+    estimates: dict[str, Estimate | float] = {}
     for fraction, (name, table) in zip(FRACTIONS, points.items(), strict=True):
         at = {"at_half": HALF, **({"chosen": chosen[name]} if name in chosen else {})}
         for place, threshold in at.items():
             line = table[np.isclose(table["threshold"], threshold)].iloc[0]
             prefix = f"mergers_{100 * fraction:.0f}_percent_{place}"
-            found[f"{prefix}_threshold"] = threshold
-            found |= {f"{prefix}_{metric}": read(line.to_dict(), metric) for metric in ("purity", "completeness")}
-    return found
+            estimates[f"{prefix}_threshold"] = threshold
+            estimates |= {f"{prefix}_{metric}": read(line.to_dict(), metric) for metric in ("purity", "completeness")}
+    return estimates
 
 
 def _sentence(temperature: float, gains: pd.DataFrame) -> str:

@@ -62,29 +62,29 @@ def measure_selection(dataset: str, model: str, bins: int, pdf: bool = False, ou
     """
     devices.prepare()
     if model == FOLDS:
-        found = newest_study(dataset, folds.STUDY.kind, "deepmerge evaluate DATASET --folds 5")
+        trained = newest_study(dataset, folds.STUDY.kind, "deepmerge evaluate DATASET --folds 5")
     else:
-        found = find(dataset, model)
-    run, experiment, data = found.run, found.experiment, found.data
+        trained = find(dataset, model)
+    run, experiment, data = trained.run, trained.experiment, trained.data
     table = pd.read_parquet(runs.read_artifact(run, PREDICTIONS))
     table = table[(table["split"] == "test") & (table["transform"] == 0)].reset_index(drop=True)
     rows = table["row"].to_numpy()
-    known = properties(data, rows)
+    measured = properties(data, rows)
     scored = [table[name].to_numpy() for name in ("label", "probability", "galaxy_id")]
     note = ". ".join(base.warnings(run)) or None
 
-    by_bins = {name: science.by_bins(values, *scored, bins=bins) for name, values in known.items()}
+    by_bins = {name: science.by_bins(values, *scored, bins=bins) for name, values in measured.items()}
     by_stage = science.by_stage(table["stage"].tolist(), *scored)
     views = science.view_agreement(*scored)
-    tests = science.bias_tests(known, *scored)
+    tests = science.bias_tests(measured, *scored)
     drawn = {
         "selection": figures.selection({PROPERTIES[name]: each for name, each in by_bins.items()}, note=note),
         "stages": figures.stages(by_stage, note=note),
         "agreement": figures.agreement(views, note=note),
     }
-    if "log_mstar" in known:
+    if "log_mstar" in measured:
         drawn["score_and_mass"] = figures.score_and_mass(
-            known["log_mstar"], table["probability"], table["stage"].tolist(), note=note
+            measured["log_mstar"], table["probability"], table["stage"].tolist(), note=note
         )
     estimates = {
         "judged": run.info.run_id,
@@ -105,9 +105,9 @@ def measure_selection(dataset: str, model: str, bins: int, pdf: bool = False, ou
 
 def properties(data: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Those of PROPERTIES that are known of these images: from the catalogue, or else measured on their last filter."""
-    given = {name: data.catalogue[name].to_numpy(float)[rows] for name in PROPERTIES if name in data.catalogue}
+    catalogued = {name: data.catalogue[name].to_numpy(float)[rows] for name in PROPERTIES if name in data.catalogue}
     measured = {}
-    if set(PROPERTIES) - {"log_mstar"} - set(given):
+    if set(PROPERTIES) - {"log_mstar"} - set(catalogued):
         table = shapes(data, rows)
         measured = {name: table[name].to_numpy(float) for name in ("concentration", "m20")}
         ratio = table["sn_per_pixel"].to_numpy(float)
@@ -115,7 +115,7 @@ def properties(data: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
             measured["log_sn"] = np.log10(np.where(ratio > 0, ratio, np.nan))
         else:
             log.info("%s has no noise to speak of: signal-to-noise is left out", data.name)
-    return {name: {**measured, **given}[name] for name in PROPERTIES if name in measured or name in given}
+    return {name: {**measured, **catalogued}[name] for name in PROPERTIES if name in measured or name in catalogued}
 
 
 def shapes(data: Dataset, rows: np.ndarray) -> pd.DataFrame:
@@ -127,16 +127,16 @@ def shapes(data: Dataset, rows: np.ndarray) -> pd.DataFrame:
 
 
 def _estimates(stages: pd.DataFrame, views: pd.DataFrame, tests: pd.DataFrame) -> dict[str, Estimate | float]:
-    found: dict[str, Estimate | float] = {}
+    estimates: dict[str, Estimate | float] = {}
     for line in stages.to_dict("records"):
-        found[f"{line['stage']}_{line['rate']}"] = read(line, "value")
+        estimates[f"{line['stage']}_{line['rate']}"] = read(line, "value")
     for line in views.to_dict("records"):
         for name in (*science.AGREEMENT, "intraclass_correlation"):
-            found[f"{line['class']}_{name}"] = read(line, name)
+            estimates[f"{line['class']}_{name}"] = read(line, name)
     for line in tests.to_dict("records"):
         name = f"{line['class']}_{line['property']}"
-        found |= {f"{name}_correlation": float(line["correlation"]), f"{name}_p_holm": float(line["p_holm"])}
-    return found
+        estimates |= {f"{name}_correlation": float(line["correlation"]), f"{name}_p_holm": float(line["p_holm"])}
+    return estimates
 
 
 def _sentence(stages: pd.DataFrame, tests: pd.DataFrame) -> str:
