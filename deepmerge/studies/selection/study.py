@@ -17,8 +17,8 @@ from deepmerge.progress import progress_bar
 from deepmerge.studies import base
 from deepmerge.studies.base import Caption, Findings, Study
 from deepmerge.studies.folds import study as folds
-from deepmerge.studies.selection import figures
-from deepmerge.studies.selection import rates as science
+from deepmerge.studies.selection import figures, rates
+from deepmerge.studies.selection.bias import bias_tests
 from deepmerge.tracking import runs
 
 log = logging.getLogger(__name__)
@@ -73,10 +73,10 @@ def measure_selection(dataset: str, model: str, bins: int, pdf: bool = False, ou
     scored = [table[name].to_numpy() for name in ("label", "probability", "galaxy_id")]
     note = ". ".join(base.warnings(run)) or None
 
-    by_bins = {name: science.by_bins(values, *scored, bins=bins) for name, values in measured.items()}
-    by_stage = science.by_stage(table["stage"].tolist(), *scored)
-    views = science.view_agreement(*scored)
-    tests = science.bias_tests(measured, *scored)
+    by_bins = {name: rates.by_bins(values, *scored, bins=bins) for name, values in measured.items()}
+    by_stage = rates.by_stage(table["stage"].tolist(), *scored)
+    views = rates.view_agreement(*scored)
+    tests = bias_tests(measured, *scored)
     drawn = {
         "selection": figures.selection({PROPERTIES[name]: each for name, each in by_bins.items()}, note=note),
         "stages": figures.stages(by_stage, note=note),
@@ -131,7 +131,7 @@ def _estimates(stages: pd.DataFrame, views: pd.DataFrame, tests: pd.DataFrame) -
     for line in stages.to_dict("records"):
         estimates[f"{line['stage']}_{line['rate']}"] = read(line, "value")
     for line in views.to_dict("records"):
-        for name in (*science.AGREEMENT, "intraclass_correlation"):
+        for name in (*rates.AGREEMENT, "intraclass_correlation"):
             estimates[f"{line['class']}_{name}"] = read(line, name)
     for line in tests.to_dict("records"):
         name = f"{line['class']}_{line['property']}"
@@ -140,7 +140,7 @@ def _estimates(stages: pd.DataFrame, views: pd.DataFrame, tests: pd.DataFrame) -
 
 
 def _sentence(stages: pd.DataFrame, tests: pd.DataFrame) -> str:
-    rates = ", ".join(f"{line['stage']} {read(line, 'value').text()}" for line in stages.to_dict("records"))
+    shares = ", ".join(f"{line['stage']} {read(line, 'value').text()}" for line in stages.to_dict("records"))
     odd = tests[tests["p_holm"] < 0.05]
     depends = ", ".join(f"{line['property']} ({line['class']}s)" for line in odd.to_dict("records")) or "none"
-    return f"Predicted merger: {rates}. Scores depend on (Holm-corrected p < 0.05): {depends}."
+    return f"Predicted merger: {shares}. Scores depend on (Holm-corrected p < 0.05): {depends}."
