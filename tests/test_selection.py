@@ -8,12 +8,11 @@ from scipy import stats
 from deepmerge.analysis import metrics
 from deepmerge.errors import InputError
 from deepmerge.studies.selection import rates
+from deepmerge.studies.selection.bias import _holm, bias_tests
 from deepmerge.studies.selection.rates import (
     NOT_MEASURED,
     RATES,
     WHOLE,
-    _holm,
-    bias_tests,
     by_bins,
     by_stage,
     view_agreement,

@@ -1,116 +1,32 @@
 """One page about data sets: what was measured, how, and how far it can be trusted; from the runs alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from deepmerge import config
 from deepmerge.data import splits
+from deepmerge.data.formats import tables
 from deepmerge.errors import InputError
-from deepmerge.estimate import Estimate, read
+from deepmerge.estimate import UNDEFINED, Estimate, gathered, names, read
 from deepmerge.files import replacing
 from deepmerge.jobs.judged import meant_by
-from deepmerge.jobs.run import LEAKS, RECORD, SIMULATED, SPLIT_TABLE, Results
+from deepmerge.jobs.run import LEAKS, RECORD, SPLIT_TABLE, Results
 from deepmerge.model import devices, prediction
-from deepmerge.report import markdown
+from deepmerge.report import card, markdown
 from deepmerge.report import page as pages
 from deepmerge.report.page import Picture, Report, Section, Table
-from deepmerge.studies import leakage, recipes
-from deepmerge.studies.baselines import study as baselines
-from deepmerge.studies.folds import study as folds
-from deepmerge.studies.probabilities import study as probabilities
-from deepmerge.studies.selection import study as selection
+from deepmerge.studies.base import MODEL_FIGURES, Caption, Study, warnings
+from deepmerge.studies.registry import STUDIES
 from deepmerge.tracking import runs
 
 PAGE = "report.html"
 BEGIN = "<!-- results: written by deepmerge report, do not edit -->"
 END = "<!-- end of results -->"
-# Title of a figure and how to read it, by the name that the runs give it.
-CAPTIONS = {
-    "roc": ("ROC curve", "Completeness against the share of non-mergers that are called mergers."),
-    "reliability": (
-        "Reliability",
-        "Share of mergers among images of a predicted probability, at the sample's own ratio.",
-    ),
-    "confusion_matrix": ("Confusion matrix", "Images by true and predicted class, at a probability of 0.5."),
-    "scores": ("Scores by stage", "How the predicted probabilities of each stage are spread."),
-    "history": ("Training history", "The weights kept are those of the star, the lowest validation log loss."),
-    "gradcam": (
-        "Where the network looked",
-        "What spoke for a merger and against it, in images of every kind of answer.",
-    ),
-    "leakage": ("Claimed and true", "Each network asked about its own test images and about galaxies that nobody saw."),
-    "catalogue": (
-        "A Random Forest on three numbers",
-        "The three tell one galaxy from others, not what is a merger: random rows let the forest know it again.",
-    ),
-    "folds": ("Folds", "Each fold's network on the galaxies that it had not seen, and all of them together."),
-    "recipes": (
-        "Recipes on the same folds",
-        "The last column is the difference to the experiment's own recipe, paired.",
-    ),
-    "baselines": ("Network and baselines", "The same test galaxies; the last column is the difference to the network."),
-    "importance": ("What the Random Forest looks at", "Loss of test AUC when one quantity is shuffled."),
-    "selection": ("Selection function", "Rates in bins of a property; dashes and shade are the whole sample."),
-    "stages": ("Stages", "Share of the images that is called a merger."),
-    "score_and_mass": ("Scores and stellar mass", "As figure 7 of the paper; the line is the running median."),
-    "agreement": (
-        "Views of one galaxy",
-        "Share of galaxies right from one, most, all views; hollow: independent views.",
-    ),
-    "calibration": ("Calibration", "What was predicted against what was found, if half were mergers."),
-    "purity_completeness": (
-        "Purity and completeness",
-        "By the fraction of mergers among the galaxies that are judged.",
-    ),
-    "costs": ("Gain and cost", "Change against the one network, on the same galaxies, and what it takes."),
-}
 JUDGED = {"judged": "judged run", "recipe_of": "recipe of run"}  # tags of a study, and what to call them
-MODEL_FIGURES = ("roc", "reliability", "confusion_matrix", "scores", "history", "gradcam")
-
-
-class Study(NamedTuple):
-    """How a kind of study is shown: title, the command that makes it, its figures, and its tables with captions."""
-
-    title: str
-    command: str
-    figures: tuple[str, ...]
-    tables: dict[str, str]
-
-
-STUDIES = {
-    leakage.KIND: Study(
-        "What the published protocol leaks", "deepmerge study leakage {}", ("leakage", "catalogue"), {}
-    ),
-    folds.KIND: Study("All galaxies, in folds", "deepmerge evaluate {} --folds 5", ("folds", "roc", "scores"), {}),
-    recipes.KIND: Study(
-        "Which part of the recipe matters",
-        "deepmerge study recipes {}",
-        ("recipes",),
-        {"recipes": "metrics on all galaxies, change against the experiment's own recipe, and time to the target"},
-    ),
-    baselines.KIND: Study(
-        "What a network has to beat",
-        "deepmerge study baselines {}",
-        ("baselines", "importance"),
-        {"baselines": "network and baselines on the same test galaxies"},
-    ),
-    selection.KIND: Study(
-        "On what kind of galaxy it works",
-        "deepmerge study selection {} --model folds",
-        ("selection", "stages", "score_and_mass", "agreement"),
-        {"bias_tests": "does the score depend on a property, within a class? Null hypothesis: it does not"},
-    ),
-    probabilities.KIND: Study(
-        "What the probabilities mean",
-        "deepmerge study probabilities {}",
-        ("calibration", "purity_completeness", "costs"),
-        {"gains": "calibration, dropout and ensemble on the same test galaxies"},
-    ),
-}
 
 
 def write_report(datasets: Sequence[str], out: Path, readme: Path | None) -> Results:
@@ -120,32 +36,35 @@ def write_report(datasets: Sequence[str], out: Path, readme: Path | None) -> Res
     between two markers is written anew from the same runs. Raises InputError where a data set has no evaluated model.
     """
     devices.prepare()
-    told = [_Told(name) for name in datasets]
-    warnings = dict.fromkeys(said for one in told for said in one.warnings)
+    subjects = [Subject(name) for name in datasets]
     page = pages.html_page(
         Report(
-            title=f"Merging galaxies: {', '.join(one.name for one in told)}",
+            title=f"Merging galaxies: {', '.join(one.name for one in subjects)}",
             subtitle="Networks that tell merging from non-merging galaxies, after DeepMerge",
-            warning=". ".join(warnings),
-            facts={one.name: one.summary for one in told},
-            sections=[_headline(told), *(one.section() for one in told), *(one.card() for one in told)],
+            warning=". ".join(dict.fromkeys(text for one in subjects for text in one.warnings)),
+            facts={one.name: one.summary for one in subjects},
+            sections=[
+                _headline(subjects),
+                *(one.section() for one in subjects),
+                *(one.card() for one in subjects),
+            ],
             made_with=f"deepmerge report {' '.join(datasets)}",
         )
     )
     if readme is not None:  # refused, where it has no markers, before anything is written
-        text = markdown.replace_between(readme.read_text(encoding="utf-8"), BEGIN, END, _markdown(told))
+        text = markdown.replace_between(readme.read_text(encoding="utf-8"), BEGIN, END, _markdown(subjects))
         with replacing(readme) as aside:
             aside.write_text(text, encoding="utf-8")
     with replacing(out) as aside:
         aside.write_text(page, encoding="utf-8")
-    for one in told:
+    for one in subjects:
         with runs.reopened(one.run), runs.artifact_folder(".") as folder:
             (folder / PAGE).write_text(page, encoding="utf-8")
-    return {"written": str(out), **{f"{one.name}_run_id": one.run.info.run_id for one in told}}
+    return {"written": str(out), **{f"{one.name}_run_id": one.run.info.run_id for one in subjects}}
 
 
-class _Told:
-    """What the runs tell of one data set."""
+class Subject:
+    """A data set, as its newest model and its newest studies show it."""
 
     def __init__(self, dataset: str) -> None:
         # A name means whatever is newest under it; a file means its own data.
@@ -153,15 +72,19 @@ class _Told:
         fingerprint = None if meant is None else meant[1].fingerprint
         self.run = runs.find(runs.LAST, config.name_of(dataset), fingerprint)
         self.name = self.run.data.tags["dataset"]
-        self.metrics = estimates(self.run, "test")
+        self.warnings = warnings(self.run)
+        self.metrics = gathered(self.run.data.metrics, "test")
         if "auc" not in self.metrics:
             raise InputError(
                 f"the newest model of {self.name} should be evaluated, run {self.run.info.run_id} is not; "
                 f"'deepmerge evaluate {self.name}' does it"
             )
-        self.split = pd.read_csv(runs.read_artifact(self.run, SPLIT_TABLE))
+        table = tables.read(runs.read_artifact(self.run, SPLIT_TABLE), "split table", ["split", "galaxy_id"])
+        self.images, self.galaxies = len(table), table["galaxy_id"].nunique()
+        by_part = {part: table.loc[table["split"] == part, "galaxy_id"] for part in splits.PARTS}
+        self.parts = {part: (ids.nunique(), len(ids)) for part, ids in by_part.items()}
         self.experiment = config.from_record(runs.read_json(self.run, RECORD), RECORD)
-        # Of other data that were once called the same, nothing is told.
+        # Of other data that were once called the same, nothing is shown.
         newest = {
             kind: next(runs.newest_studies(kind, self.name, self.run.data.tags[runs.FINGERPRINT]), None)
             for kind in STUDIES
@@ -169,18 +92,13 @@ class _Told:
         self.studies = {kind: run for kind, run in newest.items() if run is not None}
 
     @property
-    def warnings(self) -> list[str]:
-        tags = self.run.data.tags
-        return [SIMULATED] * (tags["data_source"] == "simulated") + [LEAKS] * (tags["split"] == "rows")
-
-    @property
     def summary(self) -> str:
         """Where it comes from, in one line."""
         tags = self.run.data.tags
-        galaxies = self.split["galaxy_id"].nunique()
-        return f"{len(self.split):,} images of {galaxies:,} galaxies, {tags['data_source']}; split by {tags['split']}"
+        return f"{self.images:,} images of {self.galaxies:,} galaxies, {tags['data_source']}; split by {tags['split']}"
 
     def section(self) -> Section:
+        """The model, and each of its studies in a section within."""
         tags = self.run.data.tags
         return Section(
             f"{self.name}: model and studies",
@@ -196,17 +114,14 @@ class _Told:
         )
 
     def card(self) -> Section:
+        """Its model card."""
         tags, params = self.run.data.tags, self.run.data.params
-        parts = {}
-        for part in splits.PARTS:
-            lines = self.split[self.split["split"] == part]
-            parts[part] = (lines["galaxy_id"].nunique(), len(lines))
-        return pages.model_card(
+        return card.model_card(
             self.name,
             architecture=self.experiment.network.architecture,
             parameters=prediction.load(runs.model_file(self.run)).count_params(),
             settings={key: value for key, value in params.items() if key not in ("dataset", "split_table")},
-            parts=parts,
+            parts=self.parts,
             protocol=tags["split"],
             simulated=tags["data_source"] == "simulated",
             origin={
@@ -217,51 +132,44 @@ class _Told:
         )
 
 
-def estimates(run: runs.Run, prefix: str) -> dict[str, Estimate]:
-    """Metrics of a run that begin with `prefix`, with their intervals, by the rest of their name."""
-    measured = run.data.metrics
-    names = [name for name in measured if name.startswith(f"{prefix}_") and not name.endswith(("_low", "_high"))]
-    return {name.removeprefix(f"{prefix}_"): read(measured, name) for name in names}
-
-
 def tabulated(frame: pd.DataFrame, caption: str, *, folded: bool = False) -> Table:
     """A table for people of one for programs: values and their intervals in one cell, numbers to three digits."""
-    frame = frame.rename(columns={"low": "value_low", "high": "value_high"}) if "value" in frame else frame
-    names = [name for name in frame.columns if not str(name).endswith(("_low", "_high"))]
-    rows = [[_cell(line, name) for name in names] for line in frame.to_dict("records")]
-    return Table(caption, [str(name).replace("_", " ") for name in names], rows, folded=folded)
+    if "value" in frame:
+        frame = frame.rename(columns=dict(zip(Estimate._fields, UNDEFINED.flat("value"), strict=True)))
+    columns = names(frame.columns)
+    rows = [[_cell(line, name) for name in columns] for line in frame.to_dict("records")]
+    return Table(caption, [name.replace("_", " ") for name in columns], rows, folded=folded)
 
 
 def _cell(line: dict[Any, Any], name: str) -> str:
     value = line[name]
-    if f"{name}_low" in line:
+    if UNDEFINED.flat(name).keys() <= line.keys():
         return read(line, name).text()
     if isinstance(value, float):
         return "undefined" if np.isnan(value) else f"{value:.4g}"
     return str(value)
 
 
-def _headline(told: "Sequence[_Told]") -> Section:
-    honest = all(LEAKS not in one.warnings for one in told)
-    said = (
+def _headline(subjects: Sequence[Subject]) -> Section:
+    honest = all(LEAKS not in one.warnings for one in subjects)
+    text = (
         "Each number is of test images whose galaxies the network has not seen, with its 95 % interval over galaxies."
     )
-    table = pages.headline({one.name: one.metrics for one in told})
-    return Section("Headline", paragraphs=[said] * honest, tables=[table])
+    return Section("Headline", paragraphs=[text] * honest, tables=[_headline_table(subjects)])
+
+
+def _headline_table(subjects: Sequence[Subject]) -> Table:
+    return card.headline({one.name: one.metrics for one in subjects})
 
 
 def _study_section(study: Study, run: runs.Run, dataset: str) -> Section:
     judged = {name: run.data.tags[tag] for tag, name in JUDGED.items() if tag in run.data.tags}
-    tables = []
-    for name, caption in study.tables.items():
-        frame = pd.read_csv(runs.read_artifact(run, f"{name}.csv"))
-        tables.append(tabulated(frame, f"{dataset}: {caption}", folded=len(frame) > 8))
     return Section(
         f"{study.title} ({dataset})",
         paragraphs=[_description(run)],
         facts={"command": study.command.format(dataset), "run": run.info.run_id, **judged},
-        tables=tables,
-        pictures=_pictures(run, study.figures),
+        tables=_tables(study, run, dataset),
+        pictures=_pictures(run, study.captions),
     )
 
 
@@ -269,32 +177,35 @@ def _description(run: runs.Run) -> str:
     return run.data.tags.get("mlflow.note.content", "").replace("**", "")
 
 
-def _pictures(run: runs.Run, names: Sequence[str]) -> list[Picture]:
+def _tables(study: Study, run: runs.Run, dataset: str) -> list[Table]:
+    frames = {caption: pd.read_csv(runs.read_artifact(run, f"{name}.csv")) for name, caption in study.tables.items()}
+    return [tabulated(frame, f"{dataset}: {caption}", folded=len(frame) > 8) for caption, frame in frames.items()]
+
+
+def _pictures(run: runs.Run, captions: Mapping[str, Caption]) -> list[Picture]:
     """The figures of a run that are there."""
-    found = []
-    for name in names:
+    pictures = []
+    for name, caption in captions.items():
         try:
             path = runs.read_artifact(run, f"figures/{name}.png")
         except InputError:
             continue
-        found.append(Picture(*CAPTIONS[name], path.read_bytes()))
-    return found
+        pictures.append(Picture(*caption, path.read_bytes()))
+    return pictures
 
 
-def _markdown(told: "Sequence[_Told]") -> str:
+def _markdown(subjects: Sequence[Subject]) -> str:
     """The headline and what each study found, with its command, for a README."""
-    parts = ["", markdown.markdown_table(pages.headline({one.name: one.metrics for one in told})), ""]
+    parts = ["", markdown.markdown_table(_headline_table(subjects)), ""]
     for kind, study in STUDIES.items():
-        done = [one for one in told if kind in one.studies]
+        done = {one.name: one.studies[kind] for one in subjects if kind in one.studies}
         if not done:
             continue
-        commands = "\n".join(study.command.format(one.name) for one in done)
+        commands = "\n".join(study.command.format(name) for name in done)
         parts += [f"### {study.title}", "", f"```\n{commands}\n```", ""]
-        for one in done:
-            parts += [f"- {one.name}: {_description(one.studies[kind])}"]
+        parts += [f"- {name}: {_description(run)}" for name, run in done.items()]
         parts += [""]
-        for one in done:
-            for name, caption in study.tables.items():
-                frame = pd.read_csv(runs.read_artifact(one.studies[kind], f"{name}.csv"))
-                parts += [markdown.markdown_table(tabulated(frame, f"{one.name}: {caption}")), ""]
+        for name, run in done.items():
+            for table in _tables(study, run, name):
+                parts += [markdown.markdown_table(table), ""]
     return "\n".join(parts)

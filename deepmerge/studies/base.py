@@ -1,15 +1,16 @@
-"""Trainings that a study makes one after another, each a run below the study's own."""
+"""What makes a study: what it declares, what it finds, the one runner that logs it, and trainings below its run."""
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from deepmerge import config
 from deepmerge.analysis.metrics import point_metrics
@@ -17,8 +18,8 @@ from deepmerge.data import dataset as datasets
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part, Split
-from deepmerge.estimate import Estimate
-from deepmerge.jobs.run import Results, open_run, write_json, write_table
+from deepmerge.estimate import METRICS, Estimate
+from deepmerge.jobs.run import LEAKS, SIMULATED, Results, log_figures, open_run, write_json, write_table
 from deepmerge.jobs.train import epoch_metrics, told_of
 from deepmerge.model import devices, prediction, training
 from deepmerge.progress import Advance
@@ -26,7 +27,97 @@ from deepmerge.tracking import runs
 
 RESULT = "study.json"  # what a report reads of a study
 SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)  # between which a metric lies, and a difference of two
+SHOWN = {name: METRICS[name].label for name in ("auc", "balanced_accuracy")}  # columns of a forest plot, with labels
 FOLD = "fold"  # mark of a run whose model is one of several and never the newest of its data set
+
+
+class Caption(NamedTuple):
+    """The title of a figure, and a sentence on how to read it."""
+
+    title: str
+    text: str
+
+
+MODEL_FIGURES = {
+    "roc": Caption("ROC curve", "Completeness against the share of non-mergers that are called mergers."),
+    "reliability": Caption(
+        "Reliability", "Share of mergers among images of a predicted probability, at the sample's own ratio."
+    ),
+    "confusion_matrix": Caption("Confusion matrix", "Images by true and predicted class, at a probability of 0.5."),
+    "scores": Caption("Scores by stage", "How the predicted probabilities of each stage are spread."),
+    "history": Caption("Training history", "The weights kept are those of the star, the lowest validation log loss."),
+    "gradcam": Caption(
+        "Where the network looked", "What spoke for a merger and against it, in images of every kind of answer."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a kind of study declares: the title and command of its section in a report, and what the section shows.
+
+    command: its command line, {} for the data set; captions: those of the figures shown, by their names; tables: those
+    of the tables shown.
+    """
+
+    kind: str
+    title: str
+    command: str
+    captions: Mapping[str, Caption]
+    tables: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a study found: one sentence in Markdown, estimates with the facts that belong to them, tables and figures.
+
+    estimates: by name, in the order in which they are stored; facts are plain numbers and words. tables, figures: by
+    the name of their file.
+    """
+
+    sentence: str
+    estimates: Mapping[str, Estimate | float | str]
+    tables: Mapping[str, pd.DataFrame]
+    figures: Mapping[str, Figure]
+
+
+def conduct(
+    study: Study,
+    experiment: config.Experiment,
+    data: Dataset,
+    measure: Callable[[str], Findings],
+    *,
+    note: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    pdf: bool = False,
+    out: Path | None = None,
+) -> Results:
+    """Open the run of a study, let `measure` find something in it, and log that; returns the results, stored flat.
+
+    measure: takes the run's id, for trainings below it; note: what nobody may overlook (`warning`), said behind the
+    sentence. Numbers become metrics of the run; all results (RESULT, for reports) and tables (CSV) go to the run and
+    the folder `out`.
+    """
+    with open_run(study.kind, experiment, data, tags=tags) as run_id:
+        findings = measure(run_id)
+        results: Results = {"run_id": run_id}
+        for name, estimate in findings.estimates.items():
+            results |= estimate.flat(name) if isinstance(estimate, Estimate) else {name: estimate}
+        runs.describe(" ".join(filter(None, (findings.sentence, note))))
+        log_figures(findings.figures, pdf)
+        runs.log_metrics({name: value for name, value in results.items() if isinstance(value, float | int)})
+        with runs.artifact_folder(".") as folder:
+            for place in filter(None, (folder, out)):
+                write_json(results, place / RESULT)
+                for name, table in findings.tables.items():
+                    write_table(table, place / f"{name}.csv")
+    return results
+
+
+def warnings(run: runs.Run) -> list[str]:
+    """What nobody may overlook in what is made of a run's model: simulated data, a leaking split."""
+    tags = run.data.tags
+    return [SIMULATED] * (tags["data_source"] == "simulated") + [LEAKS] * (tags["split"] == "rows")
 
 
 @dataclass(frozen=True)
@@ -104,22 +195,6 @@ def named(table: pd.DataFrame, column: str) -> dict[str, float]:
         for name in table.columns
         if name != column
     }
-
-
-def finish(results: Results, tables: Mapping[str, pd.DataFrame], out: Path | None) -> None:
-    """Log what a study found, for reports (``study.json``) and people (CSV); both also go to the folder `out`.
-
-    Numbers among the results become metrics of the run.
-    """
-    runs.log_metrics({name: value for name, value in results.items() if isinstance(value, float | int)})
-    with runs.artifact_folder(".") as folder:
-        write_json(results, folder / RESULT)
-    for name, table in tables.items():
-        runs.log_table(table, f"{name}.csv")
-        if out is not None:
-            write_table(table, out / f"{name}.csv")
-    if out is not None:
-        write_json(results, out / RESULT)
 
 
 def mean_with_interval(values: Sequence[float] | np.ndarray[Any, Any], bounds: tuple[float, float] = SHARE) -> Estimate:

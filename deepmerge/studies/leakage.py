@@ -1,6 +1,6 @@
 """Measure what the published protocol leaks: the same recipe under random rows and under the galaxy split."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,32 @@ from deepmerge.data.dataset import Dataset, open_array
 from deepmerge.data.released import layout
 from deepmerge.data.splits import Split
 from deepmerge.errors import InputError
-from deepmerge.estimate import Estimate, flat, read
-from deepmerge.jobs.run import SIMULATED, Results, log_figures, open_run
+from deepmerge.estimate import UNDEFINED, Estimate, flat
+from deepmerge.jobs.run import Results, warning
 from deepmerge.plots.forest import Line, forest
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
+from deepmerge.studies.base import SHOWN, Caption, Findings, Study
 from deepmerge.studies.baselines import forests
-from deepmerge.tracking import runs
 
-KIND = "leakage"
+STUDY = Study(
+    "leakage",
+    "What the published protocol leaks",
+    "deepmerge study leakage {}",
+    captions={
+        "leakage": Caption(
+            "Claimed and true", "Each network asked about its own test images and about galaxies that nobody saw."
+        ),
+        "catalogue": Caption(
+            "A Random Forest on three numbers",
+            "The three tell one galaxy from others, not what is a merger: random rows let the forest know it again.",
+        ),
+    },
+    tables={},
+)
 PROTOCOLS = {"rows": "random rows, as published", "galaxy": "split by galaxy"}
 PLACES = {"claimed": "its own test images", "unseen": "galaxies never seen"}
-METRICS = {"auc": "AUC", "balanced_accuracy": "Balanced accuracy"}
-FOREST_METRICS = {"balanced_accuracy": "Balanced accuracy", "auc": "AUC"}
+FOREST_METRICS = ("balanced_accuracy", "auc")
 CATALOGUE = ("log_mstar", "concentration", "m20")
 
 
@@ -44,20 +57,23 @@ def measure_leakage(
     data = base.opened(experiment)
     copies.require_apart(data, _honest(experiment, data, seeds))
     table = _catalogue(data, catalogue)
-    with open_run(KIND, experiment, data) as study:
+    note = warning(data)
+
+    def measure(study: str) -> Findings:
         made = pd.DataFrame(list(_trainings(study, experiment, data, seeds)))
-        results: Results = {"run_id": study, "seeds": seeds, "epochs": experiment.training.epochs, **_summary(made)}
-        tables = {"trainings": made}
-        drawn = {"leakage": _figure(made, results, SIMULATED if data.data_source == "simulated" else None)}
+        estimates = _summary(made)
+        tables, figures = {"trainings": made}, {"leakage": _figure(made, estimates, note)}
+        sentence = _sentence(estimates, seeds, experiment.training.epochs)
         if table is not None:
-            forest_on = forests.leak(table[list(CATALOGUE)], table["label"].to_numpy(), table["galaxy_id"].to_numpy())
-            results |= _catalogue_summary(forest_on, table)
-            tables["catalogue"] = forest_on
-            drawn["catalogue"] = _catalogue_figure(forest_on, results)
-        runs.describe(_said(results))
-        log_figures(drawn, pdf)
-        base.finish(results, tables, out)
-        return results
+            draws = forests.leak(table[list(CATALOGUE)], table["label"].to_numpy(), table["galaxy_id"].to_numpy())
+            of_forest = _catalogue_summary(draws, table)
+            estimates |= of_forest
+            tables["catalogue"] = draws
+            figures["catalogue"] = _catalogue_figure(draws, of_forest, note if catalogue is None else None)
+            sentence += _catalogue_sentence(of_forest)
+        return Findings(sentence, {"seeds": seeds, "epochs": experiment.training.epochs, **estimates}, tables, figures)
+
+    return base.conduct(STUDY, experiment, data, measure, note=note, pdf=pdf, out=out)
 
 
 def _honest(experiment: config.Experiment, data: Dataset, seeds: int) -> Iterator[Split]:
@@ -78,14 +94,14 @@ def _trainings(study: str, experiment: config.Experiment, data: Dataset, seeds: 
                 name = f"{protocol}, seed {seed}"
                 trial = base.run(study, name, data, split, seeded, advance, tags={"protocol": protocol})
                 unseen = base.scores(trial.model, data, both.unseen)
-                known = {"protocol": protocol, "seed": seed, "shared_galaxies": splits.shared_galaxies(data, split)}
+                training = {"protocol": protocol, "seed": seed, "shared_galaxies": splits.shared_galaxies(data, split)}
                 for place, part, scored in (
                     ("claimed", split.test, trial.probability),
                     ("unseen", both.unseen, unseen),
                 ):
                     labels, galaxies = data.labels[part.rows], data.galaxies[part.rows]
-                    found = flat(metrics.evaluate(labels, scored, galaxies).metrics, "test")
-                    yield {**known, "judged_on": place, "images": len(part), **found}
+                    measured = flat(metrics.evaluate(labels, scored, galaxies).metrics, "test")
+                    yield {**training, "judged_on": place, "images": len(part), **measured}
 
 
 def _catalogue(data: Dataset, folder: Path | None) -> pd.DataFrame | None:
@@ -107,10 +123,10 @@ def _catalogue(data: Dataset, folder: Path | None) -> pd.DataFrame | None:
     return table.dropna(subset=list(CATALOGUE)).reset_index(drop=True)
 
 
-def _summary(made: pd.DataFrame) -> dict[str, float]:
+def _summary(made: pd.DataFrame) -> dict[str, Estimate | float]:
     """Means over the seeds, with their intervals: what each protocol claims, what is true, and the difference."""
-    found = {}
-    for metric in METRICS:
+    estimates: dict[str, Estimate | float] = {}
+    for metric in SHOWN:
         for protocol in PROTOCOLS:
             ours = made[made["protocol"] == protocol].set_index("seed")
             claimed, unseen = (ours.loc[ours["judged_on"] == place, f"test_{metric}"] for place in PLACES)
@@ -119,91 +135,84 @@ def _summary(made: pd.DataFrame) -> dict[str, float]:
                 ("unseen", unseen, base.SHARE),
                 ("excess", claimed - unseen, base.DIFFERENCE),
             ):
-                found[f"{protocol}_{name}_{metric}"] = base.mean_with_interval(values.to_numpy(), bounds)
+                estimates[f"{protocol}_{name}_{metric}"] = base.mean_with_interval(values.to_numpy(), bounds)
         own = made[made["judged_on"] == "claimed"].pivot(index="seed", columns="protocol", values=f"test_{metric}")
         over = (own["rows"] - own["galaxy"]).to_numpy()
-        found[f"rows_over_galaxy_{metric}"] = base.mean_with_interval(over, base.DIFFERENCE)
+        estimates[f"rows_over_galaxy_{metric}"] = base.mean_with_interval(over, base.DIFFERENCE)
     shared = made.groupby("protocol")["shared_galaxies"].mean()
-    return {
-        **{
-            f"{name}{end}": number
-            for name, e in found.items()
-            for end, number in zip(("", "_low", "_high"), e, strict=True)
-        },
-        **{f"{protocol}_shared_galaxies": float(shared[protocol]) for protocol in PROTOCOLS},
-    }
+    return {**estimates, **{f"{protocol}_shared_galaxies": float(shared[protocol]) for protocol in PROTOCOLS}}
 
 
-def _figure(made: pd.DataFrame, results: Results, said: str | None) -> Figure:
+def _figure(made: pd.DataFrame, estimates: Mapping[str, Any], note: str | None) -> Figure:
     lines = []
     for group, protocol in enumerate(PROTOCOLS):
         ours = made[made["protocol"] == protocol].set_index("seed")
         claimed, unseen = (ours[ours["judged_on"] == place] for place in PLACES)
         excess = claimed["test_auc"] - unseen["test_auc"]
-        for place, found in (("claimed", claimed), ("unseen", unseen)):
+        for place, table in zip(PLACES, (claimed, unseen), strict=True):
             # What is claimed too much belongs to the claim.
-            ends = read(results if place == "claimed" else {}, f"{protocol}_excess_auc")
-            values = [read(results, f"{protocol}_{place}_{metric}") for metric in METRICS]
-            single = [found[f"test_{metric}"].tolist() for metric in METRICS]
+            too_much = estimates[f"{protocol}_excess_auc"] if place == "claimed" else UNDEFINED
+            values = [estimates[f"{protocol}_{place}_{metric}"] for metric in SHOWN]
+            single = [table[f"test_{metric}"].tolist() for metric in SHOWN]
             faint = [*single, excess.tolist() if place == "claimed" else []]
-            lines.append(Line(PLACES[place], [*values, ends], 1 - group, faint))
+            lines.append(Line(PLACES[place], [*values, too_much], 1 - group, faint))
     return forest(
         lines,
-        [*METRICS.values(), "AUC claimed too much"],
+        [*SHOWN.values(), "AUC claimed too much"],
         references=[None, None, 0.0],
         groups=[PROTOCOLS["galaxy"], PROTOCOLS["rows"]],
         title="What a protocol claims, and what is true; mean of the seeds and its 95 % interval",
-        note=said,
+        note=note,
     )
 
 
-def _catalogue_summary(found: pd.DataFrame, table: pd.DataFrame) -> dict[str, float]:
+def _catalogue_summary(draws: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
     """Means over the repeated splits, with the range that holds 95 % of them."""
-    summary: dict[str, float] = {
-        "catalogue_rows": len(table),
-        "catalogue_galaxies": table["galaxy_id"].nunique(),
-    }
-    for protocol, lines in found.groupby("protocol"):
+    summary: dict[str, Any] = {"catalogue_rows": len(table), "catalogue_galaxies": table["galaxy_id"].nunique()}
+    for protocol, lines in draws.groupby("protocol"):
         for metric in FOREST_METRICS:
             values = lines[metric].to_numpy()
-            spread = Estimate(float(values.mean()), *map(float, np.quantile(values, metrics.INTERVAL)))
-            summary |= flat({metric: spread}, f"forest_{protocol}")
+            ends = map(float, np.quantile(values, metrics.INTERVAL))
+            summary[f"forest_{protocol}_{metric}"] = Estimate(float(values.mean()), *ends)
         summary[f"forest_{protocol}_shared_galaxies"] = float(lines["shared_galaxies"].mean())
     return summary
 
 
-def _catalogue_figure(found: pd.DataFrame, results: Results) -> Figure:
+def _catalogue_figure(draws: pd.DataFrame, summary: Mapping[str, Any], note: str | None) -> Figure:
     lines = [
         Line(
-            f"{words} ({100 * results[f'forest_{protocol}_shared_galaxies']:.0f} % of the test rows have their galaxy "
+            f"{words} ({100 * summary[f'forest_{protocol}_shared_galaxies']:.0f} % of the test rows have their galaxy "
             "in training)",
-            [read(results, f"forest_{protocol}_{metric}") for metric in FOREST_METRICS],
+            [summary[f"forest_{protocol}_{metric}"] for metric in FOREST_METRICS],
             1 - group,
-            [found.loc[found["protocol"] == protocol, metric].tolist() for metric in FOREST_METRICS],
+            [draws.loc[draws["protocol"] == protocol, metric].tolist() for metric in FOREST_METRICS],
         )
         for group, (protocol, words) in enumerate(PROTOCOLS.items())
     ]
     return forest(
         lines,
-        list(FOREST_METRICS.values()),
+        [SHOWN[metric] for metric in FOREST_METRICS],
         references=[0.5, 0.5],
         title="A Random Forest on mass, concentration and M20: repeated splits",
+        note=note,
     )
 
 
-def _said(results: Results) -> str:
-    excess = {name: read(results, f"{name}_excess_balanced_accuracy").text() for name in PROTOCOLS}
-    over = read(results, "rows_over_galaxy_balanced_accuracy").text()
-    text = (
-        f"With random rows, {100 * results['rows_shared_galaxies']:.0f} % of the test images have their galaxy in "
+def _sentence(estimates: Mapping[str, Any], seeds: int, epochs: int) -> str:
+    rows, galaxy, over = (
+        estimates[f"{name}_balanced_accuracy"].text() for name in ("rows_excess", "galaxy_excess", "rows_over_galaxy")
+    )
+    return (
+        f"With random rows, {100 * estimates['rows_shared_galaxies']:.0f} % of the test images have their galaxy in "
         f"training. They claim a balanced accuracy **{over}** above that of the split by galaxy of the same size, and "
-        f"{excess['rows']} above that of the same networks on galaxies never seen; the split by galaxy claims "
-        f"{excess['galaxy']} too much. {results['seeds']} seeds, {results['epochs']} epochs."
+        f"{rows} above that of the same networks on galaxies never seen; the split by galaxy claims "
+        f"{galaxy} too much. {seeds} seeds, {epochs} epochs."
     )
-    if "forest_rows_auc" in results:
-        rows, galaxy = (read(results, f"forest_{name}_auc").text() for name in PROTOCOLS)
-        text += (
-            f" A Random Forest on mass, concentration and M20 of {results['catalogue_rows']:,} catalogue rows has an "
-            f"AUC of {rows} on random rows and {galaxy} by galaxy (mean and range of repeated splits)."
-        )
-    return text
+
+
+def _catalogue_sentence(summary: Mapping[str, Any]) -> str:
+    rows, galaxy = (summary[f"forest_{name}_auc"].text() for name in PROTOCOLS)
+    return (
+        f" A Random Forest on mass, concentration and M20 of {summary['catalogue_rows']:,} catalogue rows has an "
+        f"AUC of {rows} on random rows and {galaxy} by galaxy (mean and range of repeated splits)."
+    )

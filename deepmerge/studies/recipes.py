@@ -12,14 +12,24 @@ from deepmerge import config
 from deepmerge.data import copies, protocols
 from deepmerge.data.splits import Split
 from deepmerge.estimate import flat, read
-from deepmerge.jobs.run import Results, log_figures, open_run, warning
+from deepmerge.jobs.run import Results, warning
 from deepmerge.plots.forest import Line, forest
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
-from deepmerge.studies.folds import ranking as judge
-from deepmerge.tracking import runs
+from deepmerge.studies.base import SHOWN, Caption, Findings, Study
+from deepmerge.studies.folds import ranking
 
-KIND = "recipes"
+STUDY = Study(
+    "recipes",
+    "Which part of the recipe matters",
+    "deepmerge study recipes {}",
+    captions={
+        "recipes": Caption(
+            "Recipes on the same folds", "The last column is the difference to the experiment's own recipe, paired."
+        )
+    },
+    tables={"recipes": "metrics on all galaxies, change against the experiment's own recipe, and time to the target"},
+)
 OWN = "as the experiment says"
 PUBLISHED = "published recipe"
 # The authors' notebook, as in experiments/published-pristine.yaml; a test holds them together.
@@ -48,7 +58,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no flips and turns": {"augment": False},
     PUBLISHED: PUBLISHED_SETTINGS,
 }
-METRICS = {"auc": "AUC", "balanced_accuracy": "Balanced accuracy"}
 
 
 class Scored(NamedTuple):
@@ -84,8 +93,10 @@ def compare_recipes(
         name: experiment.with_settings({**change, **({"epochs": published_epochs} if name == PUBLISHED else {})})
         for name, change in CHANGES.items()
     }
-    with open_run(KIND, experiment, data, tags={"split": "galaxy"}) as study:
-        found = {}
+    note = warning(data, made[0])
+
+    def measure(study: str) -> Findings:
+        scores = {}
         total = folds * sum(recipe.training.epochs for recipe in planned.values())
         with progress_bar(f"{len(planned)} recipes on {data.name}", total) as advance:
             for name, recipe in planned.items():
@@ -95,22 +106,21 @@ def compare_recipes(
                     tags = {"recipe": name, "fold": str(number)}
                     trial = base.run(study, f"{name}, fold {number}", data, used, recipe, advance, tags=tags)
                     scored.append((split, trial))
-                found[name] = _scored(data.labels, data.galaxies, scored, target)
-        results: Results = {"run_id": study, "folds": folds, "target": target, "published_epochs": published_epochs}
-        table = _table(found)
-        results |= base.named(table, "recipe")
-        runs.describe(_said(table, folds))
-        log_figures({"recipes": _figure(table, experiment.name, warning(data, made[0]))}, pdf)
-        base.finish(results, {"recipes": table}, out)
-        return results
+                scores[name] = _scored(data.labels, data.galaxies, scored, target)
+        table = _table(scores)
+        facts = {"folds": folds, "target": target, "published_epochs": published_epochs}
+        figures = {"recipes": _figure(table, experiment.name, note)}
+        return Findings(_sentence(table, folds), {**facts, **base.named(table, "recipe")}, {"recipes": table}, figures)
+
+    return base.conduct(STUDY, experiment, data, measure, note=note, tags={"split": "galaxy"}, pdf=pdf, out=out)
 
 
 def _scored(labels: np.ndarray, galaxies: np.ndarray, folds: list[tuple[Split, base.Trial]], target: float) -> Scored:
     lines, reached = [], []
     for number, (split, trial) in enumerate(folds):
         rows = split.test.rows
-        known = {"row": rows, "label": labels[rows], "galaxy": galaxies[rows], "fold": number}
-        lines.append(pd.DataFrame({**known, "probability": trial.probability}))
+        images = {"row": rows, "label": labels[rows], "galaxy": galaxies[rows], "fold": number}
+        lines.append(pd.DataFrame({**images, "probability": trial.probability}))
         reached.append(time_to(trial.history["val_log_loss"], trial.seconds, target))
     return Scored(
         pd.concat(lines, ignore_index=True).sort_values("row", ignore_index=True),
@@ -126,26 +136,26 @@ def time_to(losses: list[float], seconds: np.ndarray, target: float) -> tuple[fl
     return (float(low[0] + 1), float(seconds[low[0]])) if len(low) else (np.nan, np.nan)
 
 
-def _table(found: Mapping[str, Scored]) -> pd.DataFrame:
+def _table(scores: Mapping[str, Scored]) -> pd.DataFrame:
     """One line a recipe: metrics and their paired differences to the experiment's own, with intervals; times."""
-    own = found[OWN].lines
+    own = scores[OWN].lines
     table = []
-    for name, scored in found.items():
+    for name, scored in scores.items():
         lines = scored.lines
         labels, galaxies = lines["label"].to_numpy(), lines["galaxy"].to_numpy()
         probabilities, tested = lines["probability"].to_numpy(), lines["fold"].to_numpy()
-        measured = judge.evaluate(labels, probabilities, galaxies, tested).metrics
-        change = judge.difference(labels, probabilities, own["probability"].to_numpy(), galaxies, tested)
-        known = np.isfinite(scored.reached[:, 0])
+        measured = ranking.evaluate(labels, probabilities, galaxies, tested).metrics
+        change = ranking.difference(labels, probabilities, own["probability"].to_numpy(), galaxies, tested)
+        reached = np.isfinite(scored.reached[:, 0])
         # The median over all folds, where one that never got there took longer than any.
         usual = np.median(np.where(np.isnan(scored.reached), np.inf, scored.reached), axis=0)
         table.append(
             {
                 "recipe": name,
-                **{k: v for metric in METRICS for k, v in flat({metric: measured[metric]}, "test").items()},
-                **{k: v for metric in METRICS for k, v in flat({metric: change[metric]}, "change").items()},
+                **flat({metric: measured[metric] for metric in SHOWN}, "test"),
+                **flat({metric: change[metric] for metric in SHOWN}, "change"),
                 "lowest_val_log_loss": scored.loss.mean(),
-                "folds_at_target": int(known.sum()),
+                "folds_at_target": int(reached.sum()),
                 "epochs_to_target": usual[0] if np.isfinite(usual[0]) else np.nan,
                 "seconds_to_target": usual[1] if np.isfinite(usual[1]) else np.nan,
                 "seconds_an_epoch": scored.epoch.mean(),
@@ -154,27 +164,22 @@ def _table(found: Mapping[str, Scored]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _said(table: pd.DataFrame, folds: int) -> str:
+def _sentence(table: pd.DataFrame, folds: int) -> str:
     lines = table.set_index("recipe")
     auc = {name: read(lines.loc[name].to_dict(), "test_auc").text() for name in (OWN, PUBLISHED)}
     return f"AUC over all galaxies, {folds} folds: **{auc[OWN]}** {OWN}, {auc[PUBLISHED]} with the {PUBLISHED}."
 
 
-def _figure(table: pd.DataFrame, name: str, said: str | None) -> Figure:
-    records = table.to_dict("records")
-    columns = {**{f"test_{metric}": words for metric, words in METRICS.items()}, "change_auc": "AUC, change (paired)"}
+def _figure(table: pd.DataFrame, name: str, note: str | None) -> Figure:
+    columns = {**{f"test_{metric}": words for metric, words in SHOWN.items()}, "change_auc": "AUC, change (paired)"}
     lines = [
-        Line(
-            record["recipe"],
-            [read(record, column) for column in columns],
-            int(record["recipe"] == PUBLISHED),
-        )
-        for record in records
+        Line(line["recipe"], [read(line, column) for column in columns], int(line["recipe"] == PUBLISHED))
+        for line in table.to_dict("records")
     ]
     return forest(
         lines,
         list(columns.values()),
         references=[None, None, 0.0],
         title=f"Recipes on all galaxies of {name}",
-        note=said,
+        note=note,
     )

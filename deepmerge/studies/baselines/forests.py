@@ -59,14 +59,14 @@ def importance(
     values, labels, train = _checked(kind, features, labels, train)
     held_out = _checked_rows(held_out, len(values), "held_out")
     model = _fitted(kind, values, labels, train, seed)
-    known = values[held_out]
+    unshuffled = values[held_out]
     rng = np.random.default_rng(seed)
-    held = (labels[held_out], _predicted(model, known), np.asarray(galaxies)[held_out])
+    held = (labels[held_out], _predicted(model, unshuffled), np.asarray(galaxies)[held_out])
     truth, whole, ids = (np.tile(array, repeats) for array in held)
     lines = []
     for column, name in enumerate(features.columns):
-        shuffled = np.tile(known, (repeats, 1))
-        shuffled[:, column] = np.concatenate([rng.permutation(known[:, column]) for _ in range(repeats)])
+        shuffled = np.tile(unshuffled, (repeats, 1))
+        shuffled[:, column] = np.concatenate([rng.permutation(unshuffled[:, column]) for _ in range(repeats)])
         loss = metrics.difference(truth, whole, _predicted(model, shuffled), ids, resamples=resamples, seed=seed)["auc"]
         lines.append({"feature": name, **loss._asdict()})
     table = pd.DataFrame(lines, columns=["feature", *Estimate._fields])
@@ -95,8 +95,8 @@ def leak(
     for protocol, draw in draws:
         for repeat, (train, test) in enumerate(draw):
             model = _fitted(RANDOM_FOREST, values, labels, train, seed)
-            found = metrics.point_metrics(labels[test], _predicted(model, values[test]))
-            measured = {name: found[name] for name in ("accuracy", "balanced_accuracy", "auc")}
+            scored = metrics.point_metrics(labels[test], _predicted(model, values[test]))
+            measured = {name: scored[name] for name in ("accuracy", "balanced_accuracy", "auc")}
             shared = float(np.isin(ids[test], ids[train]).mean())
             lines.append({"protocol": protocol, "repeat": repeat, **measured, "shared_galaxies": shared})
     return pd.DataFrame(lines)

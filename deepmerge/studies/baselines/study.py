@@ -10,19 +10,29 @@ from deepmerge.analysis import metrics, morphology
 from deepmerge.data.dataset import Dataset
 from deepmerge.errors import InputError
 from deepmerge.estimate import Estimate, flat, read
-from deepmerge.jobs.judged import Judged, reload
-from deepmerge.jobs.run import Results, log_figures, open_run, warning
+from deepmerge.jobs.judged import reload
+from deepmerge.jobs.run import Results, warning
 from deepmerge.plots.forest import Line, forest
 from deepmerge.studies import base
+from deepmerge.studies.base import SHOWN, Caption, Findings, Study
 from deepmerge.studies.baselines import forests as science
 from deepmerge.studies.leakage import CATALOGUE
 from deepmerge.studies.selection.study import shapes
-from deepmerge.tracking import runs
 
-KIND = "baselines"
+STUDY = Study(
+    "baselines",
+    "What a network has to beat",
+    "deepmerge study baselines {}",
+    captions={
+        "baselines": Caption(
+            "Network and baselines", "The same test galaxies; the last column is the difference to the network."
+        ),
+        "importance": Caption("What the Random Forest looks at", "Loss of test AUC when one quantity is shuffled."),
+    },
+    tables={"baselines": "network and baselines on the same test galaxies"},
+)
 NETWORK = "network"
 WORDS = {science.RANDOM_FOREST: "Random Forest", science.LOGISTIC: "logistic regression", science.TRIVIAL: "0.5 always"}
-METRICS = {"auc": "AUC", "balanced_accuracy": "Balanced accuracy"}
 FLAGS = {
     morphology.GOOD: "good",
     morphology.SUSPECT: "suspect",
@@ -50,7 +60,9 @@ def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | Non
     train, test = np.arange(len(parts.train)), np.arange(len(parts.train), len(rows))
     measured = shapes(data, rows)
     labels, galaxies = data.labels[rows], data.galaxies[rows]
-    with open_run(KIND, experiment, data, tags={"judged": judged.run.info.run_id}) as study:
+    run_id, note = judged.run.info.run_id, warning(data, parts)
+
+    def measure(_: str) -> Findings:
         scored = {NETWORK: base.scores(judged.model, data, parts.test)}
         sources = _sources(data, rows, measured)
         for source, features in sources.items():
@@ -61,49 +73,47 @@ def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | Non
         used = sources["morphology"]
         importance = science.importance(science.RANDOM_FOREST, used, labels, train, test, galaxies)
         flags = _flags(measured, labels)
-        results: Results = {
-            "run_id": study,
-            "judged": judged.run.info.run_id,
+        estimates = {
+            "judged": run_id,
             "test_images": len(test),
             "test_galaxies": len(np.unique(galaxies[test])),
             **base.named(table, "method"),
             **{f"morphology_{flag}": share for flag, share in flags.loc["all"].to_dict().items()},
         }
-        log_figures(_figures(table, importance, judged), pdf)
-        runs.describe(_said(table))
         tables = {
             "baselines": table,
             "importance": importance,
             "flags": flags.reset_index(),
             "morphology": measured,
         }
-        base.finish(results, tables, out)
-    return results
+        return Findings(_sentence(table), estimates, tables, _figures(table, importance, data.name, note))
+
+    return base.conduct(STUDY, experiment, data, measure, note=note, tags={"judged": run_id}, pdf=pdf, out=out)
 
 
 def _sources(data: Dataset, rows: np.ndarray, measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tables of quantities by where they come from. What the simulator knows of an encounter is no such quantity."""
-    given = [name for name in CATALOGUE if name in data.catalogue]
-    catalogue = data.catalogue[given].iloc[rows].reset_index(drop=True)
+    names = [name for name in CATALOGUE if name in data.catalogue]
+    catalogue = data.catalogue[names].iloc[rows].reset_index(drop=True)
     shape = measured[list(morphology.QUANTITIES)]
-    found = {"morphology": shape}
-    if given:
-        named = ", ".join(given).replace("log_mstar", "log M*").replace("m20", "M20")
-        found |= {f"catalogue ({named})": catalogue, "both": pd.concat([shape, catalogue.add_prefix("given_")], axis=1)}
-    return found
+    if not names:
+        return {"morphology": shape}
+    words = ", ".join(names).replace("log_mstar", "log M*").replace("m20", "M20")
+    both = pd.concat([shape, catalogue.add_prefix("given_")], axis=1)
+    return {"morphology": shape, f"catalogue ({words})": catalogue, "both": both}
 
 
 def _table(scored: dict[str, np.ndarray], labels: np.ndarray, galaxies: np.ndarray) -> pd.DataFrame:
     """One line a method: metrics, and their paired differences to the network, with intervals."""
     lines = []
     for method, probability in scored.items():
-        found = metrics.evaluate(labels, probability, galaxies).metrics
+        measured = metrics.evaluate(labels, probability, galaxies).metrics
         change = metrics.difference(labels, probability, scored[NETWORK], galaxies)
         lines.append(
             {
                 "method": method,
-                **flat({name: found[name] for name in METRICS}, "test"),
-                **flat({name: change[name] for name in METRICS}, "change"),
+                **flat({name: measured[name] for name in SHOWN}, "test"),
+                **flat({name: change[name] for name in SHOWN}, "change"),
             }
         )
     return pd.DataFrame(lines)
@@ -120,11 +130,10 @@ def _flags(measured: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(shares).T.rename_axis("images")
 
 
-def _figures(table: pd.DataFrame, importance: pd.DataFrame, judged: Judged) -> dict[str, Figure]:
-    said = warning(judged.data, judged.split)
-    columns = {**{f"test_{name}": words for name, words in METRICS.items()}, "change_auc": "AUC − network's (paired)"}
+def _figures(table: pd.DataFrame, importance: pd.DataFrame, name: str, note: str | None) -> dict[str, Figure]:
+    columns = {**{f"test_{metric}": words for metric, words in SHOWN.items()}, "change_auc": "AUC − network's (paired)"}
     lines = [
-        Line(line["method"], [read(line, name) for name in columns], int(line["method"] != NETWORK))
+        Line(line["method"], [read(line, column) for column in columns], int(line["method"] != NETWORK))
         for line in table.to_dict("records")
     ]
     losses = [
@@ -136,22 +145,23 @@ def _figures(table: pd.DataFrame, importance: pd.DataFrame, judged: Judged) -> d
             lines,
             list(columns.values()),
             references=[0.5, 0.5, 0.0],
-            title=f"The network and what it has to beat, test galaxies of {judged.data.name}",
-            note=said,
+            title=f"The network and what it has to beat, test galaxies of {name}",
+            note=note,
         ),
         "importance": forest(
             losses,
             ["AUC lost when it is shuffled"],
             references=[0.0],
             title="What the Random Forest on morphology looks at",
-            note=said,
+            note=note,
         ),
     }
 
 
-def _said(table: pd.DataFrame) -> str:
+def _sentence(table: pd.DataFrame) -> str:
     lines = {line["method"]: line for line in table.to_dict("records")}
-    best = max(set(lines) - {NETWORK, WORDS[science.TRIVIAL]}, key=lambda method: lines[method]["test_auc"])
+    others = [method for method in lines if method not in (NETWORK, WORDS[science.TRIVIAL])]
+    best = max(others, key=lambda method: lines[method]["test_auc"])  # the first of several that are alike
     ours, theirs, change = (
         read(lines[method], name).text()
         for method, name in ((NETWORK, "test_auc"), (best, "test_auc"), (best, "change_auc"))

@@ -18,19 +18,19 @@ def evaluate(labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray
     The networks of two folds may be surer or less sure of everything; an image of one ranked against one of the other
     says nothing of either (Forman & Scholz 2010, SIGKDD Explor. 12, 49). folds: (n,) which of them tested an image.
     """
-    found = metrics.evaluate(labels, probabilities, galaxies)
+    evaluation = metrics.evaluate(labels, probabilities, galaxies)
     ranked = metrics.evaluate(labels, within_folds(probabilities, folds), galaxies)
-    measured = {**found.metrics, **{name: ranked.metrics[name] for name in RANKING}}
-    return replace(found, metrics=measured, true_positive_rate=ranked.true_positive_rate)
+    measured = {**evaluation.metrics, **{name: ranked.metrics[name] for name in RANKING}}
+    return replace(evaluation, metrics=measured, true_positive_rate=ranked.true_positive_rate)
 
 
 def difference(
     labels: np.ndarray, candidate: np.ndarray, reigning: np.ndarray, galaxies: np.ndarray, folds: np.ndarray
 ) -> dict[str, Estimate]:
     """As `metrics.difference`, with rankings as in `evaluate`."""
-    found = metrics.difference(labels, candidate, reigning, galaxies)
+    changes = metrics.difference(labels, candidate, reigning, galaxies)
     ranked = metrics.difference(labels, within_folds(candidate, folds), within_folds(reigning, folds), galaxies)
-    return {**found, **{name: ranked[name] for name in RANKING}}
+    return {**changes, **{name: ranked[name] for name in RANKING}}
 
 
 def within_folds(probabilities: np.ndarray, folds: np.ndarray) -> np.ndarray:

@@ -9,19 +9,30 @@ from deepmerge.analysis import metrics
 from deepmerge.data import copies, protocols, splits
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
-from deepmerge.estimate import flat
+from deepmerge.estimate import Estimate
 from deepmerge.jobs.evaluate import PREDICTIONS, drawn
 from deepmerge.jobs.judged import find
-from deepmerge.jobs.run import Results, log_figures, open_run, warning
+from deepmerge.jobs.run import Results, warning
 from deepmerge.model import devices
 from deepmerge.plots.forest import Line, forest
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
+from deepmerge.studies.base import MODEL_FIGURES, SHOWN, Caption, Findings, Study
 from deepmerge.studies.folds import ranking
 from deepmerge.tracking import runs
 
-KIND = "folds"
-SHOWN = {"auc": "AUC", "balanced_accuracy": "Balanced accuracy"}
+STUDY = Study(
+    "folds",
+    "All galaxies, in folds",
+    "deepmerge evaluate {} --folds 5",
+    captions={
+        "folds": Caption(
+            "Folds", "Each fold's network on the galaxies that it had not seen, and all of them together."
+        ),
+        **{name: MODEL_FIGURES[name] for name in ("roc", "scores")},
+    },
+    tables={},
+)
 
 
 def cross_validate(dataset: str, model: str, count: int, pdf: bool = False, out: Path | None = None) -> Results:
@@ -35,10 +46,15 @@ def cross_validate(dataset: str, model: str, count: int, pdf: bool = False, out:
     run, experiment, data = trained.run, trained.experiment, trained.data
     made = protocols.cross(data, experiment.split, count)
     copies.require_apart(data, made)
-    with open_run(KIND, experiment, data, tags={"split": "galaxy", "recipe_of": run.info.run_id}) as study:
+    note = warning(data, made[0])
+
+    def measure(study: str) -> Findings:
         table = _out_of_fold(study, experiment, data, made)
         runs.log_table(table, PREDICTIONS)
-        return _report(study, table, experiment, warning(data, made[0]), pdf, out)
+        return _findings(table, experiment.name, note)
+
+    tags = {"split": "galaxy", "recipe_of": run.info.run_id}
+    return base.conduct(STUDY, experiment, data, measure, note=note, tags=tags, pdf=pdf, out=out)
 
 
 def _out_of_fold(study: str, experiment: config.Experiment, data: Dataset, made: list[Split]) -> pd.DataFrame:
@@ -54,39 +70,37 @@ def _out_of_fold(study: str, experiment: config.Experiment, data: Dataset, made:
     return pd.concat(tables, ignore_index=True)
 
 
-def _report(
-    study: str, table: pd.DataFrame, experiment: config.Experiment, said: str | None, pdf: bool, out: Path | None
-) -> Results:
-    def measured(lines: pd.DataFrame) -> metrics.Evaluation:
-        return metrics.evaluate(*(lines[name].to_numpy() for name in ("label", "probability", "galaxy_id")))
+def _findings(table: pd.DataFrame, name: str, note: str | None) -> Findings:
+    def measured(lines: pd.DataFrame) -> dict[str, Estimate]:
+        return metrics.evaluate(*(lines[name].to_numpy() for name in ("label", "probability", "galaxy_id"))).metrics
 
-    found = ranking.evaluate(*(table[name].to_numpy() for name in ("label", "probability", "galaxy_id", "fold")))
-    each = {f"fold {number}": measured(lines).metrics for number, lines in table.groupby("fold")}
-    spread = {name: base.mean_with_interval([fold[name].value for fold in each.values()]) for name in SHOWN}
-    results: Results = {
-        "run_id": study,
+    evaluation = ranking.evaluate(*(table[name].to_numpy() for name in ("label", "probability", "galaxy_id", "fold")))
+    each = {f"fold {number}": measured(lines) for number, lines in table.groupby("fold")}
+    galaxies = table["galaxy_id"].nunique()
+    estimates: dict[str, Estimate | float] = {
         "folds": len(each),
-        "galaxies": table["galaxy_id"].nunique(),
+        "galaxies": galaxies,
         "merger_galaxies": table.loc[table["label"] == 1, "galaxy_id"].nunique(),
         "images": len(table),
-        **flat(found.metrics, "test"),
-        **flat(spread, "folds_mean"),
+        **{f"test_{metric}": estimate for metric, estimate in evaluation.metrics.items()},
     }
-    runs.describe(
-        f"**AUC {found.metrics['auc'].text()}**, balanced accuracy "
-        f"{found.metrics['balanced_accuracy'].text()} over all {results['galaxies']} galaxies, each scored "
-        f"by the one of {len(each)} networks that had not seen it. {said or ''}"
+    for metric in SHOWN:
+        estimates[f"folds_mean_{metric}"] = base.mean_with_interval([fold[metric].value for fold in each.values()])
+    auc, accuracy = (evaluation.metrics[metric].text() for metric in SHOWN)
+    sentence = (
+        f"**AUC {auc}**, balanced accuracy {accuracy} over all {galaxies} galaxies, each scored "
+        f"by the one of {len(each)} networks that had not seen it."
     )
-    lines = [Line(name, [fold[metric] for metric in SHOWN], 1) for name, fold in each.items()]
-    lines.append(Line("all galaxies together", [found.metrics[metric] for metric in SHOWN]))
-    title = f"{len(each)} folds of {experiment.name}, 95 % intervals over galaxies"
+    lines = [Line(fold, [measures[metric] for metric in SHOWN], 1) for fold, measures in each.items()]
+    lines.append(Line("all galaxies together", [evaluation.metrics[metric] for metric in SHOWN]))
+    title = f"{len(each)} folds of {name}, 95 % intervals over galaxies"
     figures = {
-        **drawn(found, table, experiment.name, said),
-        "folds": forest(lines, list(SHOWN.values()), title=title, note=said),
+        **drawn(evaluation, table, name, note),
+        "folds": forest(lines, list(SHOWN.values()), title=title, note=note),
     }
-    log_figures(figures, pdf)
     rows = [
-        {"fold": name, "metric": metric, **e._asdict()} for name, fold in each.items() for metric, e in fold.items()
+        {"fold": fold, "metric": metric, **estimate._asdict()}
+        for fold, measures in each.items()
+        for metric, estimate in measures.items()
     ]
-    base.finish(results, {"folds": pd.DataFrame(rows)}, out)
-    return results
+    return Findings(sentence, estimates, {"folds": pd.DataFrame(rows)}, figures)

@@ -16,19 +16,32 @@ from deepmerge.analysis.calibration import BALANCE
 from deepmerge.data import copies
 from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
-from deepmerge.estimate import Estimate
+from deepmerge.estimate import Estimate, read
 from deepmerge.jobs.judged import Judged, prior, reload
 from deepmerge.jobs.predict import CALIBRATION
-from deepmerge.jobs.run import Results, log_figures, open_run, warning
+from deepmerge.jobs.run import Results, warning
 from deepmerge.model import dropout
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
+from deepmerge.studies.base import Caption, Findings, Study
 from deepmerge.studies.probabilities import figures
 from deepmerge.tracking import runs
 
 log = logging.getLogger(__name__)
 
-KIND = "probabilities"
+STUDY = Study(
+    "probabilities",
+    "What the probabilities mean",
+    "deepmerge study probabilities {}",
+    captions={
+        "calibration": Caption("Calibration", "What was predicted against what was found, if half were mergers."),
+        "purity_completeness": Caption(
+            "Purity and completeness", "By the fraction of mergers among the galaxies that are judged."
+        ),
+        "costs": Caption("Gain and cost", "Change against the one network, on the same galaxies, and what it takes."),
+    },
+    tables={"gains": "calibration, dropout and ensemble on the same test galaxies"},
+)
 FRACTIONS = (0.18, 0.10, 0.03)  # mergers among galaxies of a survey: of the release's non-copied sample, and rarer
 THRESHOLDS = np.round(np.linspace(0.01, 0.99, 99), 2)
 HALF = 0.5
@@ -69,8 +82,9 @@ def judge_probabilities(
         "validation_galaxies": len(np.unique(validation.galaxies)),
     }
     isotonic = calibration.fit_isotonic(validation.labels, validation.scores)
-    said = warning(judged.data, judged.split)
-    with open_run(KIND, experiment, judged.data, tags={"judged": judged.run.info.run_id}) as study:
+    note = warning(judged.data, judged.split)
+
+    def measure(study: str) -> Findings:
         methods = _methods(study, judged, experiment, members, passes, trained_at)
         methods.scores.update(
             {
@@ -84,27 +98,25 @@ def judge_probabilities(
         others = {name: methods.scores[name] for name in names}
         gains = calibration.gains(test.labels, test.galaxies, test.scores, others)
         points, chosen = _operating_points(validation, test, purity)
-        drawn = {
-            "calibration": _calibration_figure(test, others, gains, said),
-            "purity_completeness": figures.purity_completeness(points, chosen, note=said),
-            "costs": figures.costs(gains, {name: methods.costs[name] for name in names}, note=said),
-        }
-        log_figures(drawn, pdf)
-        results: Results = {
-            "run_id": study,
-            "judged": judged.run.info.run_id,
-            "members": members,
-            "passes": passes,
-            "wanted_purity": purity,
-            **fitted,
-            **_flat(gains),
-            **_at_thresholds(points, chosen),
-        }
-        runs.describe(_said(results, gains))
-        table = pd.concat([t.assign(mergers=name) for name, t in points.items()], ignore_index=True)
-        base.finish(results, {"gains": gains, "operating_points": table}, out)
+        facts = {"judged": judged.run.info.run_id, "members": members, "passes": passes, "wanted_purity": purity}
+        return Findings(
+            _sentence(fitted["temperature"], gains),
+            {**facts, **fitted, **_estimates(gains), **_at_thresholds(points, chosen)},
+            {
+                "gains": gains,
+                "operating_points": pd.concat([t.assign(mergers=n) for n, t in points.items()], ignore_index=True),
+            },
+            {
+                "calibration": _calibration_figure(test, others, gains, note),
+                "purity_completeness": figures.purity_completeness(points, chosen, note=note),
+                "costs": figures.costs(gains, {name: methods.costs[name] for name in names}, note=note),
+            },
+        )
+
+    tags = {"judged": judged.run.info.run_id}
+    results = base.conduct(STUDY, experiment, judged.data, measure, note=note, tags=tags, pdf=pdf, out=out)
     with runs.reopened(judged.run):
-        runs.log_json({**fitted, "study": study}, CALIBRATION)
+        runs.log_json({**fitted, "study": results["run_id"]}, CALIBRATION)
     return results
 
 
@@ -130,26 +142,26 @@ def _methods(
     began = time.perf_counter()
     alone = base.scores(judged.model, judged.data, part)
     one = time.perf_counter() - began
-    found, costs = {}, {}
+    probabilities, costs = {}, {}
     steps = (members - 1) * experiment.training.epochs + passes
     with progress_bar(f"Ensemble and dropout on {judged.data.name}", steps) as advance:
         try:
             began = time.perf_counter()
-            found[DROPOUT] = dropout.monte_carlo(judged.model, judged.data, part, passes, 0, advance)
+            probabilities[DROPOUT] = dropout.monte_carlo(judged.model, judged.data, part, passes, 0, advance)
             costs[DROPOUT] = {"training": 1.0, "prediction": (time.perf_counter() - began) / one}
         except ValueError:
             advance(passes)
-        scores = [alone]
+        answers = [alone]
         for number in range(1, members):
             training = experiment.training.model_copy(update={"seed": experiment.training.seed + number})
             member = experiment.model_copy(update={"training": training})
             name = f"member {number + 1}"
             trial = base.run(study, name, judged.data, judged.split, member, advance, tags={"member": name})
-            scores.append(trial.probability)
+            answers.append(trial.probability)
         if members > 1:
-            found[ENSEMBLE] = np.mean(scores, axis=0)
+            probabilities[ENSEMBLE] = np.mean(answers, axis=0)
             costs[ENSEMBLE] = {"training": float(members), "prediction": float(members)}
-    return Methods({name: calibration.at_prior(p, BALANCE, trained_at) for name, p in found.items()}, costs)
+    return Methods({name: calibration.at_prior(p, BALANCE, trained_at) for name, p in probabilities.items()}, costs)
 
 
 def _operating_points(
@@ -164,9 +176,9 @@ def _operating_points(
         name = f"{100 * fraction:.0f} % mergers"
         thresholds = THRESHOLDS
         try:
-            found = calibration.choose_threshold(validation.labels, validation.scores, fraction, purity=purity)
-            chosen[name] = found
-            thresholds = np.unique([*THRESHOLDS, found])
+            threshold = calibration.choose_threshold(validation.labels, validation.scores, fraction, purity=purity)
+            chosen[name] = threshold
+            thresholds = np.unique([*THRESHOLDS, threshold])
         except InputError as refusal:
             log.warning("No threshold chosen for %s: %s", name, refusal)
         points[name] = calibration.operating_points(test.labels, test.scores, test.galaxies, fraction, thresholds)
@@ -174,44 +186,40 @@ def _operating_points(
 
 
 def _calibration_figure(
-    test: _Scored, others: Mapping[str, np.ndarray], gains: pd.DataFrame, said: str | None
+    test: _Scored, others: Mapping[str, np.ndarray], gains: pd.DataFrame, note: str | None
 ) -> Figure:
     scores = {calibration.REFERENCE: test.scores, **others}
     errors = gains[gains["metric"] == RELIABLE].set_index("method")
     return figures.calibration(
-        {name: calibration.reliability(test.labels, found, test.galaxies, BALANCE) for name, found in scores.items()},
+        {name: calibration.reliability(test.labels, p, test.galaxies, BALANCE) for name, p in scores.items()},
         {name: Estimate(*errors.loc[name, ["value", "low", "high"]]) for name in scores},
-        note=said,
+        note=note,
     )
 
 
-def _flat(gains: pd.DataFrame) -> dict[str, float]:
-    """Each number of the table of gains under the name of its method and metric."""
-    found = {}
+def _estimates(gains: pd.DataFrame) -> dict[str, Estimate]:
+    """Each estimate of the table of gains, and its change, under the name of its method and metric."""
+    estimates: dict[str, Estimate] = {}
     for line in gains.to_dict("records"):
         name = f"{line['method'].replace(' ', '_')}_{line['metric']}"
-        ends = {"": "value", "_low": "low", "_high": "high", "_change": "change"}
-        ends |= {"_change_low": "change_low", "_change_high": "change_high"}
-        found.update({f"{name}{end}": float(line[column]) for end, column in ends.items()})
-    return found
+        estimates |= {name: Estimate(line["value"], line["low"], line["high"]), f"{name}_change": read(line, "change")}
+    return estimates
 
 
-def _at_thresholds(points: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> dict[str, float]:
-    """Purity and completeness with intervals at 0.5 and at the chosen threshold, for each fraction of mergers."""
-    found: dict[str, float] = {}
+def _at_thresholds(points: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> dict[str, Estimate | float]:
+    """Purity and completeness at 0.5 and at the chosen threshold, for each fraction of mergers."""
+    estimates: dict[str, Estimate | float] = {}
     for fraction, (name, table) in zip(FRACTIONS, points.items(), strict=True):
         at = {"at_half": HALF, **({"chosen": chosen[name]} if name in chosen else {})}
         for place, threshold in at.items():
             line = table[np.isclose(table["threshold"], threshold)].iloc[0]
             prefix = f"mergers_{100 * fraction:.0f}_percent_{place}"
-            found[f"{prefix}_threshold"] = threshold
-            for metric in ("purity", "completeness"):
-                for end in ("", "_low", "_high"):
-                    found[f"{prefix}_{metric}{end}"] = float(line[f"{metric}{end}"])
-    return found
+            estimates[f"{prefix}_threshold"] = threshold
+            estimates |= {f"{prefix}_{metric}": read(line.to_dict(), metric) for metric in ("purity", "completeness")}
+    return estimates
 
 
-def _said(results: Results, gains: pd.DataFrame) -> str:
+def _sentence(temperature: float, gains: pd.DataFrame) -> str:
     log_loss = gains[gains["metric"] == "log_loss_at_balance"].set_index("method")["value"]
     listed = ", ".join(f"{name} {value:.3f}" for name, value in log_loss.items())
-    return f"**Temperature {results['temperature']:.2f}** from validation. Log loss at balance: {listed}."
+    return f"**Temperature {temperature:.2f}** from validation. Log loss at balance: {listed}."

@@ -1,4 +1,4 @@
-"""On what kind of galaxy a model works: selection function, stages, agreement of views, tests of bias.
+"""On what kind of galaxy a model works: selection function, stages, agreement of views.
 
 Everything is measured on images that were not in training. The intervals are the 95 % percentile intervals of
 `metrics` (bootstrap over galaxies, stratified by class): the whole sample is drawn once and counted in every bin, so a
@@ -7,7 +7,7 @@ rate that rests on a single galaxy of a class, and one without width: a bin in w
 how seldom it does. Intervals that rest on fewer than some ten galaxies are rough: read them with the counts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,13 +15,13 @@ import pandas as pd
 from deepmerge.analysis.metrics import _band, _checked, _resampled_galaxies, _Sample, _with_width
 from deepmerge.data.catalogue import STAGES
 from deepmerge.errors import InputError
+from deepmerge.estimate import UNDEFINED, Estimate
 
 WHOLE, NOT_MEASURED = "all", "not measured"
 RATES = ("completeness", "purity", "purity_at_balance", "false_positive_rate", "merger_score", "non_merger_score")
 CLASSES = ("non-merger", "merger")  # by label
 AGREEMENT = ("at_least_one", "most", "all")
 
-_ENDS = ("", "_low", "_high")
 # Scores are float32: a class whose scores scatter by less is constant, and the rest of it rounding.
 _CONSTANT = float(np.finfo(np.float32).eps) ** 2
 
@@ -52,7 +52,7 @@ def by_bins(
     Raises InputError for input that is not as above.
     """
     y, p, ids = _checked(labels, probabilities, galaxies, threshold)
-    x = _property("values", values, len(y))
+    x = checked_property("values", values, len(y))
     if not isinstance(bins, int | np.integer) or bins < 1:
         raise InputError(f"bins should be a whole number ≥ 1 (5 is usual), got {bins!r}")
     known = ~np.isnan(x)
@@ -120,8 +120,8 @@ def by_stage(
         ("value", "completeness", "false_positive_rate"),
         ("score", "merger_score", "non_merger_score"),
     ):
-        for end in _ENDS:
-            columns[f"{name}{end}"] = np.where(merging, table[f"{of_mergers}{end}"], table[f"{of_others}{end}"])
+        for column, merger, other in zip(*map(UNDEFINED.flat, (name, of_mergers, of_others)), strict=True):
+            columns[column] = np.where(merging, table[merger], table[other])
     return pd.DataFrame(columns)
 
 
@@ -184,51 +184,9 @@ def view_agreement(
         expected = (1 - (1 - accuracy) ** m, binom.sf(m // 2, m, accuracy), accuracy**m)
         row = {"class": CLASSES[label], "images": int(m.sum()), "galaxies": len(m), "accuracy": accuracy}
         for i, name in enumerate((*AGREEMENT, "intraclass_correlation")):
-            row |= {name: value[i, label], f"{name}_low": low[i, label], f"{name}_high": high[i, label]}
+            row |= Estimate(value[i, label], low[i, label], high[i, label]).flat(name)
         rows.append(row | {f"{name}_expected": e.mean() for name, e in zip(AGREEMENT, expected, strict=True)})
     return pd.DataFrame(rows)
-
-
-def bias_tests(
-    properties: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    galaxies: np.ndarray,
-    *,
-    permutations: int = 2000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Test within each class whether a galaxy's score depends on a property of the galaxy.
-
-    Null hypothesis: among the galaxies of a class, score and property are independent. A small p-value says that the
-    model treats some of them differently, not why: a property may itself show how visible a merger is.
-
-    properties: name → (n,) values, NaN where not measured; labels, probabilities, galaxies as in `metrics.evaluate`.
-    Statistic: Spearman's rank correlation between the means of probability and property over a galaxy's images, those
-    that are measured. The p-value permutes galaxies: (1 + k) / (1 + permutations), k of them with a correlation of
-    either sign at least as large (Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9, 39), hence never 0. `p_holm`
-    corrects for all the tests of the table (Holm 1979, Scand. J. Stat. 6, 65): at most the chance that any of
-    them would be as small if all their null hypotheses held.
-
-    Two rows a property, mergers first. Columns: `property`, `class`, `galaxies`, `not_measured` (galaxies left out),
-    `correlation`, `p_value`, `p_holm`; these three are NaN for constant values or fewer than two galaxies, and such a
-    test is not counted. Raises InputError for input that is not as above.
-    """
-    y, p, ids = _checked(labels, probabilities, galaxies, 0.5)
-    if not isinstance(permutations, int | np.integer) or permutations < 1:
-        raise InputError(f"permutations should be a whole number ≥ 1 (2000 is usual), got {permutations!r}")
-    rows = []
-    for name, values in properties.items():
-        x = _property(f"property {name!r}", values, len(y))
-        for label in (1, 0):
-            used = (y == label) & ~np.isnan(x)
-            count = len(np.unique(ids[used]))
-            left_out = len(np.unique(ids[y == label])) - count
-            tested = _permutation_test(_means(p[used], ids[used]), _means(x[used], ids[used]), permutations, seed)
-            rows.append((name, CLASSES[label], count, left_out, *tested))
-    names = ["property", "class", "galaxies", "not_measured", "correlation", "p_value"]
-    table = pd.DataFrame(rows, columns=names)
-    return table.assign(p_holm=_holm(table["p_value"].to_numpy(dtype=float)))
 
 
 def _by_group(
@@ -269,11 +227,13 @@ def _by_group(
         "galaxies": has.any(axis=1).sum(axis=0),
         "merger_galaxies": has[:, 1].sum(axis=0),
     }
-    rates = {f"{name}{end}": band[i] for i, name in enumerate(RATES) for end, band in zip(_ENDS, bands, strict=True)}
-    return pd.DataFrame(table | rates)
+    for name, *ends in zip(RATES, *bands, strict=True):
+        table |= dict(zip(UNDEFINED.flat(name), ends, strict=True))
+    return pd.DataFrame(table)
 
 
-def _property(what: str, values: np.ndarray, count: int) -> np.ndarray:
+def checked_property(what: str, values: np.ndarray, count: int) -> np.ndarray:
+    """A property of images as numbers, (count,), NaN where not measured. Raises InputError for other values."""
     try:
         x = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
@@ -286,7 +246,7 @@ def _property(what: str, values: np.ndarray, count: int) -> np.ndarray:
     return x
 
 
-def _means(values: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def galaxy_means(values: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """The mean of each galaxy, by rising id."""
     names, galaxy = np.unique(ids, return_inverse=True)
     return np.bincount(galaxy, values, minlength=len(names)) / np.bincount(galaxy, minlength=len(names))
@@ -296,33 +256,7 @@ def _edges(values: np.ndarray, ids: np.ndarray, bins: int) -> np.ndarray:
     """Rising ends of the bins, from the smallest value to the largest; none without values."""
     if not len(values):
         return np.empty(0)
-    inner = np.unique(np.quantile(_means(values, ids), np.arange(1, bins) / bins))
+    inner = np.unique(np.quantile(galaxy_means(values, ids), np.arange(1, bins) / bins))
     # Where many galaxies share the smallest value, quantiles lie on it and would make an empty bin.
     inner = inner[(inner > values.min()) & (inner <= values.max())]
     return np.concatenate([[values.min()], inner, [values.max()]])
-
-
-def _permutation_test(a: np.ndarray, b: np.ndarray, permutations: int, seed: int) -> tuple[float, float]:
-    """Spearman's correlation of two lists and its two-sided p-value."""
-    from scipy.stats import rankdata
-
-    ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (a, b)]
-    norms = [np.sqrt(each @ each) for each in ranks]
-    if not all(norms):
-        return np.nan, np.nan
-    first, second = (each / norm for each, norm in zip(ranks, norms, strict=True))
-    correlation = float(first @ second)
-    # The same stream in every test: a result does not hang on which others are asked for.
-    rng = np.random.default_rng(seed)
-    drawn = np.array([first @ rng.permutation(second) for _ in range(permutations)])
-    as_large = np.abs(drawn) >= abs(correlation) - 1e-12  # sums of the same ranks differ by rounding
-    return correlation, float((1 + as_large.sum()) / (1 + permutations))
-
-
-def _holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values; NaN stays NaN and does not count."""
-    order = np.argsort(p_values)[: np.isfinite(p_values).sum()]  # NaN last
-    adjusted = np.full(len(p_values), np.nan)
-    steps = p_values[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return adjusted

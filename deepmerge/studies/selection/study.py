@@ -8,21 +8,39 @@ import pandas as pd
 
 from deepmerge.analysis import morphology
 from deepmerge.data.dataset import Dataset
-from deepmerge.estimate import read
+from deepmerge.estimate import Estimate, read
 from deepmerge.jobs.evaluate import PREDICTIONS
 from deepmerge.jobs.judged import find, newest_study
-from deepmerge.jobs.run import SIMULATED, Results, log_figures, open_run
+from deepmerge.jobs.run import Results
 from deepmerge.model import devices
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
+from deepmerge.studies.base import Caption, Findings, Study
 from deepmerge.studies.folds import study as folds
-from deepmerge.studies.selection import figures
-from deepmerge.studies.selection import rates as science
+from deepmerge.studies.selection import figures, rates
+from deepmerge.studies.selection.bias import bias_tests
 from deepmerge.tracking import runs
 
 log = logging.getLogger(__name__)
 
-KIND = "selection"
+STUDY = Study(
+    "selection",
+    "On what kind of galaxy it works",
+    "deepmerge study selection {} --model folds",
+    captions={
+        "selection": Caption(
+            "Selection function", "Rates in bins of a property; dashes and shade are the whole sample."
+        ),
+        "stages": Caption("Stages", "Share of the images that is called a merger."),
+        "score_and_mass": Caption(
+            "Scores and stellar mass", "As figure 7 of the paper; the line is the running median."
+        ),
+        "agreement": Caption(
+            "Views of one galaxy", "Share of galaxies right from one, most, all views; hollow: independent views."
+        ),
+    },
+    tables={"bias_tests": "does the score depend on a property, within a class? Null hypothesis: it does not"},
+)
 FOLDS = "folds"  # instead of a model: the newest evaluation of the data set in folds
 # Where a property comes from first: the catalogue, or else the pixels. And what a figure calls it.
 PROPERTIES = {
@@ -44,55 +62,52 @@ def measure_selection(dataset: str, model: str, bins: int, pdf: bool = False, ou
     """
     devices.prepare()
     if model == FOLDS:
-        found = newest_study(dataset, folds.KIND, "deepmerge evaluate DATASET --folds 5")
+        trained = newest_study(dataset, folds.STUDY.kind, "deepmerge evaluate DATASET --folds 5")
     else:
-        found = find(dataset, model)
-    run, experiment, data = found.run, found.experiment, found.data
+        trained = find(dataset, model)
+    run, experiment, data = trained.run, trained.experiment, trained.data
     table = pd.read_parquet(runs.read_artifact(run, PREDICTIONS))
     table = table[(table["split"] == "test") & (table["transform"] == 0)].reset_index(drop=True)
     rows = table["row"].to_numpy()
-    known = properties(data, rows)
+    measured = properties(data, rows)
     scored = [table[name].to_numpy() for name in ("label", "probability", "galaxy_id")]
-    said = SIMULATED if data.data_source == "simulated" else None
+    note = ". ".join(base.warnings(run)) or None
 
-    by_bins = {name: science.by_bins(values, *scored, bins=bins) for name, values in known.items()}
-    by_stage = science.by_stage(table["stage"].tolist(), *scored)
-    views = science.view_agreement(*scored)
-    tests = science.bias_tests(known, *scored)
+    by_bins = {name: rates.by_bins(values, *scored, bins=bins) for name, values in measured.items()}
+    by_stage = rates.by_stage(table["stage"].tolist(), *scored)
+    views = rates.view_agreement(*scored)
+    tests = bias_tests(measured, *scored)
     drawn = {
-        "selection": figures.selection({PROPERTIES[name]: found for name, found in by_bins.items()}, note=said),
-        "stages": figures.stages(by_stage, note=said),
-        "agreement": figures.agreement(views, note=said),
+        "selection": figures.selection({PROPERTIES[name]: each for name, each in by_bins.items()}, note=note),
+        "stages": figures.stages(by_stage, note=note),
+        "agreement": figures.agreement(views, note=note),
     }
-    if "log_mstar" in known:
+    if "log_mstar" in measured:
         drawn["score_and_mass"] = figures.score_and_mass(
-            known["log_mstar"], table["probability"], table["stage"].tolist(), note=said
+            measured["log_mstar"], table["probability"], table["stage"].tolist(), note=note
         )
-    with open_run(KIND, experiment, data, tags={"judged": run.info.run_id}) as study:
-        log_figures(drawn, pdf)
-        results: Results = {
-            "run_id": study,
-            "judged": run.info.run_id,
-            "images": len(table),
-            "galaxies": table["galaxy_id"].nunique(),
-            **_flat(by_stage, views, tests),
-        }
-        runs.describe(_said(by_stage, tests))
-        tables = {
-            "selection": pd.concat([t.assign(property=name) for name, t in by_bins.items()], ignore_index=True),
-            "stages": by_stage,
-            "views": views,
-            "bias_tests": tests,
-        }
-        base.finish(results, tables, out)
-    return results
+    estimates = {
+        "judged": run.info.run_id,
+        "images": len(table),
+        "galaxies": table["galaxy_id"].nunique(),
+        **_estimates(by_stage, views, tests),
+    }
+    tables = {
+        "selection": pd.concat([t.assign(property=name) for name, t in by_bins.items()], ignore_index=True),
+        "stages": by_stage,
+        "views": views,
+        "bias_tests": tests,
+    }
+    findings = Findings(_sentence(by_stage, tests), estimates, tables, drawn)
+    tags = {"judged": run.info.run_id}
+    return base.conduct(STUDY, experiment, data, lambda _: findings, note=note, tags=tags, pdf=pdf, out=out)
 
 
 def properties(data: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Those of PROPERTIES that are known of these images: from the catalogue, or else measured on their last filter."""
-    given = {name: data.catalogue[name].to_numpy(float)[rows] for name in PROPERTIES if name in data.catalogue}
+    catalogued = {name: data.catalogue[name].to_numpy(float)[rows] for name in PROPERTIES if name in data.catalogue}
     measured = {}
-    if set(PROPERTIES) - {"log_mstar"} - set(given):
+    if set(PROPERTIES) - {"log_mstar"} - set(catalogued):
         table = shapes(data, rows)
         measured = {name: table[name].to_numpy(float) for name in ("concentration", "m20")}
         ratio = table["sn_per_pixel"].to_numpy(float)
@@ -100,7 +115,7 @@ def properties(data: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
             measured["log_sn"] = np.log10(np.where(ratio > 0, ratio, np.nan))
         else:
             log.info("%s has no noise to speak of: signal-to-noise is left out", data.name)
-    return {name: {**measured, **given}[name] for name in PROPERTIES if name in measured or name in given}
+    return {name: {**measured, **catalogued}[name] for name in PROPERTIES if name in measured or name in catalogued}
 
 
 def shapes(data: Dataset, rows: np.ndarray) -> pd.DataFrame:
@@ -111,23 +126,21 @@ def shapes(data: Dataset, rows: np.ndarray) -> pd.DataFrame:
         )
 
 
-def _flat(stages: pd.DataFrame, views: pd.DataFrame, tests: pd.DataFrame) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _estimates(stages: pd.DataFrame, views: pd.DataFrame, tests: pd.DataFrame) -> dict[str, Estimate | float]:
+    estimates: dict[str, Estimate | float] = {}
     for line in stages.to_dict("records"):
-        for end in ("", "_low", "_high"):
-            found[f"{line['stage']}_{line['rate']}{end}"] = float(line[f"value{end}"])
+        estimates[f"{line['stage']}_{line['rate']}"] = read(line, "value")
     for line in views.to_dict("records"):
-        for name in (*science.AGREEMENT, "intraclass_correlation"):
-            for end in ("", "_low", "_high"):
-                found[f"{line['class']}_{name}{end}"] = float(line[f"{name}{end}"])
+        for name in (*rates.AGREEMENT, "intraclass_correlation"):
+            estimates[f"{line['class']}_{name}"] = read(line, name)
     for line in tests.to_dict("records"):
         name = f"{line['class']}_{line['property']}"
-        found |= {f"{name}_correlation": float(line["correlation"]), f"{name}_p_holm": float(line["p_holm"])}
-    return found
+        estimates |= {f"{name}_correlation": float(line["correlation"]), f"{name}_p_holm": float(line["p_holm"])}
+    return estimates
 
 
-def _said(stages: pd.DataFrame, tests: pd.DataFrame) -> str:
-    rates = ", ".join(f"{line['stage']} {read(line, 'value').text()}" for line in stages.to_dict("records"))
+def _sentence(stages: pd.DataFrame, tests: pd.DataFrame) -> str:
+    shares = ", ".join(f"{line['stage']} {read(line, 'value').text()}" for line in stages.to_dict("records"))
     odd = tests[tests["p_holm"] < 0.05]
     depends = ", ".join(f"{line['property']} ({line['class']}s)" for line in odd.to_dict("records")) or "none"
-    return f"Predicted merger: {rates}. Scores depend on (Holm-corrected p < 0.05): {depends}."
+    return f"Predicted merger: {shares}. Scores depend on (Holm-corrected p < 0.05): {depends}."

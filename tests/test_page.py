@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imsave
 
-from deepmerge.analysis.metrics import evaluate
 from deepmerge.errors import InputError
-from deepmerge.estimate import Estimate
 from deepmerge.report import page as pages
-from deepmerge.report.page import Picture, Report, Section, Table, headline, html_page, model_card
+from deepmerge.report.page import Picture, Report, Section, Table, html_page
 
 SIMULATED = "Simulated demo data, not Illustris"
 HOSTILE = "<script>alert(1)</script>\"' onload=x & {} {0} </style> \\1"
@@ -30,26 +28,12 @@ def png():
     return held.getvalue()
 
 
-def card(**changed):
-    given = {
-        "architecture": "default",
-        "parameters": 174_505,
-        "settings": {"dropout": 0.2, "augment": True},
-        "parts": {"train": (503, 2012), "test": (145, 580)},
-        "protocol": "galaxy",
-        "simulated": True,
-        "origin": {"commit": "c33bc0e", "threads": "2"},
-    }
-    return model_card("deepmerge-noisy, version 3", **given | changed)
-
-
 def page(png, text="text"):
     """A report that has something in every place, `text` in all that hold any."""
     table = Table(text, [text, text, text], [[text, "0.966 [0.939, 0.989]", text]], apart=1)
     inner = Section(text, tables=[replace(table, folded=True)], sections=[Section(text, points=[text])])
     whole = Section(text, [text], [text], [text], {text: text}, [table], [Picture(text, text, png)], [inner])
-    kinds = card(architecture=text, settings={text: text}, parts={text: (1, 2)}, origin={text: text})
-    return Report(text, text, text, {text: text}, [whole, Section(text), kinds], text)
+    return Report(text, text, text, {text: text}, [whole, Section(text)], text)
 
 
 class Tree(HTMLParser):
@@ -77,9 +61,6 @@ class Tree(HTMLParser):
 
     def all(self, *tags):
         return [element for element in self.elements if element.tag in tags]
-
-
-# --- the page ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["text", HOSTILE, "", "Ćiprijanović ≥ 0.5"])
@@ -200,78 +181,3 @@ def test_texts_can_be_read_on_their_ground(ink, paper, theme):
 def test_a_table_or_picture_that_cannot_be_shown_is_refused(build):
     with pytest.raises(InputError, match=r"expected .*received"):
         build()
-
-
-# --- its content -------------------------------------------------------------------------------------------
-
-
-def test_a_metric_is_written_without_what_is_undefined():
-    nan = np.nan
-    assert Estimate(0.9664, 0.9391, 0.989).text() == "0.966 [0.939, 0.989]"
-    assert Estimate(0.5, nan, nan).text() == "0.500"
-    assert Estimate(nan, nan, nan).text() == "undefined"
-    assert Estimate(0.0, 0.0, 0.0).text() == "0.000 [0.000, 0.000]"
-
-
-def sample(mergers=2):
-    labels = np.repeat([1] * mergers + [0] * (12 - mergers), 4)
-    probabilities = np.random.default_rng(0).uniform(size=48) * 0.7 + labels * 0.3
-    return evaluate(labels, probabilities, np.repeat(np.arange(12), 4), resamples=50).metrics
-
-
-def test_the_headline_gives_every_metric_of_every_data_set_and_the_published_accuracy_apart():
-    found = {"mine": sample(), "yours": sample(6)}
-    table = headline(found)
-    rows = {row[0]: row[1:] for row in table.rows}
-    for name, words in pages.HEADLINE.items():
-        assert rows[words][:2] == [found["mine"][name].text(), found["yours"][name].text()]
-    assert table.header[1:3] == ["mine", "yours"]
-    assert table.apart == 2
-    assert all("random rows" in name for name in table.header[-2:])
-    published = [row[-2:] for row in rows.values()]
-    assert [cells for cells in published if cells != ["–", "–"]] == [["0.79", "0.76"]]
-    assert rows[pages.HEADLINE["accuracy"]][-2:] == ["0.79", "0.76"]
-    for warning in ("98.6 %", "neither comparable", "upper or lower bound", "arXiv:2004.11981"):
-        assert warning in " ".join(table.caption.split())
-
-
-def test_the_headline_tells_what_accuracy_costs_nothing():
-    rows = {row[0]: row[1] for row in headline({"rare": sample(2)}).rows}
-    assert rows["Test images (of which mergers)"] == "48 (8)"
-    assert rows["Accuracy of naming the commoner class every time"] == f"{40 / 48:.3f}"
-
-
-def test_metrics_that_a_run_does_not_hold_are_undefined_not_zero():
-    rows = {row[0]: row[1] for row in headline({"d": {"auc": Estimate(0.9, 0.8, 1.0)}}).rows}
-    assert rows.pop("AUC") == "0.900 [0.800, 1.000]"
-    assert set(rows.values()) == {"undefined"}
-
-
-@pytest.mark.parametrize("datasets", [{}, {"d": {}}, {"d": {"test_auc": Estimate(0.9, 0.8, 1.0)}}])
-def test_a_headline_without_metrics_is_refused(datasets):
-    with pytest.raises(InputError, match=r"expected .*received"):
-        headline(datasets)
-
-
-def texts(section):
-    return Tree(html_page(Report("", "", "", {}, [section], ""))).all("main")[0].text
-
-
-def test_a_model_card_has_the_parts_of_mitchell_et_al_and_what_makes_the_model_again():
-    titles = [part.title for part in card().sections]
-    for topic in ("details", "Intended", "Factors", "Metrics", "Training and evaluation", "Ethical", "Caveats"):
-        assert any(topic in title for title in titles)
-    shown = texts(card())
-    for content in ("174,505", "c33bc0e", "dropout", "2,012", "merger fraction", "domain adaptation"):
-        assert content in shown
-
-
-def test_a_model_card_says_which_data_and_which_split():
-    assert "not Illustris" in texts(card())
-    assert "not Illustris" not in texts(card(simulated=False))
-    assert "no galaxy is in two parts" in texts(card())
-    leaking = texts(card(protocol="rows"))
-    assert "optimistic" in leaking
-    assert "no galaxy is in two parts" not in leaking
-    with pytest.raises(InputError, match="'galaxy' or 'rows', got 'galaxies'"):
-        card(protocol="galaxies")

@@ -1,21 +1,25 @@
-import contextlib
+"""A study's numbers are those of textbooks, and what it found stands in its run and in its folder."""
+
 import json
 import re
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from deepmerge import config
 from deepmerge.estimate import Estimate, read
-from deepmerge.studies import base, recipes
-from deepmerge.studies.recipes import CHANGES, OWN, PUBLISHED, PUBLISHED_SETTINGS, time_to
+from deepmerge.jobs.run import LEAKS, SIMULATED
+from deepmerge.studies import base
+from deepmerge.studies.base import Findings, Study
+from deepmerge.studies.recipes import CHANGES
 
 # Student's t of 97.5 % by degrees of freedom, as tables print it.
 T = {1: 12.7062, 2: 4.3027, 4: 2.7764, 9: 2.2622}
-SHIPPED = ("pristine", "noisy")
 
 
 # --- numbers and their words -------------------------------------------------------------------------------
@@ -137,97 +141,60 @@ def test_the_names_are_such_that_mlflow_takes_them_and_no_two_recipes_share_one(
     assert all(re.fullmatch(r"[A-Za-z0-9_\-./ ]+", name) for name in found)
 
 
-def test_what_a_study_found_is_logged_and_written_for_programs(tmp_path, monkeypatch):
-    logged = {}
-    monkeypatch.setattr(base.runs, "log_metrics", lambda metrics: logged.update(metrics))
-    artifacts, out = tmp_path / "artifacts", tmp_path / "out"
-    monkeypatch.setattr(base.runs, "artifact_folder", lambda path: contextlib.nullcontext(artifacts))
-    monkeypatch.setattr(base.runs, "log_table", lambda table, name: logged.update({name: table}))
-    known, table = {"run_id": "a", "folds": 5, "auc": 0.9}, pd.DataFrame({"auc": [0.9, 0.8]})
-    base.finish({**known, "error_low": np.nan}, {"folds": table}, out)
-    assert logged.pop("folds.csv") is table
-    assert np.isnan(logged.pop("error_low"))  # MLflow does not get it
-    assert logged == {"folds": 5, "auc": 0.9}
-    pd.testing.assert_frame_equal(pd.read_csv(out / "folds.csv"), table)
+# --- the runner --------------------------------------------------------------------------------------------
+
+STUDY = Study("odd", "Odd things", "deepmerge study odd {}", {}, {})
+
+
+@pytest.fixture
+def conducted(client, tmp_path, write_sample):
+    """The run of a study that found an estimate, a fact and an undefined number; its results and its folder."""
+    experiment = config.load(str(write_sample()))
+    data = base.datasets.read(experiment.data, experiment.name)
+    table = pd.DataFrame({"auc": [0.9, 0.8]})
+    seen = []
+
+    def measure(run_id):
+        seen.append(run_id)
+        estimates = {"folds": 5, "judged": "b", "auc": Estimate(0.9, 0.8, 0.95), "error": Estimate(0.1)}
+        return Findings("**AUC 0.9**.", estimates, {"folds": table}, {"drawn": Figure()})
+
+    out = tmp_path / "out"
+    results = base.conduct(STUDY, experiment, data, measure, note=LEAKS, tags={"judged": "b"}, out=out)
+    assert seen == [results["run_id"]]
+    return client.get_run(results["run_id"]), results, out
+
+
+def test_what_a_study_found_is_logged_and_written_for_programs(conducted):
+    run, results, out = conducted
+    interval = {"auc": 0.9, "auc_low": 0.8, "auc_high": 0.95}
+    stored = {"run_id": run.info.run_id, "folds": 5, "judged": "b", **interval, "error": 0.1}
+    assert list(results) == [*stored, "error_low", "error_high"]
+    assert {name: results[name] for name in stored} == stored
+    assert run.data.metrics == {"folds": 5, **interval, "error": 0.1}  # MLflow takes nothing undefined
+    assert (run.data.tags["kind"], run.data.tags["judged"]) == ("odd", "b")
+    artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
+    assert (artifacts / "figures" / "drawn.png").exists()
     assert sorted(path.name for path in out.iterdir()) == ["folds.csv", "study.json"]
-    for folder in (artifacts, out):  # JSON has no undefined numbers
-        assert json.loads((folder / "study.json").read_text()) == known
+    for folder in (artifacts, out):
+        assert json.loads((folder / "study.json").read_text()) == stored  # JSON has no undefined numbers
+        assert pd.read_csv(folder / "folds.csv")["auc"].tolist() == [0.9, 0.8]
 
 
-# --- recipes -----------------------------------------------------------------------------------------------
+def test_the_sentence_of_a_study_carries_its_warning(conducted):
+    run, _, _ = conducted
+    assert run.data.tags["mlflow.note.content"] == f"**AUC 0.9**. {LEAKS}"
 
 
-def by_a_loop(losses, seconds, target):
-    for number, (loss, second) in enumerate(zip(losses, seconds, strict=True), 1):
-        if loss <= target:
-            return number, second
-    return np.nan, np.nan
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_the_time_to_a_loss_is_that_of_a_loop(seed):
-    rng = np.random.default_rng(seed)
-    losses = rng.uniform(0.3, 0.9, 8).round(1)  # ties with the target among them
-    losses[rng.integers(8)] = np.nan
-    seconds = rng.uniform(1, 2, 8).cumsum()
-    for target in (0.1, 0.5, 0.6, 1.0):
-        np.testing.assert_equal(time_to(losses.tolist(), seconds, target), by_a_loop(losses, seconds, target))
-
-
-def scored(*folds):
-    """A recipe's galaxies, with the epochs and seconds until the target of each fold."""
-    label = np.tile([0, 1], 20)
-    probability = np.clip(0.5 + (label - 0.5) * np.linspace(-0.2, 1, 40), 0, 1)
-    number = np.arange(40)
-    known = {"row": number, "galaxy": number, "fold": number // 20, "label": label}
-    lines = pd.DataFrame({**known, "probability": probability})
-    return recipes.Scored(lines, np.array(folds, float), np.array([0.4, 0.6]), np.array([1.0, 3.0]))
-
-
-def test_a_fold_that_never_got_there_took_longer_than_any():
-    never = (np.nan, np.nan)
-    found = {
-        OWN: scored((3, 30), (5, 50), (4, 40)),
-        "most": scored((3, 30), never, (5, 50)),
-        "few": scored(never, (3, 30), never),
-    }
-    table = recipes._table(found).set_index("recipe")
-    assert table["folds_at_target"].tolist() == [3, 2, 1]
-    np.testing.assert_equal(table["epochs_to_target"].tolist(), [4, 5, np.nan])
-    np.testing.assert_equal(table["seconds_to_target"].tolist(), [40, 50, np.nan])
-    assert (table["lowest_val_log_loss"] == 0.5).all()
-    assert (table[["change_auc", "change_auc_low", "change_auc_high"]] == 0).all(axis=None)
-
-
-@pytest.fixture(scope="module")
-def shipped():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(Path(__file__).parents[1])
-        return {name: config.load(name) for name in (*SHIPPED, "published-pristine")}
-
-
-def learned(experiment):
-    """All that a training does, but for its seed and how long."""
-    free = ("epochs", "seed")
-    return {k: v for k, v in {**dict(experiment.network), **dict(experiment.training)}.items() if k not in free}
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_the_published_recipe_is_that_of_its_experiment_file_whatever_is_compared_with_it(shipped, name):
-    other = shipped[name].with_settings({"batch_norm": "channels", "hidden": "relu", "width": 2.0, "l2": 0.1})
-    for experiment in (shipped[name], other):
-        assert learned(experiment.with_settings(PUBLISHED_SETTINGS)) == learned(shipped["published-pristine"])
-    assert CHANGES[PUBLISHED] is PUBLISHED_SETTINGS
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_each_recipe_differs_from_the_experiment_in_what_it_says_and_nothing_else(shipped, name):
-    own = shipped[name].settings()
-    assert next(iter(CHANGES)) == OWN
-    for words, change in CHANGES.items():
-        found = shipped[name].with_settings(change).settings()
-        assert {setting for setting in found if found[setting] != own[setting]} <= set(change)
-        if words not in (OWN, PUBLISHED):
-            [(setting, value)] = change.items()
-            assert found[setting] == value != own[setting], words
-    assert shipped[name].with_settings(CHANGES[OWN]) == shipped[name]
+@pytest.mark.parametrize(
+    ("source", "split", "expected"),
+    [
+        ("simulated", "galaxy", [SIMULATED]),
+        ("illustris", "rows", [LEAKS]),
+        ("simulated", "rows", [SIMULATED, LEAKS]),
+        ("illustris", "galaxy", []),
+    ],
+)
+def test_a_run_warns_of_simulated_data_and_of_a_leaking_split(source, split, expected):
+    run = SimpleNamespace(data=SimpleNamespace(tags={"data_source": source, "split": split}))
+    assert base.warnings(run) == expected

@@ -2,17 +2,17 @@ import io
 import re
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
 import typer
 
 from deepmerge.cli import commands as cli
 from deepmerge.errors import InputError
-from deepmerge.estimate import Estimate
 from deepmerge.report import collect
-from deepmerge.report.collect import CAPTIONS, MODEL_FIGURES, STUDIES, tabulated
+from deepmerge.report.collect import tabulated
 from deepmerge.report.page import PNG
+from deepmerge.studies.base import MODEL_FIGURES
+from deepmerge.studies.registry import STUDIES
 
 PICTURE = PNG + bytes(24)
 
@@ -77,14 +77,6 @@ def test_the_frame_is_not_changed():
 # --- what is read of runs ----------------------------------------------------------------------------------
 
 
-def test_metrics_are_read_by_their_prefix_with_their_intervals():
-    measured = {"test_auc": 0.9, "test_auc_low": 0.8, "test_auc_high": 0.95, "test_brier": 0.1, "val_auc": 0.7}
-    found = collect.estimates(run_with({**measured, "testing": 1.0, "best_test_auc": 2.0}), "test")
-    assert list(found) == ["auc", "brier"]
-    assert found["auc"] == Estimate(0.9, 0.8, 0.95)
-    np.testing.assert_equal(tuple(found["brier"]), (0.1, np.nan, np.nan))
-
-
 def test_only_figures_that_a_run_has_are_shown_with_their_captions(tmp_path, monkeypatch):
     (tmp_path / "roc.png").write_bytes(PICTURE)
 
@@ -96,7 +88,23 @@ def test_only_figures_that_a_run_has_are_shown_with_their_captions(tmp_path, mon
 
     monkeypatch.setattr(collect.runs, "read_artifact", artifact)
     [picture] = collect._pictures(run_with(), MODEL_FIGURES)
-    assert (picture.title, picture.caption, picture.png) == (*CAPTIONS["roc"], PICTURE)
+    assert (picture.title, picture.caption, picture.png) == (*MODEL_FIGURES["roc"], PICTURE)
+
+
+@pytest.mark.parametrize("ids", [["NA", "nan", "007", "7"], ["1", "2", "3", "4"]])
+def test_galaxies_are_counted_by_their_ids_as_they_are_written(tmp_path, monkeypatch, ids):
+    tags = {"dataset": "noisy", "data_source": "simulated", "split": "galaxy", "data_fingerprint": "f"}
+    run = run_with({"test_auc": 0.9}, **tags)
+    lines = {"row": range(8), "galaxy_id": [*ids, *ids], "split": ["train", "train", "validation", "test"] * 2}
+    pd.DataFrame(lines).to_csv(tmp_path / "split.csv", index=False)
+    monkeypatch.setattr(collect.runs, "find", lambda *_: run)
+    monkeypatch.setattr(collect.runs, "newest_studies", lambda *_: iter(()))
+    monkeypatch.setattr(collect.runs, "read_artifact", lambda _, path: tmp_path / path)
+    monkeypatch.setattr(collect.runs, "read_json", lambda *_: None)
+    monkeypatch.setattr(collect.config, "from_record", lambda *_: None)
+    subject = collect.Subject("noisy")
+    assert subject.summary == "8 images of 4 galaxies, simulated; split by galaxy"
+    assert subject.parts == {"train": (2, 4), "validation": (1, 2), "test": (1, 2)}
 
 
 def test_a_section_of_a_study_says_what_it_found_and_how_to_make_it_again(tmp_path, monkeypatch):
@@ -121,12 +129,18 @@ def test_a_section_of_a_study_says_what_it_found_and_how_to_make_it_again(tmp_pa
 # --- the list of studies -----------------------------------------------------------------------------------
 
 
-def test_every_figure_has_a_caption_and_every_caption_a_figure():
-    shown = [*MODEL_FIGURES, *(name for study in STUDIES.values() for name in study.figures)]
-    assert set(shown) == set(CAPTIONS)
-    for title, words in CAPTIONS.values():
-        assert title
-        assert words.endswith(".")
+def test_every_caption_has_a_title_and_ends_as_a_sentence():
+    for captions in (MODEL_FIGURES, *(study.captions for study in STUDIES.values())):
+        for caption in captions.values():
+            assert caption.title
+            assert caption.text.endswith(".")
+
+
+def test_studies_go_by_their_kind_and_name_their_figures_alike_only_where_these_are_alike():
+    assert [study.kind for study in STUDIES.values()] == list(STUDIES)
+    everywhere = [MODEL_FIGURES, *(study.captions for study in STUDIES.values())]
+    captions = {(name, caption) for each in everywhere for name, caption in each.items()}
+    assert len(captions) == len({name for name, _ in captions})
 
 
 @pytest.mark.parametrize("kind", STUDIES)
