@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from deepmerge.report.page import Picture, Report, Section, Table, html_page
 
 SIMULATED = "Simulated demo data, not Illustris"
 HOSTILE = "<script>alert(1)</script>\"' onload=x & {} {0} </style> \\1"
+STYLE = Path(pages.__file__).with_name("report.css")
 VOID = {"meta", "img"}
 
 
@@ -152,7 +154,7 @@ def test_columns_set_apart_are_the_last_ones_and_folded_tables_can_be_opened():
 
 
 def test_the_style_prints_what_is_folded_and_knows_dark_screens():
-    style = pages.STYLE.read_text()
+    style = STYLE.read_text()
     assert "details::details-content" in style.partition("@media print")[2]
     assert "prefers-color-scheme: dark" in style
 
@@ -163,7 +165,7 @@ def test_the_style_prints_what_is_folded_and_knows_dark_screens():
 @pytest.mark.parametrize("theme", [0, 1, 2], ids=["light", "dark", "print"])
 def test_texts_can_be_read_on_their_ground(ink, paper, theme):
     """A contrast of 4.5 or more, the level AA of WCAG 2.1."""
-    block = re.findall(r":root \{(.*?)\}", pages.STYLE.read_text(), re.DOTALL)[theme]
+    block = re.findall(r":root \{(.*?)\}", STYLE.read_text(), re.DOTALL)[theme]
 
     def luminance(name):
         digits = re.search(rf"--{name}: #(\w+)", block)[1]

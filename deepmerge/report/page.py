@@ -17,7 +17,6 @@ from markupsafe import Markup, escape
 
 from deepmerge.errors import InputError
 
-STYLE = Path(__file__).with_name("report.css")
 TEMPLATE = "report.html.jinja"
 PNG = b"\x89PNG\r\n\x1a\n"
 # Figures have 200 pixels an inch; at two thirds of that their letters are about as large as those of the page.

@@ -107,11 +107,16 @@ def conduct(
         log_figures(findings.figures, pdf)
         runs.log_metrics({name: value for name, value in results.items() if isinstance(value, float | int)})
         with runs.artifact_folder(".") as folder:
-            for place in filter(None, (folder, out)):
-                write_json(results, place / RESULT)
-                for name, table in findings.tables.items():
-                    write_table(table, place / f"{name}.csv")
+            _write(results, findings.tables, folder)
+        if out is not None:
+            _write(results, findings.tables, out)
     return results
+
+
+def _write(results: Results, tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
+    write_json(results, folder / RESULT)
+    for name, table in tables.items():
+        write_table(table, folder / f"{name}.csv")
 
 
 def warnings(run: runs.Run) -> list[str]:

@@ -46,6 +46,7 @@ FRACTIONS = (0.18, 0.10, 0.03)  # mergers among galaxies of a survey: of the rel
 THRESHOLDS = np.round(np.linspace(0.01, 0.99, 99), 2)
 HALF = 0.5
 TEMPERATURE, ISOTONIC, DROPOUT, ENSEMBLE = "temperature", "isotonic", "MC dropout", "ensemble"
+ALONE = {"training": 1.0, "prediction": 1.0}  # cost of the one network
 RELIABLE = "calibration_error_at_balance"
 
 
@@ -86,16 +87,9 @@ def judge_probabilities(
 
     def measure(study: str) -> Findings:
         methods = _methods(study, judged, experiment, members, passes, trained_at)
-        methods.scores.update(
-            {
-                TEMPERATURE: calibration.tempered(test.scores, fitted["temperature"]),
-                ISOTONIC: isotonic(test.scores),
-            }
-        )
-        free = {"training": 1.0, "prediction": 1.0}
-        methods.costs.update({TEMPERATURE: free, ISOTONIC: free})
-        names = [name for name in (TEMPERATURE, ISOTONIC, DROPOUT, ENSEMBLE) if name in methods.scores]
-        others = {name: methods.scores[name] for name in names}
+        tempered = calibration.tempered(test.scores, fitted["temperature"])
+        others = {TEMPERATURE: tempered, ISOTONIC: isotonic(test.scores), **methods.scores}
+        costs = {**dict.fromkeys((TEMPERATURE, ISOTONIC), ALONE), **methods.costs}
         gains = calibration.gains(test.labels, test.galaxies, test.scores, others)
         points, chosen = _operating_points(validation, test, purity)
         facts = {"judged": judged.run.info.run_id, "members": members, "passes": passes, "wanted_purity": purity}
@@ -109,7 +103,7 @@ def judge_probabilities(
             {
                 "calibration": _calibration_figure(test, others, gains, note),
                 "purity_completeness": figures.purity_completeness(points, chosen, note=note),
-                "costs": figures.costs(gains, {name: methods.costs[name] for name in names}, note=note),
+                "costs": figures.costs(gains, costs, note=note),
             },
         )
 
@@ -148,7 +142,7 @@ def _methods(
         try:
             began = time.perf_counter()
             probabilities[DROPOUT] = dropout.monte_carlo(judged.model, judged.data, part, passes, 0, advance)
-            costs[DROPOUT] = {"training": 1.0, "prediction": (time.perf_counter() - began) / one}
+            costs[DROPOUT] = ALONE | {"prediction": (time.perf_counter() - began) / one}
         except ValueError:
             advance(passes)
         answers = [alone]
