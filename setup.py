@@ -5,5 +5,5 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["deepmerge*"]), "deepmerge.experiments"],
     package_dir={"deepmerge.experiments": "experiments"},
-    package_data={"deepmerge.experiments": ["*.yaml"], "deepmerge.report": ["*.css", "*.html", "*.j2"]},
+    package_data={"deepmerge.experiments": ["*.yaml"], "deepmerge.report": ["*.css", "*.jinja"]},
 )
