@@ -36,7 +36,7 @@ def startup(repeats: int) -> Iterator[Fact]:
 
 
 def launching(repeats: int) -> Iterator[Fact]:
-    """Seconds that `mlflow run` takes above the same stage by itself."""
+    """Seconds that `mlflow run` adds to the same command."""
     console.print("mlflow run")
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "project")
@@ -119,7 +119,7 @@ def tracking(epochs: int, images: int) -> Iterator[Fact]:
 
 
 def _tracked(experiment: Any, folder: Path) -> tuple[float, float]:
-    """Seconds of a training as a stage, and of them in the functions that know MLflow."""
+    """Seconds of a training job, and the seconds of it in the functions of tracking.runs."""
     import mlflow
 
     from deepmerge.jobs.train import train

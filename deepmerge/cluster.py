@@ -14,7 +14,7 @@ from deepmerge.errors import InputError
 
 @contextmanager
 def mapping(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Yield a `map` that shares its work among so many processes; one worker is this process itself.
+    """Yield a `map` that shares its work among `workers` processes; a single worker is this process itself.
 
     Results come in the order of the work. An error, or Ctrl-C, ends the processes.
     """
@@ -48,15 +48,15 @@ WORKER = "DEEPMERGE_WORKER"
 
 
 def count_cores() -> int:
-    """Cores that this process may use; all of the machine where the system cannot tell (macOS)."""
+    """Cores that this process may use; all of the machine's where the system does not say (macOS)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def threads_each(processes: int = 1) -> int:
-    """Threads of each of so many processes at work together: OMP_NUM_THREADS, or else an even share of the cores."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    if told and not (told.isdecimal() and int(told)):
-        raise InputError(f"OMP_NUM_THREADS should be a whole number from 1, got {told!r}")
-    return int(told) if told else max(1, count_cores() // processes)
+    """Threads for each of `processes` that run at once: OMP_NUM_THREADS, or else an even share of the cores."""
+    number = os.environ.get("OMP_NUM_THREADS", "")
+    if number and not (number.isdecimal() and int(number)):
+        raise InputError(f"OMP_NUM_THREADS should be a whole number from 1, got {number!r}")
+    return int(number) if number else max(1, count_cores() // processes)

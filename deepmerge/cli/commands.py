@@ -68,7 +68,7 @@ def main_command(
     """Train, evaluate and explain one model, in one MLflow run."""
     from deepmerge import config
 
-    experiment = config.load(dataset, ctx.obj, params)
+    experiment = config.load(dataset, overrides=ctx.obj, params=params)
     with quietly():
         from deepmerge.jobs.main import main
 
@@ -80,7 +80,7 @@ def train(ctx: typer.Context, dataset: Dataset, params: Params = None, pdf: Pdf 
     """Train a model. Validation decides when to stop; the test images stay unseen."""
     from deepmerge import config
 
-    experiment = config.load(dataset, ctx.obj, params)
+    experiment = config.load(dataset, overrides=ctx.obj, params=params)
     with quietly():
         from deepmerge.jobs import train
 
@@ -122,8 +122,8 @@ def tune(
     """
     from deepmerge import config
 
-    given = {"trials": trials, "objective": objective, "folds": folds, "pruning": pruning}
-    experiment = config.load(dataset, ctx.obj, tuning=given)
+    tuning = {"trials": trials, "objective": objective, "folds": folds, "pruning": pruning}
+    experiment = config.load(dataset, overrides=ctx.obj, tuning=tuning)
     tuned = config.params_file(dataset, config.TUNED)
     with quietly():
         from deepmerge.jobs.tune import search
@@ -209,7 +209,7 @@ def promote(
         str | None, typer.Option(help="Metric that decides, by its name in the output of evaluate; default: auc.")
     ] = None,
     force: Annotated[
-        str | None, typer.Option(help="Promote even if the gate refuses, for the reason given here, which is recorded.")
+        str | None, typer.Option(help="Promote even if the gate refuses, for this reason, which is recorded.")
     ] = None,
     rollback: Annotated[bool, typer.Option("--rollback", help="Make the previous champion champion again.")] = False,
     allow_refusal: Annotated[

@@ -109,7 +109,7 @@ def split(
     from deepmerge.data import splits
     from deepmerge.files import replacing
 
-    experiment = config.load(dataset, ctx.obj)
+    experiment = config.load(dataset, overrides=ctx.obj)
     images = datasets.read(experiment.data, experiment.name)
     made = splits.make(images, experiment.split)
     with replacing(out) as aside:

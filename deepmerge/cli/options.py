@@ -40,7 +40,7 @@ Model = Annotated[
 ]
 Params = Annotated[
     str | None,
-    typer.Option(help="'tuned': the settings that tune found; or a YAML file of settings. They override DATASET's."),
+    typer.Option(help="'tuned', the settings that tune wrote, or a YAML file of settings. They override DATASET's."),
 ]
 Layer = Annotated[
     str | None, typer.Option(help="Convolutional layer to explain, by name or number; default: the last.")
@@ -63,8 +63,8 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Spell the options that there are with dashes."""
-        known = {option for parameter in self.get_params(ctx) for option in parameter.opts}
-        return super().parse_args(ctx, [_dashed(word, known) for word in args])
+        options = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+        return super().parse_args(ctx, [_dashed(word, options) for word in args])
 
 
 def _dashed(word: str, options: Container[str]) -> str:

@@ -34,7 +34,7 @@ def leakage(
     """
     from deepmerge import config
 
-    experiment = config.load(dataset, ctx.obj, params)
+    experiment = config.load(dataset, overrides=ctx.obj, params=params)
     with quietly():
         from deepmerge.studies.leakage import measure_leakage
 
@@ -57,7 +57,7 @@ def recipes(
     """Which part of the recipe matters? The default, the published one, and one change at a time. 35 minutes."""
     from deepmerge import config
 
-    experiment = config.load(dataset, ctx.obj, params)
+    experiment = config.load(dataset, overrides=ctx.obj, params=params)
     with quietly():
         from deepmerge.studies.recipes import compare_recipes
 

@@ -1,4 +1,4 @@
-"""Experiments from YAML files, with what a command line says on top; and back from the records of runs."""
+"""Experiments from YAML files, overridden by the command line; and rebuilt from the records of runs."""
 
 import os
 import re
@@ -32,30 +32,30 @@ def load(
 
     A name that has no file there is looked up among the project's own experiments, which the installed package holds.
     Paths in such a file start at the working directory's ``experiments/``, whether it is there or not.
-    `params` names settings that win over the file's: ``tuned`` is what `tune` left in ``tuned/<dataset>.yaml`` beside
-    it; a path is such a file. `overrides` maps flat setting names (``epochs``) to values that win over both, `tuning`
-    likewise for the section of that name; None values are passed over. Raises InputError for an unknown data set, key
-    or value, and for a name, given or by default the file's, that is not like NAME.
+    `params` names settings that override the file's: ``tuned`` is what `tune` wrote to ``tuned/<dataset>.yaml`` beside
+    it; a path is such a file. `overrides` maps flat setting names (``epochs``) to values that override both, `tuning`
+    likewise for the section of that name; None values are ignored. Raises InputError for an unknown data set, key or
+    value, and for a name (by default the file's) that NAME does not match.
     """
     path = _experiment_file(dataset)
     content = yaml_file.read(path, "settings such as 'data:' and 'training:'")
-    given = {"name": path.stem, **content}
-    _check_name(given["name"], path, "name" in content)
-    found: dict[str, Any] = {}
+    merged = {"name": path.stem, **content}
+    _check_name(merged["name"], path, "name" in content)
+    named: dict[str, Any] = {}
     source = str(path)
     if params is not None:
         file = params_file(dataset, params)
-        found, study = read_params(file)
+        named, study = read_params(file)
         source = f"{path} with {file}"
-        found_on = study.get("data_fingerprint")
-        given["params"] = {"name": params, "study": study.get("name"), "data_fingerprint": found_on}
-    for name, value in {**found, **(overrides or {})}.items():
+        fingerprint = study.get("data_fingerprint")
+        merged["params"] = {"name": params, "study": study.get("name"), "data_fingerprint": fingerprint}
+    for name, value in {**named, **(overrides or {})}.items():
         if value is not None:
-            _put(given, _section_of(name, f"{source}: " if name in found else ""), name, value)
+            _put(merged, _section_of(name, f"{source}: " if name in named else ""), name, value)
     for name, value in (tuning or {}).items():
         if value is not None:
-            _put(given, "tuning", name, value)
-    experiment = _validated(given, source)
+            _put(merged, "tuning", name, value)
+    experiment = _validated(merged, source)
     # Paths in the file start at its folder, paths in overrides at the working directory.
     data, split = experiment.data.below(_folder(path)), experiment.split
     if split.split_table and "split_table" in (content.get("split") or {}) and not (overrides or {}).get("split_table"):
@@ -72,9 +72,9 @@ def from_record(record: Mapping[str, Any], source: str) -> Experiment:
 
 
 def name_of(dataset: str) -> str:
-    """The name under which runs of `dataset` are tracked; also where its experiment file is gone.
+    """The name under which runs of `dataset` are tracked, even if its experiment file is gone.
 
-    Raises InputError for a file that is there and wrong, and for what can be nobody's name.
+    Raises InputError for a file that exists and is wrong, and for a name that NAME does not match.
     """
     if _is_file(_path(dataset)):
         return load(dataset).name
@@ -90,7 +90,7 @@ def names() -> list[str]:
 
 
 def params_file(dataset: str, params: str) -> Path:
-    """Where the settings called `params` of a data set lie: ``<params>/<dataset>.yaml`` beside its experiment file."""
+    """Path of the settings called `params` of a data set: ``<params>/<dataset>.yaml`` beside its experiment file."""
     path = Path(params)
     if path.suffix in (".yaml", ".yml"):
         return path
@@ -99,9 +99,9 @@ def params_file(dataset: str, params: str) -> Path:
 
 
 def read_params(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The flat settings below ``settings`` in a file that `tune` wrote, and what it says of the ``study``, if anything.
+    """The flat settings below ``settings`` in a file that `tune` wrote, and its ``study`` section, empty without one.
 
-    Raises InputError where there is no such file.
+    Raises InputError if there is no such file.
     """
     if not path.is_file():
         raise InputError(
@@ -109,16 +109,16 @@ def read_params(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"'deepmerge tune' makes one"
         )
     content = yaml_file.read(path, "'settings:' with names and values, as 'deepmerge tune' writes it")
-    found, study = content.get("settings"), content.get("study") or {}
-    if not isinstance(found, dict) or not isinstance(study, dict):
-        raise InputError(f"{path} should hold 'settings:' with names and values, got {shown(found)}")
-    return found, study
+    settings, study = content.get("settings"), content.get("study") or {}
+    if not isinstance(settings, dict) or not isinstance(study, dict):
+        raise InputError(f"{path} should hold 'settings:' with names and values, got {shown(settings)}")
+    return settings, study
 
 
-def _put(given: dict[str, Any], section: str, name: str, value: Any) -> None:
-    inner = given.get(section) or {}
+def _put(content: dict[str, Any], section: str, name: str, value: Any) -> None:
+    inner = content.get(section) or {}
     # Anything but a mapping is left for the check to refuse.
-    given[section] = {**inner, name: value} if isinstance(inner, dict) else inner
+    content[section] = {**inner, name: value} if isinstance(inner, dict) else inner
 
 
 def _experiment_file(dataset: str) -> Path:
@@ -154,23 +154,23 @@ def _unknown(dataset: str) -> InputError:
     return InputError(f"dataset should be one of: {choices} (or the path of an experiment file), got {shown(dataset)}")
 
 
-def _check_name(name: Any, path: Path, given: bool) -> None:
+def _check_name(name: Any, path: Path, in_file: bool) -> None:
     if isinstance(name, str) and NAME.fullmatch(name):
         return
-    if given and not isinstance(name, str):
+    if in_file and not isinstance(name, str):
         raise InputError(f"{path}: 'name' should be text, got {shown(name)}; put it in quotes")
     other = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:100].strip(".-") or "my-survey"
-    whence = "'name' should be" if given else "the file's name is the experiment's, which should be"
-    mend = f"write 'name: {other}'" + ("" if given else " into the file, or rename it")
-    raise InputError(f"{path}: {whence} {NAMES}, got {shown(name)}; {mend}")
+    subject = "'name' should be" if in_file else "the file's name is the experiment's, which should be"
+    mend = f"write 'name: {other}'" + ("" if in_file else " into the file, or rename it")
+    raise InputError(f"{path}: {subject} {NAMES}, got {shown(name)}; {mend}")
 
 
 def _section_of(name: str, where: str) -> str:
     for section, settings in SECTIONS.items():
         if name in settings.model_fields:
             return section
-    known = ", ".join(sorted(key for settings in SECTIONS.values() for key in settings.model_fields))
-    raise InputError(f"{where}setting should be one of: {known}; got {shown(name)}")
+    choices = ", ".join(sorted(key for settings in SECTIONS.values() for key in settings.model_fields))
+    raise InputError(f"{where}setting should be one of: {choices}; got {shown(name)}")
 
 
 def _validated(content: dict[str, Any], source: str) -> Experiment:

@@ -151,8 +151,8 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _problem(said: str, mark: Any) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=said, problem_mark=mark)
+def _problem(text: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=text, problem_mark=mark)
 
 
 _Loader.yaml_implicit_resolvers = {}

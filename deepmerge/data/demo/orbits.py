@@ -1,8 +1,8 @@
 """Encounters of two mock galaxies: a restricted N-body simulation after Toomre & Toomre (1972).
 
 The two galaxies are Hernquist potentials. The companion falls towards the primary on an orbit that dynamical
-friction shrinks; the stars are test particles that feel both potentials, but not one another. Everything
-is told in the frame of the primary, which the companion accelerates.
+friction shrinks; the stars are test particles that feel both potentials, but not one another. All positions
+are in the frame of the primary, which the companion accelerates.
 """
 
 import math
@@ -18,7 +18,7 @@ Encounter = Literal["past", "future", "early", "old"]
 
 # Of both orbit and stars, Gyr: some 20 steps for the fastest passage through the centre.
 TIME_STEP = 0.003
-# One km/s is so many kpc/Gyr.
+# One km/s in kpc/Gyr.
 KPC_PER_GYR = 1.0227
 _STEP = TIME_STEP * KPC_PER_GYR  # in kpc/(km/s)
 
@@ -54,7 +54,7 @@ _ORBIT_SOFTENING, _STAR_SOFTENING = 1e-3, 1e-2
 
 
 class Orbit(NamedTuple):
-    """The way of the companion."""
+    """The path of the companion."""
 
     path: Floats
     """(steps + 1, 3) kpc from the primary, every TIME_STEP from the start of the encounter until the image"""
@@ -65,7 +65,7 @@ class Orbit(NamedTuple):
 
 
 def draw_orbit(rng: Generator, primary: Galaxy, encounter: Encounter) -> Orbit:
-    """Draw encounters until one coalesces at a time that fits the sort asked for."""
+    """Draw encounters until one coalesces at a time that fits the kind of encounter."""
     for _ in range(100):  # one or two tries do
         ratio = SMALLEST_RATIO ** (rng.random() ** RATIO_POWER)
         companion = draw_galaxy(rng, primary.log_mass + math.log10(ratio))

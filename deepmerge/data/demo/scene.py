@@ -1,4 +1,4 @@
-"""Everything that shines in and around one mock galaxy, in three dimensions, and the truth about it."""
+"""Everything that shines in and around one mock galaxy, in three dimensions, and its true properties."""
 
 import math
 from typing import Literal, NamedTuple
@@ -53,7 +53,7 @@ RESOLVED_SEPARATION = 1.2
 
 
 class Truth(NamedTuple):
-    """What the catalogue tells of a galaxy; NaN where there is no encounter."""
+    """A galaxy's columns of the catalogue; NaN where there is no encounter."""
 
     stage: Stage
     encounter: Encounter | Literal["none"]
@@ -109,7 +109,7 @@ def draw_tilted_disk(rng: Generator, particles: int, galaxy: Galaxy) -> Disk:
 
 
 def _draw_encounter(rng: Generator, stage: Stage) -> Encounter | Literal["none"]:
-    """The sort of encounter behind a stage; some non-mergers have had one too early or too late."""
+    """The kind of encounter behind a stage; some non-mergers have had one too early or too late."""
     if stage != "non-merger":
         return stage
     if rng.random() >= CONFUSER_SHARE:

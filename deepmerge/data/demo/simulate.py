@@ -1,6 +1,6 @@
 """The embedded sample: mock galaxies in the layout of the released DeepMerge files, made anew from a seed.
 
-So everyone can run everything without a download. The sidecars say that it is simulated and no Illustris.
+It lets anyone run everything without a download. The sidecars say that it is simulated, not Illustris.
 How galaxies move is in galaxy and orbits, how they shine in light and scene, what the telescope makes of it in
 render; here are the sample as a whole and its files.
 """
@@ -185,14 +185,14 @@ def _write_header(file: BinaryIO, dtype: type[np.generic], shape: tuple[int, ...
 
 
 def _to_cell(value: str | float) -> str:
-    """A cell of the catalogue; empty where there is nothing to tell."""
+    """A cell of the catalogue; empty for NaN."""
     if isinstance(value, str):
         return value
     return "" if math.isnan(value) else f"{value:.4f}"
 
 
 def _write_source(path: Path, settings: dict[str, Any]) -> None:
-    """The sidecar that tells what the images beside it are."""
+    """Write the sidecar that describes the images beside it."""
     source = {
         "data_source": DATA_SOURCE,
         "description": DESCRIPTION,

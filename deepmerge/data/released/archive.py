@@ -240,10 +240,10 @@ def _refuse_other_source(folder: Path, stem: str, data_source: str, name: str, c
     """
     arrays = [path for end in "Xy" if (path := folder / f"{stem}_{end}.npy").exists()]
     recorded = dataset.read_source(folder / f"{stem}_X.npy")
-    found, file = recorded.get("data_source", "unknown"), (recorded.get("settings") or {}).get("fits")
-    if arrays and not (found == data_source and (found == "released" or file == name)):
+    origin, file = recorded.get("data_source", "unknown"), (recorded.get("settings") or {}).get("fits")
+    if arrays and not (origin == data_source and (origin == "released" or file == name)):
         raise InputError(
-            f"{arrays[0]} holds {found} data{f' from {file}' if file else ''}, not {name}. "
+            f"{arrays[0]} holds {origin} data{f' from {file}' if file else ''}, not {name}. "
             "Choose another folder, or replace them with --overwrite (overwrite=True)."
         )
     if catalogue is not None and catalogue != recorded.get("catalogue") and (folder / catalogue).exists():

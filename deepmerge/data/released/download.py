@@ -21,7 +21,7 @@ MB = 1_000_000
 
 
 def kind_of(start: bytes) -> str:
-    """Say what a file that starts with these bytes seems to be."""
+    """Describe what a file that starts with these bytes seems to be."""
     return "a web page" if start.lstrip().startswith(b"<") else f"something that starts {start[:9]!r}"
 
 
@@ -51,25 +51,25 @@ def download(url: str, part: Path, *, magic: bytes) -> None:
 
 
 class _Again(Exception):
-    """A failure of the server's that may pass."""
+    """A failure that may pass: worth another try."""
 
 
 def _go_on(url: str, part: Path, magic: bytes) -> None:
     """Do one request for what `part` still lacks, and append it."""
     import requests
 
-    known = _Remote.read(notes_file(part))
-    start = part.stat().st_size if part.exists() and known and known.url == url else 0
+    earlier = _Remote.read(notes_file(part))
+    start = part.stat().st_size if part.exists() and earlier and earlier.url == url else 0
     # Compressed on the way, byte offsets would mean nothing.
     headers = {"Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-        if known and known.validator:
-            headers["If-Range"] = known.validator
+        if earlier and earlier.validator:
+            headers["If-Range"] = earlier.validator
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS_S) as answer:
         status = answer.status_code
         served = _Remote.of(url, answer)
-        if start and status in (206, 416) and not served.continues(known, start):
+        if start and status in (206, 416) and not served.continues(earlier, start):
             part.unlink()
             raise _Again("the remote file changed; starting over")
         if start and status == 416:
@@ -109,7 +109,7 @@ def _go_on(url: str, part: Path, magic: bytes) -> None:
 
 @dataclass(frozen=True)
 class _Remote:
-    """What is known of a remote file: enough to tell whether it is still the same."""
+    """A remote file as one answer described it: enough to tell whether it is still the same."""
 
     url: str
     validator: str | None
@@ -142,13 +142,13 @@ class _Remote:
         with replacing(path) as aside:
             aside.write_text(json.dumps(asdict(self)))
 
-    def continues(self, known: "_Remote | None", start: int) -> bool:
-        """Whether the answer goes on at `start` of the file `known`: same validator or, lacking one, size."""
-        if known is None or self.start != start:
+    def continues(self, earlier: "_Remote | None", start: int) -> bool:
+        """Whether the answer goes on at `start` of the `earlier` file: same validator or, lacking one, size."""
+        if earlier is None or self.start != start:
             return False
-        if self.validator and known.validator:
-            return self.validator == known.validator
-        return self.size is not None and self.size == known.size
+        if self.validator and earlier.validator:
+            return self.validator == earlier.validator
+        return self.size is not None and self.size == earlier.size
 
 
 def _whole(text: str) -> int | None:
@@ -161,7 +161,7 @@ def notes_file(part: Path) -> Path:
 
 
 def _root(error: BaseException) -> BaseException:
-    """The innermost cause, which says in few words what urllib3 and requests wrap in many."""
+    """The innermost cause: urllib3 and requests wrap its few words in many."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     return error

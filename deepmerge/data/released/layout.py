@@ -1,4 +1,4 @@
-"""What is known of the released DeepMerge sample: its files, its filters, and which row shows which galaxy.
+"""The released DeepMerge sample: its files, its filters, and which row shows which galaxy.
 
 Images: Ciprijanovic et al. 2020, doi 10.17909/t9-vqk6-pc80 (MAST); paper: A&C 32, 100390, arXiv:2004.11981.
 Catalogue arrays: github.com/deepskies/deepmerge-public, Apache-2.0. The archive publishes no checksums.
