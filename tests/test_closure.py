@@ -146,7 +146,7 @@ def test_a_trial_depends_on_what_trains_and_scores_and_chooses_settings_and_on_n
         ("model/prediction.py", True),
         ("data/released/layout.py", True),
         ("tracking/studies.py", True),
-        ("plots/figures.py", False),
+        ("plots/history.py", False),
         ("jobs/tune/figures.py", False),
         ("jobs/tune/search.py", False),
         ("tracking/ui.py", False),

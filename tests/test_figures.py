@@ -10,7 +10,13 @@ from conftest import texts
 from matplotlib.figure import Figure
 
 from deepmerge.errors import InputError
-from deepmerge.plots import figures, images
+from deepmerge.estimate import Estimate
+from deepmerge.plots import images
+from deepmerge.plots.canvas import save
+from deepmerge.plots.classes import confusion_matrix, score_histogram
+from deepmerge.plots.history import history
+from deepmerge.plots.reliability import Bins, reliability
+from deepmerge.plots.roc import RocCurve, roc
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 
@@ -22,16 +28,16 @@ HISTORY = {
     "accuracy": [0.5, 0.7, 0.8],
     "val_accuracy": [0.5, 0.66, 0.64],
 }
-CURVE = figures.RocCurve(GRID, GRID**0.5, GRID**0.6, GRID**0.4, (0.912, 0.881, 0.941), (0.2, 0.447), "noisy")
-IMAGES = np.random.default_rng(0).normal(size=(3, 2, 9, 7))
-MAPS = np.abs(IMAGES[:, 0])
-RELIABLE = ([0.1, 0.9], [0.2, 0.8], [0.1, 0.7], [0.3, 0.9], [30, 12])
+CURVE = RocCurve(GRID, GRID**0.5, GRID**0.6, GRID**0.4, Estimate(0.912, 0.881, 0.941), (0.2, 0.447), "noisy")
+IMAGES = np.random.default_rng(0).normal(size=(3, 9, 7, 2))
+MAPS = np.abs(IMAGES[..., 0])
+RELIABLE = Bins([0.1, 0.9], [Estimate(0.2, 0.1, 0.3), Estimate(0.8)], {"images": [30, 12]})
 BUILDERS = {
-    "history": partial(figures.history, HISTORY, 2),
-    "confusion_matrix": partial(figures.confusion_matrix, [[812, 188], [30, 70]]),
-    "roc": partial(figures.roc, [CURVE]),
-    "reliability": partial(figures.reliability, *RELIABLE),
-    "score_histogram": partial(figures.score_histogram, [0.1, 0.6, 0.9], ["non-merger", "past", "future"]),
+    "history": partial(history, HISTORY, 2),
+    "confusion_matrix": partial(confusion_matrix, [[812, 188], [30, 70]]),
+    "roc": partial(roc, [CURVE]),
+    "reliability": partial(reliability, {"": RELIABLE}),
+    "score_histogram": partial(score_histogram, [0.1, 0.6, 0.9], ["non-merger", "past", "future"]),
     "gallery": partial(images.gallery, IMAGES, ["a", "b", "c"], ["F814W", "F160W"]),
     "gradcam_panels": partial(
         images.gradcam_panels,
@@ -73,7 +79,7 @@ def test_title_note_and_labels_are_written_within_the_page_and_no_setting_is_tou
 
 
 def test_history_draws_the_lists_against_epochs_from_one():
-    figure = figures.history({**HISTORY, "learning_rate": [1e-3, 1e-3, 5e-4]}, 2)
+    figure = history({**HISTORY, "learning_rate": [1e-3, 1e-3, 5e-4]}, 2)
     loss, accuracy, rate = figure.axes
     for axes, key in ((loss, "log_loss"), (accuracy, "accuracy")):
         for label, name in (("training", key), ("validation", f"val_{key}")):
@@ -92,14 +98,14 @@ def test_history_of_any_length_with_undefined_values(epochs):
     values[::3] = np.nan
     values[1::7] = np.inf
     keys = [*HISTORY, "learning_rate"]
-    assert figures.history(dict.fromkeys(keys, values), epochs or None).axes
-    assert figures.history(dict.fromkeys(keys, np.full(epochs, np.nan))).axes
-    assert figures.history(dict.fromkeys(keys, np.zeros(epochs))).axes
+    assert history(dict.fromkeys(keys, values), epochs or None).axes
+    assert history(dict.fromkeys(keys, np.full(epochs, np.nan))).axes
+    assert history(dict.fromkeys(keys, np.zeros(epochs))).axes
 
 
 def test_confusion_matrix_writes_counts_fractions_and_intervals():
     intervals = [[[0.78, 0.84], [0.16, 0.22]], [[0.2, 0.4], [0.6, 0.8]]]
-    figure = figures.confusion_matrix([[812, 188], [30, 70]], intervals)
+    figure = confusion_matrix([[812, 188], [30, 70]], intervals)
     expected = {
         "812",
         "188",
@@ -117,18 +123,18 @@ def test_confusion_matrix_writes_counts_fractions_and_intervals():
 
 
 def test_confusion_matrix_without_mergers_has_no_fraction_there():
-    found = texts(figures.confusion_matrix([[3, 1], [0, 0]], np.full((2, 2, 2), np.nan)))
+    found = texts(confusion_matrix([[3, 1], [0, 0]], np.full((2, 2, 2), np.nan)))
     assert found.count("–") == 2
     assert "75.0 %" in found
 
 
 def test_roc_draws_curves_bands_operating_points_and_areas():
-    other = figures.RocCurve([0, 0.5, 1], [0, np.nan, 1], auc=(float("nan"),) * 3, label="pristine")
-    figure = figures.roc([CURVE, other])
+    other = RocCurve([0, 0.5, 1], [0, np.nan, 1], auc=Estimate(float("nan")), label="pristine")
+    figure = roc([CURVE, other])
     axes = figure.axes[0]
-    line = lines(axes)["noisy: AUC 0.912 [0.881, 0.941]"]
+    line = lines(axes)["noisy"]
     np.testing.assert_array_equal(line.get_xydata(), np.column_stack([GRID, GRID**0.5]))
-    assert "pristine: AUC undefined" in lines(axes)
+    assert {"noisy: AUC 0.912 [0.881, 0.941]", "pristine: AUC undefined"} <= set(texts(figure))
     (band,) = axes.collections
     corners = band.get_paths()[0].vertices
     assert all((corners == point).all(axis=1).any() for point in np.column_stack([GRID, GRID**0.6]))
@@ -137,49 +143,51 @@ def test_roc_draws_curves_bands_operating_points_and_areas():
 
 
 def test_long_names_of_many_models_keep_the_roc_curves_within_the_page():
-    curves = [figures.RocCurve(GRID, GRID, label="run $x_1^{b$ " * 9)] * 7
-    figure = figures.roc(curves)
+    curves = [RocCurve(GRID, GRID, label="run $x_1^{b$ " * 9)] * 7
+    figure = roc(curves)
     drawn = figure.get_tightbbox()
     assert (drawn.min >= 0).all()
     assert (drawn.max <= figure.get_size_inches()).all()
 
 
 def test_roc_of_nothing_and_of_one_point():
-    assert figures.roc([]).axes
-    assert figures.roc([figures.RocCurve([0.5], [np.nan])] * 9).axes
+    assert roc([]).axes
+    assert roc([RocCurve([0.5], [np.nan])] * 9).axes
 
 
 def test_reliability_draws_points_intervals_and_counts():
-    axes, below = figures.reliability(*RELIABLE).axes
-    points = lines(axes)["model, 95 % interval"]
-    np.testing.assert_array_equal(points.get_xydata(), [[0.1, 0.2], [0.9, 0.8]])
-    segments = axes.collections[0].get_segments()
-    np.testing.assert_array_equal(segments, [[[0.1, 0.1], [0.1, 0.3]], [[0.9, 0.7], [0.9, 0.9]]])
+    figure = reliability({"": RELIABLE})
+    axes, below = figure.axes
+    points = [line for line in axes.get_lines() if line.get_marker() == "o"]
+    np.testing.assert_array_equal([point.get_xydata()[0] for point in points], [[0.1, 0.2], [0.9, 0.8]])
+    assert [point.get_markerfacecolor() == "white" for point in points] == [False, True]
+    np.testing.assert_array_equal([bar.get_segments()[0] for bar in axes.collections], [[[0.1, 0.1], [0.1, 0.3]]])
     values, edges, _ = below.patches[0].get_data()
     assert values.tolist() == [30, 12]
     assert edges.tolist() == [0, 0.5, 1]
     assert below.get_xlabel() == "Predicted merger probability"
+    assert {"perfect calibration", "no interval"} <= set(texts(figure))
 
 
 @pytest.mark.parametrize("bins", [0, 1, 100])
 def test_reliability_of_any_number_of_bins_all_empty(bins):
-    nothing = np.full(bins, np.nan)
-    assert figures.reliability(nothing, nothing, nothing, nothing, np.zeros(bins)).axes
+    nothing = Bins(np.full(bins, np.nan), [Estimate(np.nan)] * bins, {"images": np.zeros(bins)})
+    assert reliability({"": nothing}).axes
 
 
 def test_score_histogram_normalises_each_stage_and_counts_the_undefined():
-    scores = [0.05, 0.15, 0.15, np.nan, 1.0, 0.9]
-    figure = figures.score_histogram(scores, ["non-merger"] * 4 + ["merger"] * 2, bins=10)
+    scores = [0.05, 0.17, 0.17, np.nan, 1.0, 0.9]
+    figure = score_histogram(scores, ["non-merger"] * 4 + ["merger"] * 2)
     axes = figure.axes[0]
     outlines = {patch.get_label(): patch.get_data().values for patch in axes.patches}
-    np.testing.assert_allclose(outlines["non-merger (n = 3, 1 undefined)"][:2], [1 / 3, 2 / 3])
-    np.testing.assert_allclose(outlines["merger (n = 2)"][8:], [0, 1])
+    np.testing.assert_allclose(outlines["non-merger (n = 3, 1 undefined)"][1:4], [1 / 3, 0, 2 / 3])
+    np.testing.assert_allclose(outlines["merger (n = 2)"][18:], [0.5, 0.5])
     assert "threshold 0.5" in texts(figure)
 
 
 @pytest.mark.parametrize("scores", [[], [np.nan], [0.5]])
 def test_score_histogram_of_next_to_nothing(scores):
-    assert figures.score_histogram(scores, ["past"] * len(scores), bins=1).axes
+    assert score_histogram(scores, ["past"] * len(scores)).axes
 
 
 def test_stretch_keeps_order_and_ignores_a_hot_pixel():
@@ -197,7 +205,7 @@ def test_stretch_keeps_order_and_ignores_a_hot_pixel():
 
 @pytest.mark.parametrize("factor", [1e-300, 1.0, 1e305])
 def test_stretch_does_not_depend_on_the_unit(factor):
-    np.testing.assert_allclose(images.stretch(IMAGES[0, 0] * factor), images.stretch(IMAGES[0, 0]))
+    np.testing.assert_allclose(images.stretch(IMAGES[0, ..., 0] * factor), images.stretch(IMAGES[0, ..., 0]))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +229,7 @@ def test_stretch_spans_dark_to_bright(pixels):
 def test_stretch_of_constants_and_what_is_not_finite():
     assert (images.stretch(np.full((3, 3), 7)) == 0).all()
     assert np.isnan(images.stretch(np.full((3, 3), np.nan))).all()
-    image = IMAGES[0, 0].copy()
+    image = IMAGES[0, ..., 0].copy()
     image[0, :3] = np.nan, np.inf, -np.inf
     shades = images.stretch(image)
     assert np.isnan(shades[0, :3]).all()
@@ -230,28 +238,21 @@ def test_stretch_of_constants_and_what_is_not_finite():
 
 def test_gallery_has_a_row_a_filter_and_keeps_groups_together():
     groups = ["past", "non-merger", "past"]
-    figure = images.gallery(IMAGES, ["a", "b", "c"], ["F814W", "F160W"], groups, pixel_scale=(0.5, "kpc"))
-    assert {"a", "b", "c", "F814W", "F160W", "past", "non-merger", "1 kpc"} <= set(texts(figure))
-    expected = [images.stretch(IMAGES[i, f]) for f in (0, 1) for i in (0, 2, 1)]
+    figure = images.gallery(IMAGES, ["a", "b", "c"], ["F814W", "F160W"], groups)
+    assert {"a", "b", "c", "F814W", "F160W", "past", "non-merger"} <= set(texts(figure))
+    expected = [images.stretch(IMAGES[i, ..., f]) for f in (0, 1) for i in (0, 2, 1)]
     np.testing.assert_array_equal(shown_images(figure), expected)
 
 
-def test_gallery_in_colour_puts_the_last_filter_in_red():
-    given = np.random.default_rng(3).random((1, 3, 5, 5))
-    (shown,) = shown_images(images.gallery(given, ["a"], ["blue", "green", "red"], rgb=True))
-    np.testing.assert_array_equal(shown[..., 0], images.stretch(given[0, 2]))
-    np.testing.assert_array_equal(shown[..., 2], images.stretch(given[0, 0]))
-
-
 @pytest.mark.parametrize(
-    ("shape", "fill"), [((0, 2, 5, 5), 0), ((1, 1, 1, 1), -1e300), ((1, 5, 3, 90), np.nan), ((7, 1, 60, 3), np.inf)]
+    ("shape", "fill"), [((0, 5, 5, 2), 0), ((1, 1, 1, 1), -1e300), ((1, 3, 90, 5), np.nan), ((7, 60, 3, 1), np.inf)]
 )
 def test_images_of_any_shape_and_content(shape, fill):
     given, names = np.full(shape, fill), ["a name " * 12] * shape[0]
-    filters = [f"F{i}" for i in range(shape[1])]
-    figure = images.gallery(given, names, filters, names, pixel_scale=(1e-7, "kpc"))
-    assert len(shown_images(figure)) == shape[0] * shape[1]
-    maps, masks = given[:, 0], np.ones_like(given[:, 0], dtype=bool)
+    filters = [f"F{i}" for i in range(shape[3])]
+    figure = images.gallery(given, names, filters, names)
+    assert len(shown_images(figure)) == shape[0] * shape[3]
+    maps, masks = given[..., 0], np.ones_like(given[..., 0], dtype=bool)
     kinds, halves = ["FP"] * shape[0], ["uncertain"] * shape[0]
     figure = images.gradcam_panels(given, maps, maps, names, kinds, halves, masks=masks, filters=filters)
     assert texts(figure).count("all zero") == 2 * shape[0]
@@ -259,7 +260,7 @@ def test_images_of_any_shape_and_content(shape, fill):
 
 
 def test_gradcam_panels_show_each_map_relative_to_its_maximum():
-    image, strong = np.zeros((1, 1, 6, 6)), np.zeros((1, 6, 6))
+    image, strong = np.zeros((1, 6, 6, 1)), np.zeros((1, 6, 6))
     strong[0, 2, 3] = 40.0
     masks = strong > 0
     show = partial(images.gradcam_panels, image, captions=["g"], kinds=["TP"], certainties=["confident"])
@@ -277,23 +278,24 @@ def test_gradcam_panels_show_each_map_relative_to_its_maximum():
 @pytest.mark.parametrize(
     "call",
     [
-        partial(figures.history, {"log_loss": [1.0]}),
-        partial(figures.history, {**HISTORY, "log_loss": [1.0]}),
-        partial(figures.history, HISTORY, 4),
-        partial(figures.history, {**HISTORY, "log_loss": ["a", "b", "c"]}),
-        partial(figures.confusion_matrix, [1, 2]),
-        partial(figures.confusion_matrix, [[1, 2], [-1, 0]]),
-        partial(figures.confusion_matrix, [[1, 2], [1, 0]], [[1, 2], [3, 4]]),
-        partial(figures.roc, [figures.RocCurve(GRID, [1])]),
-        partial(figures.roc, [figures.RocCurve(GRID, GRID, low=GRID)]),
-        partial(figures.reliability, [0.5], [0.5], [0.5], [0.5], [1, 2]),
-        partial(figures.score_histogram, [0.5, 1.5], ["past", "past"]),
-        partial(figures.score_histogram, [0.5], ["post"]),
-        partial(figures.score_histogram, [0.5], []),
+        partial(history, {"log_loss": [1.0]}),
+        partial(history, {**HISTORY, "log_loss": [1.0]}),
+        partial(history, HISTORY, 4),
+        partial(history, {**HISTORY, "log_loss": ["a", "b", "c"]}),
+        partial(confusion_matrix, [1, 2]),
+        partial(confusion_matrix, [[1, 2], [-1, 0]]),
+        partial(confusion_matrix, [[1, 2], [1, 0]], [[1, 2], [3, 4]]),
+        partial(roc, [RocCurve(GRID, [1])]),
+        partial(roc, [RocCurve(GRID, GRID, low=GRID)]),
+        partial(reliability, {"": RELIABLE._replace(images={"images": [1]})}),
+        partial(reliability, {"": RELIABLE._replace(observed=[Estimate(0.2)])}),
+        partial(reliability, {}),
+        partial(score_histogram, [0.5, 1.5], ["past", "past"]),
+        partial(score_histogram, [0.5], ["post"]),
+        partial(score_histogram, [0.5], []),
         partial(images.gallery, IMAGES[0], ["a"], ["f"]),
         partial(images.gallery, IMAGES, ["a"], ["f", "g"]),
-        partial(images.gallery, IMAGES, ["a"] * 3, ["f", "g"], rgb=True),
-        partial(images.gallery, np.zeros((2000, 1, 5, 5)), ["a"] * 2000, ["f"]),
+        partial(images.gallery, np.zeros((2000, 5, 5, 1)), ["a"] * 2000, ["f"]),
         partial(images.gradcam_panels, IMAGES, MAPS, MAPS[:1], ["a"] * 3, ["TP"] * 3, ["confident"] * 3),
         partial(images.gradcam_panels, IMAGES, MAPS, MAPS, ["a"] * 3, ["tp"] * 3, ["confident"] * 3),
     ],
@@ -305,8 +307,8 @@ def test_wrong_input_is_an_input_error_that_says_what_was_expected(call):
 
 @pytest.mark.parametrize("build", [BUILDERS["roc"], BUILDERS["gradcam_panels"]], ids=["roc", "gradcam_panels"])
 def test_the_same_figure_is_saved_as_the_same_bytes(build, tmp_path):
-    first = figures.save(build(note=NOTE), tmp_path / "one" / "figure.png", pdf=True)
-    second = figures.save(build(note=NOTE), tmp_path / "two" / "figure", pdf=True)
+    first = save(build(note=NOTE), tmp_path / "one" / "figure.png", pdf=True)
+    second = save(build(note=NOTE), tmp_path / "two" / "figure", pdf=True)
     assert [path.name for path in first] == [path.name for path in second] == ["figure.png", "figure.pdf"]
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes()
@@ -316,20 +318,20 @@ def test_the_same_figure_is_saved_as_the_same_bytes(build, tmp_path):
 
 
 def test_save_keeps_dots_of_a_name_and_writes_pdf_only_if_asked(tmp_path):
-    assert figures.save(BUILDERS["roc"](), tmp_path / "model.v1") == [tmp_path / "model.v1.png"]
+    assert save(BUILDERS["roc"](), tmp_path / "model.v1") == [tmp_path / "model.v1.png"]
     assert [path.name for path in tmp_path.iterdir()] == ["model.v1.png"]
 
 
 def test_a_failure_leaves_no_file(tmp_path, monkeypatch):
     figure = BUILDERS["confusion_matrix"]()
-    save = figure.savefig
+    savefig = figure.savefig
 
     def fail_on_pdf(path, *, format, **options):
-        save(path, format=format, **options)
+        savefig(path, format=format, **options)
         if format == "pdf":
             raise OSError("disk full")
 
     monkeypatch.setattr(figure, "savefig", fail_on_pdf)
     with pytest.raises(OSError, match="disk full"):
-        figures.save(figure, tmp_path / "figure", pdf=True)
+        save(figure, tmp_path / "figure", pdf=True)
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ from conftest import texts
 
 from deepmerge.analysis import calibration, metrics
 from deepmerge.errors import InputError
-from deepmerge.estimate import Estimate
+from deepmerge.estimate import Estimate, read
 from deepmerge.plots.canvas import PAGE
 from deepmerge.studies.probabilities import figures
 
@@ -75,7 +75,7 @@ def test_no_text_lies_over_another(build):
     for axes in figure.axes:
         axis = axes.xaxis.get_tightbbox()  # of the ticks in view and the label
         boxes += [("axis", axis)] if axes.axison and axis is not None else []
-    assert len(boxes) > 3
+    assert len(boxes) >= 3
     for (one, box), (other, its) in combinations(boxes, 2):
         across = min(box.x1, its.x1) - max(box.x0, its.x0)
         down = min(box.y1, its.y1) - max(box.y0, its.y0)
@@ -87,14 +87,12 @@ def test_a_panel_of_calibration_shows_its_table_and_its_error():
     above, below = figure.axes[:2]
     assert "isotonic ECE 0.083" in texts(figure)
     held = RELIABILITY["observed_low"].notna()
-    solid, hollow = above.get_lines()[1:]
-    for line, rows in ((solid, held), (hollow, ~held)):
-        np.testing.assert_array_equal(line.get_xdata(), RELIABILITY["probability"][rows])
-        np.testing.assert_array_equal(line.get_ydata(), RELIABILITY["observed"][rows])
-    drawn = [segment[:, 1].tolist() for segment in above.collections[0].get_segments() if len(segment)]
-    assert [ends for ends in drawn if np.isfinite(ends).all()] == RELIABILITY.loc[
-        held, ["observed_low", "observed_high"]
-    ].to_numpy().tolist()
+    points = above.get_lines()[1:]
+    at = [line.get_xydata()[0] for line in points]
+    np.testing.assert_array_equal(at, RELIABILITY[["probability", "observed"]])
+    assert [line.get_markerfacecolor() != "white" for line in points] == held.tolist()
+    drawn = [bar.get_segments()[0][:, 1].tolist() for bar in above.collections]
+    assert drawn == RELIABILITY.loc[held, ["observed_low", "observed_high"]].to_numpy().tolist()
     counts = [patch.get_data().values.tolist() for patch in below.patches]
     assert counts == [RELIABILITY["non_mergers"].tolist(), RELIABILITY["mergers"].tolist()]
 
@@ -130,7 +128,8 @@ def test_costs_show_each_change_its_interval_and_the_better_side():
     figure = figures.costs(GAINS, COSTS)
     for axes, (metric, (_, better)) in zip(figure.axes, figures.CHANGES.items(), strict=True):
         rows = GAINS[(GAINS["metric"] == metric) & (GAINS["method"] != calibration.REFERENCE)]
-        assert [line.get_xdata()[0] for line in axes.get_lines()] == rows["change"].tolist()
+        points = [line for line in axes.get_lines() if line.get_marker() == "o"]
+        assert [line.get_xdata()[0] for line in points] == rows["change"].tolist()
         shaded = axes.patches[0].get_extents().transformed(axes.transData.inverted())
         assert (shaded.x1 > 1e-6) == (better > 0)
         assert (shaded.x0 < -1e-6) == (better < 0)
@@ -139,9 +138,10 @@ def test_costs_show_each_change_its_interval_and_the_better_side():
         assert len(drawn) == len(rows) * (1 if metric in metrics.WITHOUT_INTERVAL else 3)
         assert low < drawn.min() <= drawn.max() < high
     row = GAINS.set_index(["method", "metric"]).loc[("ensemble", "log_loss_at_balance")]
-    said = f"{row['change']:+.3f} [{row['change_low']:+.3f}, {row['change_high']:+.3f}]".replace("-", "−")
-    assert said in texts(figure)
-    assert {"× 1", "× 5", "× 4.99", "training", "prediction"} <= set(texts(figure))
+    assert read(row.to_dict(), "change").text().replace("-", "−") in texts(figure)
+    assert {"temperature training × 1, prediction × 1", "ensemble training × 5, prediction × 4.99"} <= set(
+        texts(figure)
+    )
     assert not any("−0.000" in text for text in texts(figure))  # of a temperature, which leaves the AUC alone
 
 
@@ -153,14 +153,11 @@ def test_changes_without_intervals_are_still_drawn():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: figures.calibration({}, {}), "tables of 1 to 5 methods, received 0"),
-        (lambda: figures.calibration({"a": RELIABILITY}, {}), r"none for \['a'\]"),
+        (lambda: figures.calibration({}, {}), "1 to 5 panels, received 0"),
         (lambda: figures.purity_completeness({}), "1 to 4 merger fractions, received 0"),
         (lambda: figures.purity_completeness({"a": POINTS}, {"b": 0.5}), r"thresholds for some of \['a'\]"),
         (lambda: figures.purity_completeness({"a": POINTS}, {"a": 0.501}), "the threshold 0.501 among"),
         (lambda: figures.costs(GAINS, {"ensemble": {"training": 5}}), r"none for \['temperature'\]"),
-        (lambda: figures.costs(GAINS, {name: {} for name in METHODS}), r"1 to 2 kinds, received \[\]"),
-        (lambda: figures.costs(GAINS, COSTS | {"ensemble": {"a": 1}}), r"others of \['ensemble'\]"),
         (lambda: figures.costs(GAINS[GAINS["method"] == "reference"], COSTS), "besides the reference"),
     ],
 )

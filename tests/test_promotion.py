@@ -7,7 +7,7 @@ from matplotlib.text import Text
 from deepmerge.analysis import metrics
 from deepmerge.errors import InputError
 from deepmerge.estimate import Estimate
-from deepmerge.jobs.promote import gate
+from deepmerge.jobs.promote import figure, gate
 
 
 def sample(galaxies=90, seed=0):
@@ -133,19 +133,19 @@ VERDICTS = {
 @pytest.mark.parametrize("which", VERDICTS)
 def test_the_figure_says_the_verdict_and_keeps_within_its_page(which):
     found = VERDICTS[which]
-    figure = gate.figure(found, "deepmerge-noisy version 12", "580 images", note="Simulated demo data")
-    said = " ".join(text.get_text() for text in figure.findobj(Text)).replace("\n", " ")
+    drawing = figure.draw(found, "deepmerge-noisy version 12", "580 images", note="Simulated demo data")
+    said = " ".join(text.get_text() for text in drawing.findobj(Text)).replace("\n", " ")
     assert f"deepmerge-noisy version 12 {found.decision}: {found.reason}".strip() in said
     assert "Simulated demo data" in said
     assert "580 images" in said
-    drawn = figure.get_tightbbox()
+    drawn = drawing.get_tightbbox()
     assert (drawn.min >= 0).all()
-    assert (drawn.max <= figure.get_size_inches()).all()
+    assert (drawn.max <= drawing.get_size_inches()).all()
 
 
 def test_the_figure_draws_values_and_difference_with_their_intervals():
     found = VERDICTS["promoted"]
-    values, change = gate.figure(found, "version 2").axes
+    values, change = figure.draw(found, "version 2").axes
     drawn = [line.get_segments()[0][:, 0].tolist() for axes in (values, change) for line in axes.collections]
     assert drawn == [list(found.candidate[1:]), list(found.reigning[1:]), list(found.difference[1:])]
     points = [line.get_xdata()[0] for line in [*values.lines, *change.lines] if line.get_marker() == "o"]
@@ -155,7 +155,7 @@ def test_the_figure_draws_values_and_difference_with_their_intervals():
 
 @pytest.mark.parametrize(("which", "side"), [("promoted", 1), ("lower is better", -1)])
 def test_the_better_side_is_shaded(which, side):
-    change = gate.figure(VERDICTS[which], "version 2").axes[1]
+    change = figure.draw(VERDICTS[which], "version 2").axes[1]
     [band] = change.patches
     ends = band.get_x(), band.get_x() + band.get_width()
     assert min(ends, key=abs) == 0

@@ -11,7 +11,8 @@ from matplotlib.text import Text
 from deepmerge.errors import InputError
 from deepmerge.estimate import Estimate
 from deepmerge.plots.canvas import PAGE
-from deepmerge.plots.forest import COLOURS, Line, forest
+from deepmerge.plots.forest import Line, forest
+from deepmerge.plots.marks import COLOURS
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 
@@ -99,7 +100,7 @@ def test_every_number_is_written_with_its_interval_beside_its_point():
     for number, axes in enumerate(figure.axes):
         known = [line for line in RECIPES if np.isfinite(line.estimates[number].value)]
         assert [point[0] for point in points(axes)] == [line.estimates[number].value for line in known]
-        whiskers = [line.get_xdata() for line in axes.get_lines() if line.get_marker() == "None"]
+        whiskers = [bar.get_segments()[0][:, 0] for bar in axes.collections]
         assert [tuple(ends) for ends in whiskers] == [line.estimates[number][1:] for line in known]
         assert [text.get_position()[1] for text in axes.texts] == [point[1] for point in points(axes)]
 

@@ -8,11 +8,13 @@ from matplotlib.figure import Figure
 
 from deepmerge.analysis import metrics
 from deepmerge.data import splits
-from deepmerge.estimate import flat
+from deepmerge.estimate import Estimate, flat
 from deepmerge.jobs.judged import Judged, reload
 from deepmerge.jobs.run import Results, log_figures, warning, write_json, write_table
 from deepmerge.model import prediction
-from deepmerge.plots import figures
+from deepmerge.plots.classes import confusion_matrix, score_histogram
+from deepmerge.plots.reliability import Bins, reliability
+from deepmerge.plots.roc import RocCurve, roc
 from deepmerge.progress import progress_bar
 from deepmerge.tracking import runs
 
@@ -59,10 +61,10 @@ def predictions(judged: Judged) -> pd.DataFrame:
     return table
 
 
-def roc_curve(found: metrics.Evaluation, label: str) -> figures.RocCurve:
+def roc_curve(found: metrics.Evaluation, label: str) -> RocCurve:
     """The ROC curve of an evaluation, with its band, its AUC and the point of the threshold."""
     rates = found.confusion_fraction.value
-    return figures.RocCurve(
+    return RocCurve(
         metrics.FALSE_POSITIVE_RATES,
         *found.true_positive_rate,
         auc=found.metrics["auc"],
@@ -74,13 +76,12 @@ def roc_curve(found: metrics.Evaluation, label: str) -> figures.RocCurve:
 def drawn(found: metrics.Evaluation, test: pd.DataFrame, name: str, said: str | None) -> dict[str, Figure]:
     """The figures of an evaluation of the images in `test`."""
     fractions = found.confusion_fraction
+    observed = [Estimate(*numbers) for numbers in zip(*found.fraction, strict=True)]
     return {
-        "confusion_matrix": figures.confusion_matrix(
-            found.confusion, np.stack([fractions.low, fractions.high], -1), note=said
-        ),
-        "roc": figures.roc([roc_curve(found, name)], note=said),
-        "reliability": figures.reliability(found.probability, *found.fraction, found.count, note=said),
-        "scores": figures.score_histogram(test["probability"].to_numpy(), test["stage"].tolist(), note=said),
+        "confusion_matrix": confusion_matrix(found.confusion, np.stack([fractions.low, fractions.high], -1), note=said),
+        "roc": roc([roc_curve(found, name)], note=said),
+        "reliability": reliability({"": Bins(found.probability, observed, {"images": found.count})}, note=said),
+        "scores": score_histogram(test["probability"].to_numpy(), test["stage"].tolist(), note=said),
     }
 
 

@@ -96,7 +96,7 @@ def _panels(judged: Judged, maps: np.ndarray, table: pd.DataFrame, title: str) -
     rows, transforms = shown["row"].to_numpy(), shown["transform"].to_numpy()
     captions = zip(shown["galaxy_id"], shown["probability"], strict=True)
     return images.gradcam_panels(
-        np.moveaxis(gather(data.images, rows, transforms), -1, 1),
+        gather(data.images, rows, transforms),
         maps[lines, 0],
         maps[lines, 1],
         captions=[f"galaxy {galaxy}   P(merger) = {probability:.2f}" for galaxy, probability in captions],

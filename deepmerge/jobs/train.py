@@ -19,7 +19,8 @@ from deepmerge.data.splits import Split
 from deepmerge.jobs.judged import MERGER_FRACTION
 from deepmerge.jobs.run import Results, log_figures, open_run, warning, write_json, write_table
 from deepmerge.model import devices, training
-from deepmerge.plots import figures, images
+from deepmerge.plots import images
+from deepmerge.plots.history import history
 from deepmerge.progress import progress_bar
 from deepmerge.tracking import runs
 
@@ -91,7 +92,7 @@ def train_in_run(
     runs.log_metrics({"best_epoch": trained.best_epoch, **best})
     runs.log_json(trained.history, "history.json")
     drawn = {
-        "history": figures.history(trained.history, trained.best_epoch, note=warning(data, split)),
+        "history": history(trained.history, trained.best_epoch, note=warning(data, split)),
         "examples": _examples(data, split),
     }
     log_figures(drawn, pdf)
@@ -109,7 +110,7 @@ def _examples(data: Dataset, split: Split) -> Figure:
     first = catalogue[~catalogue["galaxy_id"].duplicated()].groupby("stage", sort=False).head(EXAMPLES)
     first = first.sort_values("stage", key=lambda stages: stages.map(STAGES.index), kind="stable")
     return images.gallery(
-        np.asarray(data.images[first.index.to_numpy()]),
+        np.moveaxis(data.images[first.index.to_numpy()], 1, -1),
         titles=[f"galaxy {galaxy}" for galaxy in first["galaxy_id"]],
         filters=data.filters,
         groups=first["stage"].tolist(),

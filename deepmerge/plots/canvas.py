@@ -1,4 +1,4 @@
-"""What every figure shares: style, page, checks of its input, and `save`.
+"""What every figure shares: style, page and `save`.
 
 No pyplot and no figure manager: nothing stays open, and importing this module draws nothing. Widths are those
 of A&A. Colours are those of Okabe & Ito (2008, https://jfly.uni-koeln.de/color/), told apart by colour-blind
@@ -6,28 +6,27 @@ readers.
 """
 
 import textwrap
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
-import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
-from numpy.typing import ArrayLike
 
-from deepmerge.errors import InputError
 from deepmerge.files import replacing
+from deepmerge.plots.checks import expect
 
 COLUMN, PAGE = 3.5, 7.1  # inches
 BLUE, VERMILLION, GREEN, PURPLE, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 GREY = "#6B6B6B"
 SMALL, NORMAL, LARGE = 7.0, 8.0, 9.0  # points
 TALLEST = 150.0  # inches: 30 000 pixels at 200 dpi, below the 65 536 that the Agg canvas can hold
+NBSP = "\N{NO-BREAK SPACE}"
 FONT = "DejaVu Sans"  # ships with matplotlib, hence the same on every machine
 STYLE = {
     "axes.labelsize": NORMAL,
@@ -37,8 +36,12 @@ STYLE = {
     "figure.dpi": 200,
     "font.sans-serif": [FONT],
     "font.size": NORMAL,
+    "legend.borderpad": 0.2,
+    "legend.columnspacing": 1.2,
     "legend.fontsize": SMALL,
     "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "legend.handletextpad": 0.5,
     "lines.linewidth": 1.4,
     "pdf.fonttype": 42,  # journals refuse the default Type 3 fonts
     "text.parse_math": False,  # a "$" in a user's file name is a dollar
@@ -69,42 +72,12 @@ def styled(build: Callable[P, Figure]) -> Callable[P, Figure]:
     return built
 
 
-def expect(met: bool, what: str, expected: str, received: object) -> None:
-    """Raise InputError unless `met`."""
-    if not met:
-        raise InputError(f"{what}: expected {expected}, received {received}")
-
-
-def numbers(what: str, values: ArrayLike, *shape: int | None) -> np.ndarray:
-    """Return `values` as float64 of `shape` (None = any length).
-
-    Raises InputError for another shape or for anything but numbers.
-    """
-    try:
-        array = np.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{what}: expected numbers, received {error}") from None
-    fits = len(array.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
-    wanted = ", ".join("any" if n is None else str(n) for n in shape)
-    expect(fits, what, f"shape ({wanted})", array.shape)
-    return array
-
-
-def words(what: str, values: Sequence[str], count: int, known: Collection[str] | None = None) -> list[str]:
-    """Return `values` as a list of `count` strings, all `known` if that is given, or raise InputError."""
-    texts = [str(value) for value in values]
-    expect(len(texts) == count, what, f"{count} texts", len(texts))
-    unknown = sorted(set(texts) - set(texts if known is None else known))
-    expect(not unknown, what, f"words of {list(known or ())}", unknown)
-    return texts
-
-
 def wrapped(text: str, width: float, size: float, weight: str = "normal") -> str:
-    """Break `text`, within words if need be, to lines of at most `width` inches."""
+    """Break the lines of `text`, within words if need be, to at most `width` inches."""
     font = FontProperties(family=FONT, size=size, weight=weight)
     letters = max(len(text), 1)
     while True:
-        lines = textwrap.wrap(text, letters)
+        lines = [line for part in text.splitlines() for line in textwrap.wrap(part, letters) or [""]]
         points = max((text_to_path.get_text_width_height_descent(line, font, False)[0] for line in lines), default=0)
         if points <= 72 * width or letters == 1:
             return "\n".join(lines)

@@ -1,31 +1,21 @@
-"""Figures of studies: measurements with intervals, one a line, and what two protocols claim."""
+"""Forest plot: measurements with their 95 % intervals beneath one another, the numbers written beside them."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from deepmerge.estimate import Estimate
-from deepmerge.plots.canvas import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PAGE,
-    PURPLE,
-    SKY,
-    SMALL,
-    VERMILLION,
-    canvas,
-    expect,
-    styled,
-    wrapped,
-)
+from deepmerge.plots.canvas import GREY, PAGE, SMALL, canvas, styled, wrapped
+from deepmerge.plots.checks import expect
+from deepmerge.plots.marks import BAND, COLOURS, ROUND, handle, interval, point, say
 
-COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 LABEL = 1.9  # inches for the names of the lines
 LINE = 0.24  # inches of a line
+NARROWEST = 0.02  # range of an axis
 
 
 class Line(NamedTuple):
@@ -40,27 +30,71 @@ class Line(NamedTuple):
     faint: Sequence[Sequence[float]] = ()
 
 
+def intervals(
+    axes: Axes,
+    estimates: Sequence[Estimate],
+    places: Sequence[float],
+    looks: Sequence[tuple[str, str]],
+    *,
+    reference: float | None = None,
+    better: int = 0,
+    ticks: int = 4,
+    one_line: bool = False,
+) -> None:
+    """Draw estimates (n,) at the heights `places` (n,) in `looks` (n,) of colour and marker, their numbers beside them.
+
+    reference: where to draw a line to compare with; better: the side of it to shade, +1 right, −1 left; one_line: do
+    not break the numbers before their interval, and call an undefined one so, whose place is empty otherwise.
+    """
+    for estimate, y, (colour, marker) in zip(estimates, places, looks, strict=True):
+        if np.isfinite(estimate.value):
+            interval(axes, estimate, y, colour, marker)
+        elif not one_line:
+            continue
+        text = estimate.text().replace("-", "−")
+        text, size = (text, SMALL) if one_line else (text.replace(" [", "\n["), SMALL - 1)
+        axes.text(1.02, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=size)
+    if reference is not None:
+        axes.axvline(reference, color=GREY, linewidth=0.8, linestyle=":", zorder=0.5)
+    axes.margins(x=0.08)
+    low, high = axes.get_xlim()
+    spare = max(NARROWEST - (high - low), 0) / 2
+    low, high = low - spare, high + spare
+    if reference is not None and better:
+        axes.axvspan(reference, high if better > 0 else low, color=BAND, linewidth=0, zorder=0)
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(MaxNLocator(ticks, steps=ROUND))
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", color="#E4E4E4", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
 @styled
 def forest(
     lines: Sequence[Line],
     columns: Sequence[str],
     *,
     references: Sequence[float | None] = (),
+    better: Sequence[int] = (),
     groups: Sequence[str] = (),
+    caption: str = "",
     title: str,
     note: str | None = None,
 ) -> Figure:
     """Draw measurements with their intervals beneath one another, one panel a column, the numbers written beside.
 
-    references: where each column has a line to compare with (0 for a difference, 0.5 for chance), or None. groups:
-    names of the lines' groups for a legend. An undefined estimate leaves its place empty. Raises InputError where a
-    line has not one estimate (and list of single values, if any) a column, or its group no colour, and for references
-    that are not one a column.
+    references: where each column has a line to compare with (0 for a difference, 0.5 for chance), or None. better: the
+    side of it to shade in each column, +1 right, −1 left, 0 none. groups: names of the lines' groups for a legend.
+    caption: in small print, on what was measured. An undefined estimate leaves its place empty; a point without
+    interval is hollow. Raises InputError where a line has not one estimate (and list of single values, if any) a
+    column, or its group no colour, and for references or better sides that are not one a column.
     """
     sizes = (len(lines), len(columns))
     expect(min(sizes) > 0, "forest plot", "a line and a column at least", sizes)
-    marks = list(references) or [None] * len(columns)
-    expect(len(marks) == len(columns), "references", f"none or {len(columns)}, one a column", marks)
+    marks, sides = list(references) or [None] * len(columns), list(better) or [0] * len(columns)
+    for name, given in (("references", marks), ("better", sides)):
+        expect(len(given) == len(columns), name, f"none or {len(columns)}, one a column", given)
     expect(len(groups) <= len(COLOURS), "groups", f"at most {len(COLOURS)}", len(groups))
     for line in lines:
         expect(len(line.estimates) == len(columns), f"line {line.name}", f"{len(columns)} estimates", line.estimates)
@@ -70,33 +104,27 @@ def forest(
     names = [wrapped(line.name, LABEL - 0.1, SMALL) for line in lines]
     depths = [max(LINE, LINE * 0.62 * (name.count("\n") + 1)) for name in names]
     places = np.cumsum(depths) - np.array(depths) / 2
-    figure = canvas(PAGE, sum(depths) + 0.75 + 0.2 * bool(groups), title, note)
+    caption = wrapped(caption, PAGE - 0.3, SMALL)
+    figure = canvas(PAGE, sum(depths) + 0.75 + 0.2 * bool(groups) + 0.2 * bool(caption), title, note)
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    looks = [(COLOURS[line.group], "o") for line in lines]
     for number, (axes, column, reference) in enumerate(zip(panels, columns, marks, strict=True)):
-        if reference is not None:
-            axes.axvline(reference, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
         for line, y in zip(lines, places, strict=True):
-            value, low, high = line.estimates[number]
-            colour = COLOURS[line.group]
             if line.faint:
-                axes.plot(line.faint[number], np.full(len(line.faint[number]), y), "o", color=colour, alpha=0.35,
-                          markersize=3, markeredgewidth=0)  # fmt: skip
-            if not np.isfinite(value):
-                continue
-            axes.plot([low, high], [y, y], color=colour, linewidth=1.4)
-            axes.plot(value, y, "o", color=colour, markersize=4.5)
-            said = line.estimates[number].text().replace(" [", "\n[").replace("-", "−")
-            axes.text(1.02, y, said, transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL - 1.0)
+                axes.plot(line.faint[number], np.full(len(line.faint[number]), y), "o", color=COLOURS[line.group],
+                          alpha=0.35, markersize=3, markeredgewidth=0)  # fmt: skip
+        estimates = [line.estimates[number] for line in lines]
+        measured = any(np.isfinite(estimate.value) for estimate in estimates)
+        options: Any = {"reference": reference, "better": sides[number]} if measured else {}
+        intervals(axes, estimates, list(places), looks, ticks=max(4, 8 // len(columns)), **options)
+        if not measured:
+            say(axes, "not measured")
+            axes.xaxis.set_major_locator(NullLocator())
         axes.set_xlabel(column)
         axes.set_ylim(sum(depths), 0)
         axes.set_yticks(places, names)
-        axes.tick_params(axis="y", length=0)
-        axes.margins(x=0.08)
-        axes.locator_params(axis="x", nbins=4)
-        axes.grid(axis="x", color="#E4E4E4", linewidth=0.6, zorder=-1)
-    if groups:
-        for number, group in enumerate(groups):
-            panels[0].plot([], [], "o-", color=COLOURS[number], markersize=4.5, label=group)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(groups))
+    handles = [handle(group, linestyle="-", **point(COLOURS[number])) for number, group in enumerate(groups)]
+    if handles or caption:
+        below: Any = {"loc": "outside lower center", "ncols": max(len(groups), 1), "title_fontsize": SMALL}
+        figure.legend(handles=handles, title=caption or None, **below).get_title().set_color(GREY)
     return figure

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
-from deepmerge.plots.canvas import COLUMN, GREY, NORMAL, PAGE, SKY, SMALL, Page, expect, numbers, styled, words, wrapped
+from deepmerge.plots.canvas import COLUMN, GREY, NORMAL, PAGE, SKY, SMALL, Page, styled, wrapped
+from deepmerge.plots.checks import expect, numbers, words
 
 GREYS = colormaps["gray"].with_extremes(bad=SKY)
 HEAT = colormaps["inferno"]
@@ -59,30 +60,23 @@ def gallery(
     filters: Sequence[str],
     groups: Sequence[str] | None = None,
     *,
-    rgb: bool = False,
-    pixel_scale: tuple[float, str] | None = None,
     title: str = "Example galaxies",
     note: str | None = None,
 ) -> Figure:
     """Draw example galaxies in a logarithmic `stretch`: a column an example, a row a filter.
 
-    `images` (n, F, H, W), any real type; `titles` (n,); `filters` (F,) in order of wavelength; `groups` (n,)
-    puts equal names together under a heading. `rgb` draws three filters as one colour image, the last one
-    red. `pixel_scale` = (size of a pixel, its unit) adds a scale bar. Pixels that are not finite are light
-    blue, black in a colour image. Raises InputError for shapes that do not match, or more images than a page
-    holds.
+    `images` (n, H, W, F), any real type; `titles` (n,); `filters` (F,) in order of wavelength; `groups` (n,) puts
+    equal names together under a heading. Pixels that are not finite are light blue. Raises InputError for shapes that
+    do not match, or more images than a page holds.
     """
     pixels = image_stack(images)
-    count, depth = pixels.shape[:2]
+    count, depth = len(pixels), pixels.shape[-1]
     titles, filters = words("titles", titles, count), words("filters", filters, depth)
     headings = [""] * count if groups is None else words("groups", groups, count)
-    expect(not rgb or depth == 3, "rgb", "images in 3 filters", depth)
-    expect(pixel_scale is None or pixel_scale[0] > 0, "pixel_scale", "a size above 0", pixel_scale)
 
     columns = 6 if count > 3 else max(count, 2)
     page = Page(PAGE if count > 3 else COLUMN)
     cell, tall = cell_size(page.width - MARGIN, columns, pixels)
-    rows = ["/".join(reversed(filters))] if rgb else filters
     for line in _lines(headings, columns):
         places = [(MARGIN + column * (cell + GAP), i) for column, i in enumerate(line)]
         for name in dict.fromkeys(headings[i] for i in line if headings[i]):
@@ -91,13 +85,10 @@ def gallery(
             page.panel(group[0], 0.18, group[-1] + cell - group[0], 0.01, rule)
         page.y += 0.24 if any(headings) else 0
         page.captions([x + cell / 2 for x, _ in places], [titles[i] for i in line], cell, ha="center")
-        for row, label in enumerate(rows):
+        for row, label in enumerate(filters):
             page.write(MARGIN - 0.05, label, tall / 2, ha="right", va="center", rotation=90)
             for x, i in places:
-                planes = [stretch(plane) for plane in (pixels[i, ::-1] if rgb else pixels[i, [row]])]
-                shades = np.nan_to_num(np.stack(planes, axis=-1)) if rgb else planes[0]
-                bar = pixel_scale if i == line[0] and row == 0 else None
-                page.panel(x, 0, cell, tall, image_panel(shades, bar))
+                page.panel(x, 0, cell, tall, image_panel(stretch(pixels[i, ..., row])))
             page.y += tall + GAP
         page.y += 0.08
     if not count:
@@ -117,13 +108,12 @@ def gradcam_panels(
     *,
     masks: ArrayLike | None = None,
     filters: Sequence[str] | None = None,
-    shown: int = -1,
     title: str = "Saliency maps",
     note: str | None = None,
 ) -> Figure:
     """Draw galaxies with what spoke for either class: image | merger map | non-merger map, on a wide page.
 
-    `images` (n, F, H, W), of which filter `shown` is drawn in a logarithmic `stretch`; maps (n, H, W);
+    `images` (n, H, W, F), of which the last filter is drawn in a logarithmic `stretch`; maps (n, H, W);
     `captions` (n,); `kinds` (n,) of TP, FP, TN, FN, each in rows of its own; `certainties` (n,) of confident
     (left half), uncertain (right); `masks` (n, H, W), true on the true features of the merger, are outlined.
     Each map is divided by its own maximum, negative or undefined values counting as 0; a map without positive
@@ -131,15 +121,14 @@ def gradcam_panels(
     than a page holds.
     """
     pixels = image_stack(images)
-    count, depth = pixels.shape[:2]
-    stack = (count, *pixels.shape[2:])
+    count, depth = len(pixels), pixels.shape[-1]
+    stack = pixels.shape[:3]
     maps = [numbers("merger_maps", merger_maps, *stack), numbers("non_merger_maps", non_merger_maps, *stack)]
     outlines = np.zeros(stack) if masks is None else numbers("masks", masks, *stack)
     captions = words("captions", captions, count)
     kinds = words("kinds", kinds, count, KINDS)
     certainties = words("certainties", certainties, count, CERTAINTIES)
-    expect(-depth <= shown < depth, "shown", f"one of {depth} filters", shown)
-    name = "image" if filters is None else words("filters", filters, depth)[shown]
+    name = "image" if filters is None else words("filters", filters, depth)[-1]
 
     page = Page(PAGE)
     halves = [MARGIN, MARGIN + (PAGE - MARGIN) / 2 + GAP]
@@ -164,7 +153,7 @@ def gradcam_panels(
             for x, i in zip(halves, pair, strict=True):
                 if i is None:
                     continue
-                grey = stretch(pixels[i, shown])
+                grey = stretch(pixels[i, ..., -1])
                 page.panel(x, 0, cell, tall, image_panel(grey))
                 for column, heat in enumerate(maps, start=1):
                     drawn = overlay_panel(grey, heat[i], outlines[i] > 0)
@@ -192,7 +181,7 @@ def _lines(groups: Sequence[str], columns: int) -> list[list[int]]:
 def cell_size(room: float, columns: int, pixels: np.ndarray) -> tuple[float, float]:
     """Return width and height in inches of an image where `columns` fill the room; 3 : 1 at most."""
     width = room / columns - GAP
-    return width, width * float(np.clip(pixels.shape[2] / pixels.shape[3], 1 / 3, 3))
+    return width, width * float(np.clip(pixels.shape[1] / pixels.shape[2], 1 / 3, 3))
 
 
 def rule(axes: Axes) -> None:
@@ -202,28 +191,18 @@ def rule(axes: Axes) -> None:
 
 
 def image_stack(images: ArrayLike) -> np.ndarray:
-    """Return images (n, F, H, W) as float64, none of F, H, W being 0."""
+    """Return images (n, H, W, F) as float64, none of H, W, F being 0."""
     pixels = numbers("images", images, None, None, None, None)
     expect(min(pixels.shape[1:]) > 0, "images", "at least one filter and pixel", pixels.shape)
     return pixels
 
 
-def image_panel(shades: np.ndarray, pixel_scale: tuple[float, str] | None = None) -> Callable[[Axes], None]:
-    """Return what draws shades (H, W) or colours (H, W, 3), 0 to 1, perhaps with a scale bar."""
+def image_panel(shades: np.ndarray) -> Callable[[Axes], None]:
+    """Return what draws shades (H, W), 0 to 1."""
 
     def draw(axes: Axes) -> None:
         axes.set_axis_off()
         axes.imshow(shades, cmap=GREYS, vmin=0, vmax=1, origin="lower", interpolation="nearest")
-        if pixel_scale is None:
-            return
-        size, unit = pixel_scale
-        # The longest of 1, 2, 5, 10, … units that takes at most 40 % of the width.
-        room = 0.4 * shades.shape[1] * size
-        power = 10.0 ** np.floor(np.log10(room))
-        length = power * max((step for step in (2, 5) if step * power <= room), default=1)
-        x, y = 0.06 * shades.shape[1], 0.08 * shades.shape[0]
-        axes.plot([x, x + length / size], [y, y], linewidth=1.8, solid_capstyle="butt", **ON_IMAGE)
-        axes.text(x, 1.4 * y, f"{length:g} {unit}", fontsize=SMALL, va="bottom", **ON_IMAGE)
 
     return draw
 

@@ -54,12 +54,12 @@ def compare(datasets: Sequence[str], models: Sequence[str], out: Path) -> Result
     drawn = {
         "comparison": figures.comparison(
             [
-                figures.Entry(name, found[i, i].metrics, roc_curve(found[i, i], name), scores[i, i], tables[i]["label"])
+                figures.Entry(roc_curve(found[i, i], name), found[i, i].metrics, scores[i, i], tables[i]["label"])
                 for i, name in enumerate(names)
             ],
             note=said,
         ),
-        "cross": _cross_figure(found, names, said),
+        "cross": figures.cross_matrix({pair: each.metrics["auc"] for pair, each in found.items()}, names, note=said),
         "gradcam": _saliency_figure(
             judged, names, tables[0], [scores[i, i] for i in range(len(names))], len(found) == len(names) ** 2, said
         ),
@@ -115,13 +115,6 @@ def _long_table(found: Pairs, names: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def _cross_figure(found: Pairs, names: Sequence[str], said: str | None) -> Figure:
-    cells = np.full((3, len(names), len(names)), np.nan)
-    for (i, j), evaluation in found.items():
-        cells[:, i, j] = evaluation.metrics["auc"]
-    return figures.cross_matrix(cells[0], cells[1], cells[2], names, names, metric="AUC", note=said)
-
-
 def _saliency_figure(
     judged: Sequence[Judged],
     names: Sequence[str],
@@ -139,7 +132,7 @@ def _saliency_figure(
         nothing = np.empty((0, 1, 1, 1))
         return figures.gradcam_comparison(
             [nothing] * len(names),
-            [nothing[:, 0]] * len(names),
+            [nothing[..., 0]] * len(names),
             [],
             names,
             title=f"{title}: tested on different galaxies",
@@ -158,7 +151,7 @@ def _saliency_figure(
         for line in chosen
     ]
     return figures.gradcam_comparison(
-        [np.moveaxis(stack, -1, 1) for stack in images],
+        images,
         [
             saliency.maps(one.model, stack, method=SALIENCY_METHOD)[:, 0]
             for one, stack in zip(judged, images, strict=True)

@@ -1,19 +1,13 @@
-"""Whether a candidate replaces the reigning model: the gate's verdict, and its figure."""
+"""Whether a candidate replaces the reigning model: the verdict of the gate."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
 
 from deepmerge.analysis import metrics
 from deepmerge.analysis.metrics import WITHOUT_INTERVAL
 from deepmerge.errors import InputError
 from deepmerge.estimate import METRICS, UNDEFINED, Estimate
-from deepmerge.jobs.compare.figures import BAND
-from deepmerge.plots.canvas import BLUE, GREY, PAGE, SMALL, VERMILLION, canvas, styled, wrapped
 
 DECISIVE = tuple(name for name in METRICS if name not in WITHOUT_INTERVAL)
 PROMOTED, REFUSED, FORCED = "promoted", "refused", "forced"
@@ -95,53 +89,3 @@ def _finding(metric: str, change: Estimate, against: str) -> tuple[bool, str]:
     if best < 0:
         return False, f"{name} is worse than that of {against}: {said}"
     return False, f"{name} differs from that of {against} within noise: {said}"
-
-
-@styled
-def figure(verdict: Verdict, candidate: str, sample: str = "", *, note: str | None = None) -> Figure:
-    """Draw both models' values and their difference with 95 % intervals; the title says the verdict.
-
-    `candidate` names the candidate; `sample` says in small print on what both were measured. What was not measured is
-    said to be so.
-    """
-    title = f"{candidate} {verdict.decision}: {verdict.reason}"
-    drawn = canvas(PAGE, 1.4, title, note)
-    values, change = drawn.subplots(1, 2)
-    name, better = METRICS[verdict.metric]
-    rival = verdict.against.partition(" (")[0] or "none"
-    _intervals(values, [candidate, rival], [verdict.candidate, verdict.reigning], [BLUE, VERMILLION])
-    values.set_xlabel(name)
-    _intervals(change, [""], [verdict.difference], [BLUE], sign="+")
-    if np.isfinite(verdict.difference.value) and verdict.difference.has_interval:
-        reach = 1.6 * max(map(abs, (*verdict.difference, 1e-3)))
-        change.axvspan(0, better * reach, color=BAND, linewidth=0, zorder=0)
-        # It ends below the text.
-        change.axvline(0, 0, 0.5, color="black", linewidth=0.9, linestyle=":", zorder=1)
-        change.set_xlim(-reach, reach)
-    change.set_xlabel("Candidate − reigning (shaded: better)")
-    drawn.supxlabel(wrapped(sample, PAGE - 0.3, SMALL), fontsize=SMALL, color=GREY)
-    return drawn
-
-
-def _intervals(
-    axes: Axes, names: Sequence[str], estimates: Sequence[Estimate], colours: Sequence[str], sign: str = ""
-) -> None:
-    """Draw one line a name, from top to bottom, and write its value and interval over it."""
-    for row, (estimate, colour) in enumerate(zip(estimates, colours, strict=True)):
-        value, low, high = estimate
-        if not np.isfinite(value):
-            axes.text(0.5, row, "not measured", transform=axes.get_yaxis_transform(), ha="center", va="center")
-            continue
-        # Not errorbar(): it refuses an interval that does not hold its value.
-        axes.hlines(row, low, high, color=colour)
-        axes.plot(value, row, color=colour, marker="o", markersize=5, markeredgecolor="white", markeredgewidth=0.5)
-        axes.annotate(
-            estimate.text(f"{sign}z.3f"), (value, row), (0, 5), textcoords="offset points", ha="center", fontsize=SMALL
-        )
-    axes.set_ylim(len(names) - 0.5, -0.7)
-    axes.set_yticks(range(len(names)), [wrapped(name, 1.2, SMALL) for name in names])
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.margins(x=0.25)
-    measured = bool(np.isfinite([estimate.value for estimate in estimates]).any())
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]) if measured else NullLocator())

@@ -17,7 +17,7 @@ from deepmerge.errors import InputError
 from deepmerge.estimate import flat
 from deepmerge.files import replacing
 from deepmerge.jobs.judged import Judged, reload
-from deepmerge.jobs.promote import gate
+from deepmerge.jobs.promote import figure, gate
 from deepmerge.jobs.promote.gate import Verdict
 from deepmerge.jobs.run import LEAKS, SPLIT_TABLE, Results, warning, write_json
 from deepmerge.model import prediction
@@ -134,11 +134,11 @@ def _recorded(candidate: Judged, version: registry.Version, verdict: Verdict, ou
         )
     found["time"] = datetime.now(UTC).isoformat(timespec="seconds")
     said = warning(candidate.data, candidate.split)
-    figure = gate.figure(verdict, f"{version.name} version {version.version}", measured_on, note=said)
+    drawn = figure.draw(verdict, f"{version.name} version {version.version}", measured_on, note=said)
     with runs.reopened(candidate.run), runs.artifact_folder(".") as folder:
         for record, picture in [(folder / RECORD, folder / FIGURE), *_places(out)]:
             write_json(found, record)
-            canvas.save(figure, picture)
+            canvas.save(drawn, picture)
         registry.record(version, found, folder)
     return found
 

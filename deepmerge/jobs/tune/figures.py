@@ -16,24 +16,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from deepmerge.plots.canvas import (
-    BLUE,
-    COLUMN,
-    GREY,
-    NORMAL,
-    ORANGE,
-    PAGE,
-    SMALL,
-    VERMILLION,
-    canvas,
-    expect,
-    numbers,
-    styled,
-    wrapped,
-)
+from deepmerge.plots.canvas import BLUE, COLUMN, GREY, NORMAL, ORANGE, PAGE, SMALL, VERMILLION, canvas, styled, wrapped
+from deepmerge.plots.checks import expect, numbers
+from deepmerge.plots.marks import BEST, handle, legend_above, log_ticks, say
 
 State = Literal["complete", "pruned", "failed"]
 Direction = Literal["minimize", "maximize"]  # the words of Optuna
@@ -41,8 +28,6 @@ Setting = float | int | str | bool | None
 
 COLOURS = {"complete": BLUE, "pruned": GREY, "failed": VERMILLION}
 MARKERS = {"complete": "o", "pruned": "x", "failed": "X"}
-BEST: dict[str, Any] = {"marker": "*", "markersize": 10, "markeredgecolor": "black", "markeredgewidth": 0.6}
-BEST |= {"color": ORANGE, "linestyle": "", "zorder": 6}
 DEFAULT: dict[str, Any] = {"marker": "D", "markersize": 7.5, "markerfacecolor": "none", "markeredgewidth": 0.9}
 DEFAULT |= {"color": "black", "linestyle": "", "zorder": 5}
 # Beyond the scale is what is farther from the best than FAR times the third quartile, and than NEAR of its value.
@@ -109,7 +94,7 @@ def history(
     axes.set_xlim(first - room, last + room)
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=STEPS, integer=True, min_n_ticks=1))
     axes.set_xlabel("Trial")
-    _legend_above(axes, handles, 2)
+    legend_above(axes, 2, handles)
     return figure
 
 
@@ -144,7 +129,7 @@ def importances(
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
     axes.set_xlabel("Share of the variation explained")
     if not order:
-        _say(axes, "too few complete trials to tell")
+        say(axes, "too few complete trials to tell")
     return figure
 
 
@@ -173,11 +158,7 @@ def slices(
     width = COLUMN if columns == 1 else PAGE
     handles = scale.handles(trials, default)
     abreast = min(3 if columns > 1 else 2, max(len(handles), 1))
-    strip = 0.16 * -(-len(handles) // abreast) + 0.06
-    figure = canvas(width, 1.95 * rows + strip, title, note)
-    top = (1.95 * rows) / figure.get_figheight()
-    layout: Any = figure.get_layout_engine()
-    layout.set(rect=(0, 0, 1, top))
+    figure = canvas(width, 1.95 * rows + 0.16 * -(-len(handles) // abreast) + 0.06, title, note)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     panels = grid.ravel()
     order = [trial.number for trial in trials if _complete(trial)]
@@ -188,7 +169,7 @@ def slices(
         scale.draw(axes, places, having, default, ages)
         axes.set_xlabel(wrapped(_readable(name), (width - 0.8) / columns, NORMAL))
     if not settings:
-        _say(panels[0], "no trial came to have settings")
+        say(panels[0], "no trial came to have settings")
         panels[0].set_xticks([])
         panels[0].set_xlabel("Setting")
     for row in grid:
@@ -200,8 +181,7 @@ def slices(
         shades.set_label("Trial")
         shades.locator = MaxNLocator(5, steps=STEPS, integer=True)
         shades.outline.set_visible(False)
-    place = {"loc": "lower center", "bbox_to_anchor": (0.5, top), "borderaxespad": 0.1, "borderpad": 0.2}
-    figure.legend(handles=handles, ncols=abreast, columnspacing=1.2, handlelength=1.6, handletextpad=0.5, **place)
+    figure.legend(handles=handles, ncols=abreast, loc="outside lower center")
     return figure
 
 
@@ -237,7 +217,7 @@ def curves(
         axes.plot(ends[:, 0], ends[:, 1], zorder=depth, **mark | {"linestyle": ""})
         if members:
             shown = mark | ({"marker": ""} if state == "complete" else {})
-            handles.append(Line2D([], [], label=f"{state} ({len(members)})", **shown))
+            handles.append(handle(label=f"{state} ({len(members)})", **shown))
     for trial in trials:
         if len(trial.epochs) and trial.number in (scale.best, default):
             best = trial.number == scale.best
@@ -253,7 +233,7 @@ def curves(
     axes.set_xlim(1 - 0.03 * length, 1.03 * length)
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.set_xlabel("Epoch")
-    _legend_above(axes, handles, 2)
+    legend_above(axes, 2, handles)
     return figure
 
 
@@ -325,17 +305,15 @@ class _Scale:
         for state, colour in COLOURS.items():
             count = sum(trial.state == state for trial in trials)
             if count:
-                found.append(Line2D([], [], color=colour, marker=MARKERS[state], label=f"{state} ({count})", **small))
+                found.append(handle(color=colour, marker=MARKERS[state], label=f"{state} ({count})", **small))
         off = sum(map(self.beyond, trials))
         if off:
-            found.append(
-                Line2D([], [], color=GREY, marker=self._triangle(), label=f"beyond the scale ({off})", **small)
-            )
+            found.append(handle(color=GREY, marker=self._triangle(), label=f"beyond the scale ({off})", **small))
         if any(trial.number == default for trial in trials):
-            found.append(Line2D([], [], label="default settings", **DEFAULT))
+            found.append(handle(label="default settings", **DEFAULT))
         for trial in trials:
             if trial.number == self.best:
-                found.append(Line2D([], [], label=f"best: {_value(trial):.4g} (trial {trial.number})", **BEST))
+                found.append(handle(label=f"best: {_value(trial):.4g} (trial {trial.number})", **BEST))
         return found
 
     def label(self, axes: Axes, objective: str) -> None:
@@ -346,7 +324,7 @@ class _Scale:
         if self.empty:
             axes.set_yticks([])
             if not axes.texts:
-                _say(axes, "no trial has a value")
+                say(axes, "no trial has a value")
         else:
             axes.yaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
 
@@ -390,9 +368,7 @@ def _setting_axis(axes: Axes, name: str, trials: Sequence[TrialPoint], log_scale
         room = max((high / low) ** 0.06, 1.1)
         axes.set_xlim(low / room, high * room)
         between = (1, 2, 5) if high / low < 10 else (1, 3) if high / low < 60 else (1,)
-        axes.xaxis.set_major_locator(LogLocator(subs=between, numticks=6))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
+        log_ticks(axes.xaxis, between)
     else:
         room = 0.06 * (high - low) or 0.1 * abs(high) or 0.1
         axes.set_xlim(low - room, high + room)
@@ -408,13 +384,3 @@ def _readable(name: str) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _say(axes: Axes, text: str) -> None:
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY)
-
-
-def _legend_above(axes: Axes, handles: Sequence[Artist], columns: int) -> None:
-    """Put the legend over the axes, where it covers no data."""
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.1, "borderpad": 0.2}
-    axes.legend(handles=handles, ncols=columns, columnspacing=1.2, handlelength=1.6, handletextpad=0.5, **place)

@@ -4,34 +4,21 @@ They draw the tables of `selection`. A hollow point has no interval: too few gal
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from deepmerge.estimate import Estimate
-from deepmerge.plots.canvas import (
-    BLUE,
-    COLUMN,
-    GREY,
-    NORMAL,
-    PAGE,
-    SMALL,
-    VERMILLION,
-    canvas,
-    expect,
-    numbers,
-    styled,
-    words,
-    wrapped,
-)
-from deepmerge.plots.figures import STAGES, _legend_above
+from deepmerge.estimate import read
+from deepmerge.plots.canvas import BLUE, COLUMN, GREY, NORMAL, PAGE, SMALL, VERMILLION, canvas, styled, wrapped
+from deepmerge.plots.checks import as_probabilities, expect, numbers, words
+from deepmerge.plots.forest import Line, forest
+from deepmerge.plots.marks import COLOURS, ROUND, STAGES, THRESHOLD, handle, interval, legend_above, point
 from deepmerge.studies.selection.rates import AGREEMENT, NOT_MEASURED, WHOLE
 
 MOST_PROPERTIES = 4  # columns on a page: the counts of six bins still fit
@@ -76,19 +63,20 @@ def selection(
             _rates(axes, table, rate, places)
             axes.tick_params(labelleft=first)
             axes.set_ylabel(wrapped(label, 0.9, NORMAL) if first else "")
-            hollow |= bool((bins[rate].notna() & bins[f"{rate}_low"].isna()).any())
+            estimates = [read(row, rate) for row in bins.to_dict("records")]
+            hollow |= any(np.isfinite(each.value) and not each.has_interval for each in estimates)
         below[-1].set_xlabel(wrapped(name, (PAGE - 0.6) / len(tables) - 0.2, NORMAL))
         unmeasured |= NOT_MEASURED in set(bins["bin"])
     handles: list[Artist] = [
-        Line2D([], [], **_point("black"), linestyle="-", linewidth=1, label="bin, 95 % interval"),
-        Line2D([], [], color=GREY, linestyle="--", linewidth=1, label="whole sample"),
+        handle(**point("black"), linestyle="-", linewidth=1, label="bin, 95 % interval"),
+        handle(color=GREY, linestyle="--", linewidth=1, label="whole sample"),
     ]
     if unmeasured:
-        handles.append(Line2D([], [], **_point("black", "s"), linestyle="", label="property not measured"))
+        handles.append(handle(**point("black", "s"), linestyle="", label="property not measured"))
     if hollow:
-        handles.append(Line2D([], [], **_point("black", hollow=True), linestyle="", label=_NO_INTERVAL))
+        handles.append(handle(**point("black", hollow=True), linestyle="", label=_NO_INTERVAL))
     figure.align_ylabels(panels[1:, 0])
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.5)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
@@ -111,7 +99,7 @@ def _places(bins: pd.DataFrame) -> _Places:
     width = (end - start) or 1.0
     left, divider = start - 0.05 * width, end + 0.05 * width
     x, low, high = (np.where(apart, end + 0.14 * width, each) for each in (x, low, high))
-    ticks = np.asarray(MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(start, end))
+    ticks = np.asarray(MaxNLocator(4, steps=ROUND).tick_values(start, end))
     ticks = ticks[(ticks >= left) & (ticks <= divider) & ~apart.all()]
     return _Places(x, low, high, ticks, (left, end + 0.23 * width if apart.any() else divider), divider)
 
@@ -132,58 +120,32 @@ def _counts(axes: Axes, bins: pd.DataFrame, places: _Places, size: float, *, nam
 
 def _rates(axes: Axes, table: pd.DataFrame, rate: str, places: _Places) -> None:
     """Draw one rate in each bin, over that of the whole sample."""
-    whole = table[table["bin"] == WHOLE].iloc[0]
-    axes.axhspan(whole[f"{rate}_low"], whole[f"{rate}_high"], color=GREY, alpha=0.15, linewidth=0, zorder=0)
-    axes.axhline(whole[rate], color=GREY, linestyle="--", linewidth=1, zorder=1)
+    sample = read(table[table["bin"] == WHOLE].iloc[0].to_dict(), rate)
+    axes.axhspan(sample.low, sample.high, color=GREY, alpha=0.15, linewidth=0, zorder=0)
+    axes.axhline(sample.value, color=GREY, linestyle="--", linewidth=1, zorder=1)
     bins = table[table["bin"] != WHOLE]
     axes.hlines(bins[rate], places.low, places.high, color="black", linewidth=0.8)
-    columns = [bins[f"{rate}{end}"] for end in ("", "_low", "_high")]
-    for name, x, *estimate in zip(bins["bin"], places.x, *columns, strict=True):
-        _estimate(axes, x, *estimate, colour="black", marker="s" if name == NOT_MEASURED else "o")
+    for row, x in zip(bins.to_dict("records"), places.x, strict=True):
+        marker = "s" if row["bin"] == NOT_MEASURED else "o"
+        interval(axes, read(row, rate), x, "black", marker, upright=True)
     if places.divider < places.limits[1]:
         axes.axvline(places.divider, color=GREY, linewidth=0.5, linestyle=":")
     axes.set_xticks(places.ticks)
     axes.set(**_RATE)
 
 
-def _point(colour: str, marker: str = "o", *, hollow: bool = False) -> dict[str, Any]:
-    """Return the look of a point."""
-    face, edge = ("white", colour) if hollow else (colour, "white")
-    shape = {"marker": marker, "markersize": 4.5, "markeredgewidth": 0.9 if hollow else 0.5}
-    return {"color": colour, "markerfacecolor": face, "markeredgecolor": edge, **shape}
-
-
-def _estimate(axes: Axes, x: float, value: float, low: float, high: float, *, colour: str, marker: str = "o") -> None:
-    """Draw a value with its interval, or hollow if it has none."""
-    # Not errorbar(): it refuses an interval that does not hold its value.
-    axes.vlines(x, low, high, color=colour, linewidth=1.2)
-    axes.plot(x, value, **_point(colour, marker, hollow=not np.isfinite(low)), zorder=3)
-
-
-@styled
 def stages(table: pd.DataFrame, *, title: str = "By stage", note: str | None = None) -> Figure:
     """Draw the completeness of each merger stage and the false positive rate, with 95 % intervals and counts.
 
-    `table` is that of `selection.by_stage`.
+    `table` is that of `selection.by_stage`. Raises InputError for one without stages.
     """
-    expect(len(table) > 0, "table", "one stage or more", len(table))
-    figure = canvas(COLUMN, 0.5 + 0.48 * len(table), title, note)
-    axes = figure.subplots()
-    names = []
-    for place, (_, row) in enumerate(table.iterrows()):
+    lines = []
+    for row in table.to_dict("records"):
         name, colour, _ = STAGES[row["stage"]]
-        value, low, high = (float(row[f"value{end}"]) for end in ("", "_low", "_high"))
-        axes.hlines(place, low, high, color=colour)
-        axes.plot(value, place, **_point(colour, hollow=not np.isfinite(low)), zorder=3)
-        said: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": SMALL}
-        axes.text(float(np.clip(value, 0.27, 0.73)), place - 0.13, Estimate(value, low, high).text(), **said)
         rate = row["rate"].replace("_", " ")
-        names.append(f"{name}\n{rate}\n{row['galaxies']} galaxies, {row['images']} images")
-    axes.set_yticks(range(len(names)), names, linespacing=1.1)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.set(xlim=(-0.02, 1.02), ylim=(len(table) - 0.5, -0.75), xlabel="Share predicted merger")
-    return figure
+        counts = f"{row['galaxies']} galaxies, {row['images']} images"
+        lines.append(Line(f"{name}, {rate}\n{counts}", [read(row, "value")], COLOURS.index(colour)))
+    return forest(lines, ["Share predicted merger"], title=title, note=note)
 
 
 @styled
@@ -192,7 +154,6 @@ def score_and_mass(
     probabilities: ArrayLike,
     stages: Sequence[str],
     *,
-    threshold: float = 0.5,
     title: str = "Merger probability and stellar mass",
     note: str | None = None,
 ) -> Figure:
@@ -202,10 +163,9 @@ def score_and_mass(
     past, future, non-merger, or merger where the stage is unknown. Contours hold MASS_WITHIN of the images, the line
     is the median of the probability in bins of equally many images. Raises InputError for other shapes or words.
     """
-    scores = numbers("probabilities", probabilities, None)
+    scores = as_probabilities("probabilities", probabilities)
     masses = numbers("log_mass", log_mass, len(scores))
     labels = np.array(words("stages", stages, len(scores), STAGES), dtype=str)
-    expect(bool(((scores >= 0) & (scores <= 1)).all()), "probabilities", "values from 0 to 1", scores)
     there = [stage for stage in STAGES if (labels == stage).any()]
     expect(bool(there), "stages", "one image or more", len(labels))
 
@@ -214,27 +174,27 @@ def score_and_mass(
     for axes, stage in zip(panels, there, strict=True):
         name, colour, _ = STAGES[stage]
         of_stage = labels == stage
-        used = of_stage & np.isfinite(masses)
+        used = of_stage & np.isfinite(masses) & np.isfinite(scores)
         x, y = masses[used], scores[used]
         # A few hundred faint points make a grey, thousands a blot.
         alpha = float(np.clip(60 / max(len(x), 1), 0.08, 0.5))
         axes.scatter(x, y, s=6, color=colour, alpha=alpha, linewidth=0, rasterized=True)
         _contours(axes, x, y, colour)
         axes.plot(*_running_median(x, y), color="black", marker="o", markersize=3, zorder=4)
-        axes.axhline(threshold, color=GREY, linewidth=0.8, linestyle=":")
+        axes.axhline(0.5, **THRESHOLD)
         lost = int(of_stage.sum() - used.sum())
         axes.set_title(f"{name} (n = {len(x)}{f', {lost} without mass' if lost else ''})")
         axes.set_xlabel("log M* (solar masses)")
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
     panels[0].set(ylabel="Merger probability", **_RATE)
     if (finite := masses[np.isfinite(masses)]).size:
         spare = 0.05 * np.ptp(finite) or 0.5
         panels[0].set_xlim(finite.min() - spare, finite.max() + spare)
     within = " and ".join(f"{100 * share:.0f} %" for share in sorted(MASS_WITHIN))
     key: list[Artist] = [
-        Line2D([], [], color="black", marker="o", markersize=3, label="running median"),
-        Line2D([], [], color=GREY, linewidth=1, label=f"contours hold {within} of the images"),
-        Line2D([], [], color=GREY, linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}"),
+        handle(color="black", marker="o", markersize=3, label="running median"),
+        handle(color=GREY, linewidth=1, label=f"contours hold {within} of the images"),
+        handle(**THRESHOLD),
     ]
     figure.legend(handles=key, loc="outside lower center", ncols=len(key))
     return figure
@@ -280,19 +240,19 @@ def agreement(table: pd.DataFrame, *, title: str = "Agreement of views", note: s
     figure = canvas(COLUMN, 3.2, title, note)
     axes = figure.subplots()
     handles: list[Artist] = []
-    for number, (_, row) in enumerate(table.iterrows()):
+    for number, row in enumerate(table.to_dict("records")):
         colour = CLASSES[row["class"]]
         for place, name in enumerate(AGREEMENT):
             x = place + 0.36 * (number - (len(table) - 1) / 2)
-            _estimate(axes, x, *(row[f"{name}{end}"] for end in ("", "_low", "_high")), colour=colour)
-            axes.plot(x + 0.12, row[f"{name}_expected"], **_point(colour, "D", hollow=True))
-        correlation = Estimate(*(row[f"intraclass_correlation{end}"] for end in ("", "_low", "_high"))).text()
+            interval(axes, read(row, name), x, colour, upright=True)
+            axes.plot(x + 0.12, row[f"{name}_expected"], **point(colour, "D", hollow=True))
+        correlation = read(row, "intraclass_correlation").text()
         label = f"{row['class']} ({row['galaxies']} galaxies), correlation between views {correlation}"
-        handles.append(Line2D([], [], **_point(colour), linestyle="-", linewidth=1.2, label=wrapped(label, 2.4, SMALL)))
+        handles.append(handle(**point(colour), linestyle="-", linewidth=1.2, label=wrapped(label, 2.4, SMALL)))
     expected = "if views erred independently"
-    handles.append(Line2D([], [], **_point(GREY, "D", hollow=True), linestyle="", label=expected))
+    handles.append(handle(**point(GREY, "D", hollow=True), linestyle="", label=expected))
     axes.set_xticks(range(len(AGREEMENT)), ["at least\none view", "more than\nhalf", "all views"])
     axes.set(xlim=(-0.5, len(AGREEMENT) - 0.5), ylabel="Share of galaxies that are right", **_RATE)
     axes.tick_params(axis="x", length=0, labelsize=NORMAL)
-    _legend_above(axes, 1, handles=handles)
+    legend_above(axes, 1, handles)
     return figure
