@@ -35,6 +35,21 @@ class Part:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def without(self, *others: "Part") -> "Part":
+        """The images that are in none of the others."""
+        numbers = [part.rows * TRANSFORMS + part.transforms for part in (self, *others)]
+        kept = ~np.isin(numbers[0], np.concatenate([np.empty(0, np.int64), *numbers[1:]]))
+        return Part(self.rows[kept], self.transforms[kept])
+
+    def fingerprint(self, dataset: Dataset) -> str:
+        """32 hexadecimal digits that tell these images, in whatever order, of these data from others."""
+        table = pd.DataFrame({"row": self.rows, "transform": self.transforms}).sort_values(["row", "transform"])
+        return hashlib.sha256((dataset.fingerprint + table.to_csv(index=False)).encode()).hexdigest()[:32]
+
+    def described(self, dataset: Dataset) -> pd.DataFrame:
+        """One line an image: row, transform, and galaxy_id, view, stage and label of its row."""
+        return described(pd.DataFrame({"row": self.rows, "transform": self.transforms}), dataset)
+
 
 @dataclass(frozen=True)
 class Split:

@@ -51,7 +51,7 @@ def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | Non
     measured = shapes(data, rows)
     labels, galaxies = data.labels[rows], data.galaxies[rows]
     with open_run(KIND, experiment, data, tags={"judged": judged.run.info.run_id}) as study:
-        scored = {NETWORK: base.scores(judged.model, data, parts.test)}
+        scored = {NETWORK: judged.scores("test")}
         sources = _sources(data, rows, measured)
         for source, features in sources.items():
             for kind in (science.RANDOM_FOREST, science.LOGISTIC):
