@@ -105,7 +105,7 @@ def reload(dataset: str, model: str) -> Judged:
     """
     devices.prepare()
     trained = find(dataset, model)
-    return load(trained, split_of(trained.run))
+    return load(trained, replace(split_of(trained.run), seed=trained.experiment.split.split_seed))
 
 
 def split_of(run: runs.Run) -> Split:

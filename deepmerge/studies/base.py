@@ -77,7 +77,7 @@ def run(
 
         keras.utils.clear_session()  # or the graphs of all trainings would stay in memory
         devices.prepare()  # quiet again
-        trained = training.train(data, split, experiment, report)
+        trained = training.train(data, split, experiment.network, experiment.training, report)
         advance(experiment.training.epochs - len(seconds))
         judged = Judged(runs.find(run_id, experiment.name), experiment, data, split, trained.model)
         probability = judged.scores("test", afresh=True)
