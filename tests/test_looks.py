@@ -82,14 +82,14 @@ def test_every_command_that_scores_test_images_counts_a_look(client, write_sampl
     assert number == 0
     ours = ours["run_id"]
     assert look(gradcam, file, ours)[1] == 1  # nothing is stored yet
-    assert look(promote, file, ours)[0]["look"] == 2
+    assert look(promote, file, ours, metric="auc")[0]["look"] == 2
     assert look(evaluate, file, ours)[1] == 1
     assert look(gradcam, file, ours)[1] == 0  # it reads what the evaluation stored
     other, number = look(main, experiment.with_settings({"seed": 1}))
     assert number == 1
     other = other["run_id"]
     assert look(compare, [file, file], [ours, other], tmp_path / "out")[1] == 0
-    assert look(promote, file, other)[1] == 0
+    assert look(promote, file, other, metric="auc")[1] == 0
     third = train(experiment.with_settings({"seed": 2}))["run_id"]
     assert look(compare, [file, file], [ours, third], tmp_path / "out")[1] == 2  # on its own images, and for the other
     with runs.new_run("study", {}) as study, progress_bar("", 1) as advance:

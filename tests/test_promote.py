@@ -19,7 +19,6 @@ from deepmerge.errors import InputError
 from deepmerge.jobs.evaluate import evaluate
 from deepmerge.jobs.promote import gate
 from deepmerge.jobs.promote import promote as job
-from deepmerge.jobs.promote.promote import promote
 from deepmerge.jobs.train import training_run
 from deepmerge.model import devices
 from deepmerge.tracking import registry, runs
@@ -42,6 +41,10 @@ def client(client):
 def memory():
     """The runs with models, so that each is made once for the module."""
     return {}
+
+
+def promote(dataset, model, **options):
+    return job.promote(dataset, model, **{"metric": config.Promotion().metric, **options})
 
 
 def network(skill):

@@ -170,7 +170,7 @@ for number in range(int(rounds)):
     Path(folder, f"ready-{number}-{run_id}").touch()
     while not Path(folder, f"go-{number}").exists():
         time.sleep(0.005)
-    decision = promote(dataset, run_id)["decision"]
+    decision = promote(dataset, run_id, metric="auc")["decision"]
     Path(folder, f"done-{number}-{run_id}-{decision}").touch()
 """
 ROUNDS = 3

@@ -169,6 +169,7 @@ def promote(
     out: Out = None,
 ) -> None:
     """Make a model champion of DATASET if it is better than the one that reigns; exit status 3 if it is refused."""
+    from deepmerge import config
     from deepmerge.errors import InputError, Refused
 
     if rollback:
@@ -181,7 +182,7 @@ def promote(
     with quietly():
         from deepmerge.jobs.promote import promote
 
-    found = promote.promote(dataset, model, metric=metric, force=force, out=out)
+    found = promote.promote(dataset, model, metric=metric or config.Promotion().metric, force=force, out=out)
     show(found)
     if found["decision"] == "refused" and not allow_refusal:
         raise Refused(f"{found['model']} version {found['version']} was refused: {found['reason']}")

@@ -17,22 +17,18 @@ from deepmerge.model import prediction
 from deepmerge.plots import canvas
 from deepmerge.tracking import looks, registry, runs
 
-METRIC = "auc"
 RECORD = "promotion.json"
 FIGURE = "figures/promotion.png"
 
 
-def promote(
-    dataset: str, model: str, metric: str | None = None, force: str | None = None, out: Path | None = None
-) -> Results:
+def promote(dataset: str, model: str, *, metric: str, force: str | None = None, out: Path | None = None) -> Results:
     """Register a model and let it become champion of `dataset` if it passes the gate; the verdict goes to its run.
 
-    Promoted when the 95 % interval of the difference in `metric`, by default AUC, from the reigning champion (paired
+    Promoted when the 95 % interval of the difference in `metric` from the reigning champion (paired
     bootstrap over the same test galaxies) lies wholly on the better side. `force` is a reason to promote it all the
     same. `out` is a folder for ``promotion.json`` and ``promotion.png``. A refusal is a result. Raises InputError for a
     model of another data set, an unknown metric, and a champion whose run or model was deleted.
     """
-    metric = metric or METRIC
     gate.check_metric(metric)
     if force is not None and not force.strip():
         raise InputError(f"force should be the reason for a promotion against the gate, got {force!r}")

@@ -44,7 +44,7 @@ def tune(
     workers: int | None = None,
     storage: str | None = None,
     name: str | None = None,
-    seeds: int = 1,
+    seeds: int,
     pdf: bool = False,
     out: Path | None = None,
 ) -> Results:
@@ -71,7 +71,7 @@ def tune(
         "data_fingerprint": data.fingerprint,
         "split_fingerprint": split.fingerprint,
         "settings": experiment.model_dump(mode="json", include={"network": True, "training": True}),
-        "tuning": experiment.model_dump(mode="json", exclude={"tuning": {"trials"}})["tuning"],
+        "tuning": experiment.model_dump(mode="json", exclude={"tuning": {"trials", "seeds"}})["tuning"],
         "code": fingerprint(trial_code()),
         "packages": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
     }
