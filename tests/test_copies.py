@@ -257,14 +257,14 @@ def _assist(experiment, patch):
 def _tune(experiment, patch):
     from deepmerge.jobs.tune.search import tune
 
-    tune(experiment, experiment.data.images.with_name("tuned.yaml"))
+    tune(experiment, experiment.data.images.with_name("tuned.yaml"), seeds=1)
 
 
 def _tune_on_folds(experiment, patch):
     tuning = experiment.tuning.model_copy(update={"folds": 3})
     from deepmerge.jobs.tune.search import tune
 
-    tune(experiment.model_copy(update={"tuning": tuning}), experiment.data.images.with_name("tuned.yaml"))
+    tune(experiment.model_copy(update={"tuning": tuning}), experiment.data.images.with_name("tuned.yaml"), seeds=1)
 
 
 def _recipes(experiment, patch):

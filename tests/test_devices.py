@@ -50,7 +50,7 @@ learner = Learner(strategy, make)
 found = [learner.learn(epoch) for _ in range(3)]
 print(json.dumps({
     "replicas": strategy.num_replicas_in_sync,
-    "writes": devices.keeps_the_books(),
+    "writes": devices.is_chief(),
     "weights": np.concatenate([w.ravel() for w in learner.model.get_weights()]).tolist(),
     "probability": found[-1][0].tolist(),
     "penalty": [penalty for _, penalty in found],
@@ -129,7 +129,7 @@ def test_of_two_machines_that_train_the_first_writes_the_run(write_sample, tmp_p
 )
 def test_one_machine_writes_the_results(monkeypatch, task, cluster, expected):
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
-    assert devices.keeps_the_books() == expected
+    assert devices.is_chief() == expected
 
 
 @pytest.mark.parametrize(
@@ -161,5 +161,5 @@ def test_each_worker_takes_one_gpu_and_a_command_alone_all(monkeypatch, worker, 
 
 def test_without_other_machines_this_one_writes(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert devices.keeps_the_books()
+    assert devices.is_chief()
     assert "TF_CONFIG" not in os.environ

@@ -19,19 +19,21 @@ def experiment(tmp_path):
 
 @pytest.fixture(autouse=True)
 def no_training(monkeypatch):
-    def train(data, part, experiment, on_epoch):
+    def train(data, part, network, training, on_epoch):
         losses = LOSSES[part]
         for epoch, loss in enumerate(losses, 1):
             on_epoch(epoch, {"val_log_loss": loss, "val_auc": 1 - loss})
         history = {"val_log_loss": losses, "val_auc": [1 - loss for loss in losses]}
         return SimpleNamespace(history=history, best_epoch=losses.index(min(losses)) + 1)
 
-    monkeypatch.setattr(objective.training, "train", train)
+    monkeypatch.setattr(objective, "train", train)
 
 
-def heard(experiment, parts):
+def heard(experiment, parts, measured="log_loss"):
     reports = []
-    value = objective.measure(experiment, None, parts, lambda *told: reports.append(told))
+    value = objective.measure(
+        None, parts, experiment.network, experiment.training, measured, lambda *report: reports.append(report)
+    )
     return value, reports
 
 
@@ -41,8 +43,7 @@ def test_the_value_is_the_mean_over_the_parts_of_what_is_kept(experiment):
 
 
 def test_the_objective_may_be_another(experiment):
-    tuned = experiment.tuning.model_copy(update={"objective": "auc"})
-    value, _ = heard(experiment.model_copy(update={"tuning": tuned}), ["first", "second"])
+    value, _ = heard(experiment, ["first", "second"], "auc")
     assert value == pytest.approx((0.5 + 0.6) / 2)
 
 
@@ -56,4 +57,4 @@ def test_each_epoch_of_all_parts_is_reported_with_the_mean_so_far_and_what_was_m
 
 def test_without_folds_the_one_part_is_the_split_itself(experiment):
     split = object()
-    assert objective.parts(experiment, None, split) == [split]
+    assert objective.parts(None, split, experiment.tuning) == [split]

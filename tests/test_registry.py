@@ -233,29 +233,6 @@ def test_a_verdict_stands_on_version_run_and_model_and_replaces_the_one_before(c
     assert (runs.model_file(run).parents[1] / "promotion.json").read_text() == "{}"
 
 
-def test_looks_at_the_same_images_are_counted_over_all_runs(trained, name):
-    first, second = trained(name), trained(f"{name}-too")
-    looks = [registry.look(run, "a" * 32) for run in (first, second, first)]
-    assert looks == [1, 2, 3]
-    assert registry.look(trained(name), "b" * 32) == 1
-    assert registry.look(second, "a" * 32) == 4
-
-
-def test_looks_at_the_same_time_have_different_numbers(trained, name):
-    found, ready = [], threading.Barrier(3)
-
-    def look(run):
-        ready.wait()
-        found.append(registry.look(run, "c" * 32))
-
-    workers = [threading.Thread(target=look, args=[trained(name)]) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert sorted(found) == [1, 2, 3]
-
-
 def test_the_listing_shows_each_version_with_aliases_metrics_and_decision(client, trained, name):
     first, second = registry.register(trained(name, **EVALUATED)), registry.register(trained(name))
     registry.crown(first, None)

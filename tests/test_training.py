@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from deepmerge import config
-from deepmerge.data import dataset, splits
+from deepmerge.data import dataset, protocols, splits
 from deepmerge.model import training
 
 slow = pytest.mark.slow  # each traces a training step or more, three seconds a time
@@ -25,6 +25,10 @@ def setting(write_sample):
     return read
 
 
+def train(data, split, experiment, *report):
+    return training.train(data, split, experiment.network, experiment.training, *report)
+
+
 def weights(trained):
     return np.concatenate([w.ravel() for w in trained.model.get_weights()])
 
@@ -32,14 +36,14 @@ def weights(trained):
 @slow
 def test_training_learns_what_can_be_learned(setting):
     data, split, experiment = setting(epochs=12)
-    trained = training.train(data, split, experiment)
+    trained = train(data, split, experiment)
     assert min(trained.history["val_log_loss"]) < 0.6  # ln 2 = 0.69 is knowing nothing
     assert max(trained.history["val_auc"]) > 0.9
 
 
 @slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(setting):
-    first, again, other = (training.train(*setting(seed=seed)) for seed in (1, 1, 2))
+    first, again, other = (train(*setting(seed=seed)) for seed in (1, 1, 2))
     assert first.history == again.history
     assert weights(first).tobytes() == weights(again).tobytes() != weights(other).tobytes()
 
@@ -51,7 +55,7 @@ def test_training_does_not_touch_the_test_part(setting, monkeypatch):
     poisoned = np.array(data.images)
     poisoned[split.test.rows] = np.nan
     blind = dataset.Dataset(data.name, poisoned, data.labels, data.catalogue, None, "own", data.filters)
-    assert training.train(blind, split, experiment).history == training.train(data, split, experiment).history
+    assert train(blind, split, experiment).history == train(data, split, experiment).history
 
 
 @slow
@@ -60,8 +64,23 @@ def test_pixel_statistics_come_from_training_images_alone(setting):
     changed = np.array(data.images)
     changed[split.validation.rows] *= 100
     other = dataset.Dataset(data.name, changed, data.labels, data.catalogue, None, "own", data.filters)
-    means = [training.train(d, split, experiment).model.get_layer("standardise").mean.numpy() for d in (data, other)]
+    means = [train(d, split, experiment).model.get_layer("standardise").mean.numpy() for d in (data, other)]
     np.testing.assert_array_equal(*means)
+
+
+def test_pixel_statistics_follow_from_the_seed_of_the_split(setting, monkeypatch):
+    """A sample of the training images is drawn for them; the numbers are those of earlier versions."""
+    monkeypatch.setattr(training, "STATISTICS_VALUES", 20 * 32 * 32 * 2)
+    monkeypatch.setattr(training, "_epoch", lambda *_: {"loss": 1.0, "val_loss": 1.0, "val_log_loss": 1.0})
+    data, split, experiment = setting(epochs=1)
+
+    def mean(split):
+        return train(data, split, experiment).model.get_layer("standardise").mean.numpy().ravel()[:2]
+
+    np.testing.assert_allclose(mean(split), [0.17011192, 0.17260200], rtol=1e-5)
+    assert (mean(replace(split, seed=split.seed + 1)) != mean(split)).any()
+    folds = splits.folds(data, split, 3, split.seed)
+    assert {part.seed for part in (*folds, *protocols.cross(data, experiment.split, 3))} == {5}
 
 
 @slow
@@ -70,7 +89,7 @@ def test_the_same_galaxies_in_other_units_give_the_same_network(setting, unit):
     """To rounding: of the pixels, which are float32, and with it of each step; Adam magnifies it for a few weights."""
     data, split, experiment = setting(epochs=2)
     other = replace(data, images=(data.images * np.float64(unit)).astype(np.float32))
-    here, there = (training.train(d, split, experiment) for d in (data, other))
+    here, there = (train(d, split, experiment) for d in (data, other))
     assert np.abs(weights(there) - weights(here)).mean() < 1e-4
     np.testing.assert_allclose(there.history["val_log_loss"], here.history["val_log_loss"], rtol=1e-3)
     scores = [t.model(np.moveaxis(d.images[:9], 1, -1), training=False) for d, t in ((data, here), (other, there))]
@@ -86,7 +105,7 @@ def test_a_network_knows_the_prior_that_it_was_trained_at(setting, monkeypatch, 
     data, split, experiment = setting(epochs=1, balance=balance)
     share = float(data.labels[split.train.rows].mean())
     assert 0.3 < share < 0.45
-    assert training.train(data, split, experiment).merger_fraction == (share if fraction is None else fraction)
+    assert train(data, split, experiment).merger_fraction == (share if fraction is None else fraction)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +125,7 @@ def test_the_weights_of_the_best_epoch_are_kept(setting, monkeypatch, losses, pa
 
     numbers = iter(range(1, 100))
     monkeypatch.setattr(training, "_epoch", scripted)
-    trained = training.train(*setting(epochs=len(losses), patience=patience))
+    trained = train(*setting(epochs=len(losses), patience=patience))
     assert trained.best_epoch == best
     assert len(trained.history["val_loss"]) == epochs_run
     assert np.unique(weights(trained)).tolist() == [best]
@@ -114,13 +133,13 @@ def test_the_weights_of_the_best_epoch_are_kept(setting, monkeypatch, losses, pa
 
 def test_a_loss_that_is_not_finite_stops_training_and_says_why(setting):
     with pytest.raises(training.TrainingDiverged, match=r"got (nan|inf) in epoch \d; .*learning rate below 1e\+30"):
-        training.train(*setting(learning_rate=1e30, schedule="constant"))
+        train(*setting(learning_rate=1e30, schedule="constant"))
 
 
 def test_each_epoch_is_reported(setting):
     seen = []
     data, split, experiment = setting(epochs=2)
-    trained = training.train(data, split, experiment, lambda epoch, values: seen.append((epoch, values["val_loss"])))
+    trained = train(data, split, experiment, lambda epoch, values: seen.append((epoch, values["val_loss"])))
     assert seen == list(enumerate(trained.history["val_loss"], 1))
     measured = {"loss", "log_loss", "accuracy", "auc"}
     assert set(trained.history) == measured | {f"val_{name}" for name in measured} | {"learning_rate"}
@@ -130,7 +149,7 @@ def test_each_epoch_is_reported(setting):
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_the_learning_rate_follows_its_schedule(setting, schedule):
     data, split, experiment = setting(schedule=schedule)
-    last = training.train(data, split, experiment).history["learning_rate"][-1]
+    last = train(data, split, experiment).history["learning_rate"][-1]
     assert last == pytest.approx(
         QUICK["learning_rate"] * (training.FINAL_RATE if schedule == "cosine" else 1), rel=1e-4
     )
@@ -164,10 +183,10 @@ def test_an_auc_that_nobody_can_know_is_undefined(probability):
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_less_precise_layers_learn_as_much_and_the_model_is_of_float32(setting, architecture, precision):
     if architecture == "published":  # which learns too slowly to tell in a few epochs
-        history = training.train(*setting(architecture=architecture, precision=precision)).history
+        history = train(*setting(architecture=architecture, precision=precision)).history
         assert np.isfinite(history["val_loss"]).all()
         return
-    exact, found = (training.train(*setting(epochs=10, precision=p)) for p in ("float32", precision))
+    exact, found = (train(*setting(epochs=10, precision=p)) for p in ("float32", precision))
     # In training: the moving statistics of batch norm, which validation uses, need more epochs than these.
     assert found.history["log_loss"][-1] == pytest.approx(exact.history["log_loss"][-1], abs=0.15)
     assert {layer.compute_dtype for layer in found.model.layers} == {"float32"}

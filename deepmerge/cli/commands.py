@@ -218,6 +218,8 @@ def promote(
     out: Out = None,
 ) -> None:
     """Make a model champion if it beats the present one. Exit status 3 if the gate refuses it."""
+    from deepmerge import config
+
     if rollback:
         if force is not None or model != "last":
             raise InputError("--rollback should stand alone: it takes the previous champion, for no other reason")
@@ -228,7 +230,7 @@ def promote(
     with quietly():
         from deepmerge.jobs.promote import promote
 
-    results = promote.promote(dataset, model, metric=metric, force=force, out=out)
+    results = promote.promote(dataset, model, metric=metric or config.Promotion().metric, force=force, out=out)
     show(results)
     if results["decision"] == "refused" and not allow_refusal:
         raise Refused(f"{results['model']} version {results['version']} was refused: {results['reason']}")

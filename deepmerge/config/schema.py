@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from deepmerge.config.yaml_file import shown
 from deepmerge.errors import InputError
+from deepmerge.estimate import METRICS
 
 
 class Settings(BaseModel):
@@ -132,6 +133,7 @@ class Tuning(Settings):
     objective: Literal["log_loss", "auc"] = Field("log_loss", description="what to improve on the validation galaxies")
     folds: int = Field(1, ge=1, description="above 1: mean over so many folds of the galaxies outside the test")
     pruning: bool = Field(True, description="stop trials that fall behind the median of the others")
+    seeds: int = Field(1, ge=0, description="models to train with the winning settings; 0: none")
     space: dict[str, Range] = Field(
         {
             "dropout": Range(low=0.0, high=0.6),
@@ -168,6 +170,44 @@ def _fitted(name: str, allowed: Range) -> Range:
     return allowed.model_copy(update={"choices": tuple(values)})
 
 
+class Study(Settings):
+    """How much the studies do, and what they ask for."""
+
+    seeds: int = Field(5, ge=1, description="leakage: trainings of each protocol, each with galaxies of its own")
+    folds: int = Field(5, ge=2, description="recipes: every galaxy is tested in one of so many folds")
+    published_epochs: int = Field(60, ge=1, description="recipes: epochs of the published recipe, which wanted 500")
+    target: float = Field(0.5, gt=0, description="recipes: validation log loss whose epochs and seconds are counted")
+    bins: int = Field(5, ge=1, description="selection: bins of each property, equally many galaxies in each")
+    members: int = Field(5, ge=1, description="probabilities: networks of the ensemble, the model among them")
+    passes: int = Field(30, ge=1, description="probabilities: answers of Monte-Carlo dropout that are averaged")
+    purity: float = Field(0.8, ge=0.01, le=1, description="probabilities: purity wanted at each merger fraction")
+    merger_fractions: tuple[float, ...] = Field(
+        (0.18, 0.10, 0.03),
+        min_length=1,
+        description="probabilities: mergers among galaxies of a survey; 0.18: the release without copies",
+    )
+
+    @field_validator("merger_fractions")
+    @classmethod
+    def _between_0_and_1(cls, fractions: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 < fraction < 1 for fraction in fractions):
+            raise ValueError("should lie between 0 and 1")
+        return fractions
+
+
+class Promotion(Settings):
+    """What decides whether a model becomes champion."""
+
+    metric: str = Field("auc", description="metric that decides, as evaluate names it")
+
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, metric: str) -> str:
+        if metric not in METRICS:
+            raise ValueError(f"should be one of {', '.join(METRICS)}")
+        return metric
+
+
 class Params(Settings):
     """Where settings come from that win over the file's: their name, and the study and data that they were found on."""
 
@@ -185,6 +225,8 @@ class Experiment(Settings):
     network: Network = Network()
     training: Training = Training()
     tuning: Tuning = Tuning()
+    study: Study = Study()
+    promotion: Promotion = Promotion()
     params: Params | None = None
 
     def settings(self) -> dict[str, Any]:
@@ -230,7 +272,10 @@ def explain(error: Any) -> str:
     *sections, key = error["loc"] or ("settings",)
     where = ".".join(str(part) for part in (*sections, key))
     if error["type"] == "extra_forbidden":
-        owners: dict[str, type[Settings]] = {"data": Data, "tuning": Tuning, "params": Params, **SECTIONS}
+        owners: dict[str, type[Settings]] = {
+            **{"data": Data, "tuning": Tuning, "study": Study, "promotion": Promotion, "params": Params},
+            **SECTIONS,
+        }
         owner: type[Settings] = Experiment
         if sections:
             owner = Range if len(sections) > 1 else owners[sections[0]]

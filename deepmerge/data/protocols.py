@@ -1,5 +1,6 @@
 """Other ways to part the galaxies: folds that test each once, and the published protocol beside an honest one."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -36,13 +37,14 @@ def cross(dataset: Dataset, settings: config.Split, count: int) -> list[Split]:
         others = np.setdiff1d(np.arange(len(stages)), testing)
         training, validating = splits.drawn(stages[others], validation, settings.split_seed + number)
         members = (others[training], others[validating], testing)
-        made.append(Split("galaxy", *(splits.views(dataset, galaxies[chosen]) for chosen in members)))
+        parts = (splits.views(dataset, galaxies[chosen]) for chosen in members)
+        made.append(Split("galaxy", *parts, seed=settings.split_seed))
     return made
 
 
 def with_copies(dataset: Dataset, split: Split) -> Split:
     """The split with the flipped and rotated copies of the release in its training part."""
-    return Split(split.protocol, splits.with_copies(dataset, split.train.rows), split.validation, split.test)
+    return replace(split, train=splits.with_copies(dataset, split.train.rows))
 
 
 def protocols(dataset: Dataset, settings: config.Split) -> Protocols:
@@ -71,7 +73,8 @@ def protocols(dataset: Dataset, settings: config.Split) -> Protocols:
         leaking[number], clean[number] = (
             _chosen(part, np.sort(rng.choice(len(part), size, replace=False))) for part in (one, other)
         )
-    return Protocols(Split("rows", *leaking), Split("galaxy", *clean), honest.test)
+    seed = settings.split_seed
+    return Protocols(Split("rows", *leaking, seed=seed), Split("galaxy", *clean, seed=seed), honest.test)
 
 
 def _chosen(part: Part, members: np.ndarray) -> Part:

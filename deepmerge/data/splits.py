@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +35,34 @@ class Part:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def without(self, *others: "Part") -> "Part":
+        """The images that are in none of the others."""
+        numbers = [part.rows * TRANSFORMS + part.transforms for part in (self, *others)]
+        kept = ~np.isin(numbers[0], np.concatenate([np.empty(0, np.int64), *numbers[1:]]))
+        return Part(self.rows[kept], self.transforms[kept])
+
+    def fingerprint(self, dataset: Dataset) -> str:
+        """32 hexadecimal digits that tell these images, in whatever order, of these data from others."""
+        table = pd.DataFrame({"row": self.rows, "transform": self.transforms}).sort_values(["row", "transform"])
+        return hashlib.sha256((dataset.fingerprint + table.to_csv(index=False)).encode()).hexdigest()[:32]
+
+    def described(self, dataset: Dataset) -> pd.DataFrame:
+        """One line an image: row, transform, and galaxy_id, view, stage and label of its row."""
+        return described(pd.DataFrame({"row": self.rows, "transform": self.transforms}), dataset)
+
 
 @dataclass(frozen=True)
 class Split:
-    """The three parts, and how they were made: 'galaxy' or 'rows'."""
+    """The three parts, and how they were made: 'galaxy' or 'rows'.
+
+    seed: that of the settings, from which whatever else is drawn at random from the parts follows, too.
+    """
 
     protocol: str
     train: Part
     validation: Part
     test: Part
+    seed: int = field(default=0, kw_only=True)
 
     def table(self) -> pd.DataFrame:
         """One line an image: split, row, transform."""
@@ -67,7 +86,7 @@ def possible_transforms(shape: tuple[int, ...]) -> np.ndarray:
 def make(dataset: Dataset, settings: config.Split) -> Split:
     """Split `dataset` as `settings` say."""
     if settings.split_table is not None:
-        return read_table(settings.split_table, dataset, settings.split)
+        return replace(read_table(settings.split_table, dataset, settings.split), seed=settings.split_seed)
     return split_galaxies(dataset, settings) if settings.split == "galaxy" else split_rows(dataset, settings)
 
 
@@ -77,7 +96,7 @@ def from_table(table: pd.DataFrame, protocol: str) -> Split:
     for name in PARTS:
         lines = table[table["split"] == name]
         parts[name] = Part(lines["row"].to_numpy(np.int64), lines["transform"].to_numpy(np.uint8))
-    return Split(protocol, **parts)
+    return Split(protocol, *parts.values())
 
 
 def read_table(path: Path, dataset: Dataset, protocol: str) -> Split:
@@ -163,7 +182,7 @@ def split_galaxies(dataset: Dataset, settings: config.Split) -> Split:
     """
     galaxies, stages = stages_of_galaxies(dataset, originals(dataset))
     members = parted(stages, settings.validation_fraction, settings.test_fraction, settings.split_seed)
-    return Split("galaxy", *(views(dataset, galaxies[chosen]) for chosen in members))
+    return Split("galaxy", *(views(dataset, galaxies[chosen]) for chosen in members), seed=settings.split_seed)
 
 
 def originals(dataset: Dataset) -> np.ndarray:
@@ -227,7 +246,7 @@ def split_rows(dataset: Dataset, settings: config.Split) -> Split:
     test = int(settings.test_fraction * len(rows))
     train = len(rows) - validation - test
     parts = np.split(order, [train, train + validation])
-    return Split("rows", *(Part(rows[indices], transforms[indices]) for indices in parts))
+    return Split("rows", *(Part(rows[indices], transforms[indices]) for indices in parts), seed=settings.split_seed)
 
 
 def folds(dataset: Dataset, split: Split, count: int, seed: int) -> list[Split]:
@@ -244,7 +263,7 @@ def folds(dataset: Dataset, split: Split, count: int, seed: int) -> list[Split]:
         return Part(rows[chosen], transforms[chosen])
 
     validating = [np.isin(dataset.galaxies[rows], galaxies[held_out]) for held_out in shuffled(stages, count, seed)]
-    return [Split(split.protocol, part(~chosen), part(chosen), split.test) for chosen in validating]
+    return [replace(split, train=part(~chosen), validation=part(chosen)) for chosen in validating]
 
 
 def shuffled(stages: np.ndarray, count: int, seed: int) -> list[np.ndarray]:

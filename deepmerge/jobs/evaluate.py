@@ -8,17 +8,15 @@ from matplotlib.figure import Figure
 
 from deepmerge.analysis import metrics
 from deepmerge.data import splits
+from deepmerge.data.splits import Part
 from deepmerge.estimate import Estimate, flat
-from deepmerge.jobs.judged import Judged, reload
+from deepmerge.jobs.judged import PREDICTIONS, Judged, reload
 from deepmerge.jobs.run import Results, log_figures, warning, write_json, write_table
-from deepmerge.model import prediction
 from deepmerge.plots.classes import confusion_matrix, score_histogram
 from deepmerge.plots.reliability import Bins, reliability
 from deepmerge.plots.roc import RocCurve, roc
-from deepmerge.progress import progress_bar
 from deepmerge.tracking import runs
 
-PREDICTIONS = "predictions.parquet"
 HEADLINE = ("auc", "balanced_accuracy")
 
 
@@ -54,11 +52,8 @@ def evaluate_in_run(judged: Judged, pdf: bool, out: Path | None = None) -> Resul
 def predictions(judged: Judged) -> pd.DataFrame:
     """One line an image of every part: split, row, transform, galaxy_id, view, stage, label, probability."""
     table = splits.described(judged.split.table(), judged.data)
-    with progress_bar(f"Scoring {judged.data.name}", len(table)) as advance:
-        table["probability"] = prediction.predict(
-            judged.model, judged.data.images, table["row"].to_numpy(), table["transform"].to_numpy(), advance
-        )
-    return table
+    everything = Part(table["row"].to_numpy(), table["transform"].to_numpy())
+    return table.assign(probability=judged.scores(everything, afresh=True))
 
 
 def roc_curve(found: metrics.Evaluation, label: str) -> RocCurve:

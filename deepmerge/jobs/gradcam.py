@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepmerge.analysis import saliency
-from deepmerge.data import splits
 from deepmerge.data.batches import gather
 from deepmerge.data.memory_map import forget
 from deepmerge.jobs.judged import SALIENCY_METHOD, Judged, reload
@@ -46,8 +45,7 @@ def gradcam_in_run(
     data, part = judged.data, judged.split.test
     method = method or SALIENCY_METHOD
     explainer = saliency.GradCam(judged.model, layer, method=method)
-    table = splits.described(pd.DataFrame({"row": part.rows, "transform": part.transforms}), data)
-    table["probability"] = prediction.predict(judged.model, data.images, part.rows, part.transforms)
+    table = part.described(data).assign(probability=judged.scores("test"))
     with runs.artifact_folder("saliency") as folder:
         shape = (len(part), len(saliency.TARGETS), *data.images.shape[2:])
         maps = np.lib.format.open_memmap(folder / "test_maps.npy", "w+", np.float32, shape)

@@ -1,23 +1,26 @@
-"""A trained model with the data that it is judged on."""
+"""A trained model with the data that it is judged on: who scores images of a data set does it here."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import keras
+import numpy as np
 import pandas as pd
 
 from deepmerge import config
 from deepmerge.data import dataset as datasets
 from deepmerge.data import splits
 from deepmerge.data.dataset import Dataset
-from deepmerge.data.splits import Split
+from deepmerge.data.splits import Part, Split
 from deepmerge.errors import InputError
 from deepmerge.jobs.run import RECORD, SPLIT_TABLE
-from deepmerge.model import devices, prediction
-from deepmerge.tracking import runs
+from deepmerge.model import devices, dropout, prediction
+from deepmerge.progress import Advance, progress_bar
+from deepmerge.tracking import looks, runs
 
+PREDICTIONS = "predictions.parquet"  # artifact of an evaluated run: one line an image of every part
 MERGER_FRACTION = "trained_at_merger_fraction"  # what a model tells of itself: the prior of its probabilities
 # With dense layers behind a flattening, the mean gradient that Grad-CAM weighs features by says little: on the noisy
 # demo sample its maps of 72 of 74 recognised mergers are zero; 54 % of HiRes-CAM's peak on the merger's features.
@@ -35,10 +38,64 @@ class Trained:
 
 @dataclass(frozen=True)
 class Judged(Trained):
-    """A trained model with all that it takes to judge it."""
+    """A trained model, the data that it is judged on, and their split: the one way to score images of a data set."""
 
     split: Split
     model: keras.Model
+
+    def on(self, other: "Judged") -> "Judged":
+        """The same model, judged on the data of another one as these are split there."""
+        return replace(self, data=other.data, split=other.split)
+
+    def scores(self, part: str | Part, *, afresh: bool = False) -> np.ndarray:
+        """Merger probability of the images of a part, (n,): 'train', 'validation', 'test', or any images of the data.
+
+        Read from the predictions that an evaluation left with the run, where it scored these images, unless they are
+        asked for afresh. Scoring images that neither train nor validate is counted as a look at them.
+        """
+        images = self._images(part)
+        stored = None if afresh else self._stored(images)
+        if stored is not None:
+            return stored
+        with progress_bar(f"Scoring {self.data.name}", len(images)) as advance:
+            found = prediction.predict(self.model, self.data.images, images.rows, images.transforms, advance)
+        self._look_at(images)
+        return found
+
+    def dropout_scores(self, part: str | Part, passes: int, seed: int, advance: Advance) -> np.ndarray:
+        """Mean merger probability of the images of a part over answers with dropout, (n,), as `monte_carlo` gives it.
+
+        Counted as a look like `scores`. Raises ValueError where the network has no dropout.
+        """
+        images = self._images(part)
+        found = dropout.monte_carlo(self.model, self.data, images, passes, seed, advance)
+        self._look_at(images)
+        return found
+
+    def _images(self, part: str | Part) -> Part:
+        return part if isinstance(part, Part) else getattr(self.split, part)
+
+    def _look_at(self, images: Part) -> None:
+        tested = images.without(self.split.train, self.split.validation)
+        if len(tested):
+            looks.count(self.run.info.run_id, tested.fingerprint(self.data))
+
+    def _stored(self, images: Part) -> np.ndarray | None:
+        """Probabilities that the run's evaluation stored; None where it scored other data, or not all these images."""
+        if self._predictions is None or self.run.data.tags.get(runs.FINGERPRINT) != self.data.fingerprint:
+            return None
+        wanted = pd.MultiIndex.from_arrays([images.rows, images.transforms])
+        found = self._predictions.index.get_indexer(wanted)
+        return None if (found < 0).any() else self._predictions.to_numpy()[found]
+
+    @cached_property
+    def _predictions(self) -> pd.Series | None:
+        """Probabilities in the run by row and transform; None where it was not evaluated yet."""
+        try:
+            table = pd.read_parquet(runs.read_artifact(self.run, PREDICTIONS))
+        except InputError:
+            return None
+        return table.set_index(["row", "transform"])["probability"]
 
 
 def reload(dataset: str, model: str) -> Judged:
@@ -48,8 +105,12 @@ def reload(dataset: str, model: str) -> Judged:
     """
     devices.prepare()
     trained = find(dataset, model)
-    table = pd.read_csv(runs.read_artifact(trained.run, SPLIT_TABLE))
-    return load(trained, splits.from_table(table, trained.run.data.tags["split"]))
+    return load(trained, replace(split_of(trained.run), seed=trained.experiment.split.split_seed))
+
+
+def split_of(run: runs.Run) -> Split:
+    """The split that a run trained on. Raises InputError where the run holds none."""
+    return splits.from_table(pd.read_csv(runs.read_artifact(run, SPLIT_TABLE)), run.data.tags["split"])
 
 
 def find(dataset: str, model: str) -> Trained:

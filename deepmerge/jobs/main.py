@@ -14,7 +14,7 @@ def main(
     experiment: config.Experiment, layer: str | None = None, method: str | None = None, pdf: bool = False
 ) -> Results:
     """Train, evaluate and explain; the model is judged as it was saved."""
-    if not devices.keeps_the_books():
+    if not devices.is_chief():
         return assist(experiment)
     with training_run(experiment) as (data, split):
         trained = train_in_run(experiment, data, split, pdf)

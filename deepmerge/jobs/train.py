@@ -34,7 +34,7 @@ def train(experiment: config.Experiment, pdf: bool = False, out: Path | None = N
 
     `out` is a folder for ``run.json``, which names the run, and ``history.csv``.
     """
-    if not devices.keeps_the_books():
+    if not devices.is_chief():
         return assist(experiment)
     with training_run(experiment) as (data, split):
         return train_in_run(experiment, data, split, pdf, out)
@@ -48,7 +48,7 @@ def assist(experiment: config.Experiment) -> Results:
     datasets.require_finite(data)  # as the other machine does, which would not come to train with this one
     split = splits.make(data, experiment.split)
     copies.require_apart(data, [split])
-    trained = training.train(data, split, experiment)
+    trained = training.train(data, split, experiment.network, experiment.training)
     return {"best_epoch": trained.best_epoch}
 
 
@@ -81,7 +81,7 @@ def train_in_run(
             runs.log_metrics(epoch_metrics(values), step=epoch)
             advance(note=f"validation log loss {values['val_log_loss']:.3f}")
 
-        trained = training.train(data, split, experiment, report)
+        trained = training.train(data, split, experiment.network, experiment.training, report)
     best = {
         f"best_{name}": values[trained.best_epoch - 1]
         for name, values in trained.history.items()

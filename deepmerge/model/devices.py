@@ -52,7 +52,7 @@ def strategy() -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def keeps_the_books() -> bool:
+def is_chief() -> bool:
     """Whether this process writes results: the only one, or the first of the machines that train together."""
     return not os.environ.get(CLUSTER) or _place() == 0
 

@@ -9,32 +9,38 @@ from deepmerge import config
 from deepmerge.data import splits
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
-from deepmerge.model import training
+from deepmerge.model.training import train
 
 Report = Callable[[int, float, Mapping[str, float]], None]
 
 
-def parts(experiment: config.Experiment, data: Dataset, split: Split) -> list[Split]:
+def parts(data: Dataset, split: Split, tuning: config.Tuning) -> list[Split]:
     """What each trial trains on: the split itself, or its folds. Raises InputError for too few galaxies."""
-    count = experiment.tuning.folds
-    return [split] if count == 1 else list(splits.folds(data, split, count, experiment.split.split_seed))
+    return [split] if tuning.folds == 1 else list(splits.folds(data, split, tuning.folds, split.seed))
 
 
-def measure(experiment: config.Experiment, data: Dataset, parts: Sequence[Split], report: Report) -> float:
-    """Train on each of `parts`; the mean of the objective at the epochs that would be kept.
+def measure(
+    data: Dataset,
+    parts: Sequence[Split],
+    network: config.Network,
+    training: config.Training,
+    objective: str,
+    report: Report,
+) -> float:
+    """Train on each of `parts`; the mean of the objective (log_loss or auc, of the validation) at the epochs kept.
 
     `report` hears after each epoch its number among all, what that mean would be, were this the last epoch, and what
     the training measured.
     """
-    name = f"val_{experiment.tuning.objective}"
+    name = f"val_{objective}"
     kept: list[float] = []
 
     def on_epoch(epoch: int, values: Mapping[str, float]) -> None:
-        step = len(kept) * experiment.training.epochs + epoch
+        step = len(kept) * training.epochs + epoch
         report(step, float(np.mean([*kept, values[name]])), values)
 
     for part in parts:
         keras.utils.clear_session()  # or each trial would leave its graphs in memory
-        trained = training.train(data, part, experiment, on_epoch)
+        trained = train(data, part, network, training, on_epoch)
         kept.append(trained.history[name][trained.best_epoch - 1])
     return float(np.mean(kept))

@@ -13,7 +13,8 @@ from deepmerge.data.batches import Epoch, TrainingBatches, class_weights, gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.errors import Failed
-from deepmerge.model import devices, network, prediction, stretch
+from deepmerge.model import devices, prediction, stretch
+from deepmerge.model import network as networks
 from deepmerge.model.learner import Learner
 
 # 512 images of the release: enough that the median pixel is known to a fraction of a per cent, at any sample size.
@@ -46,7 +47,8 @@ EpochReport = Callable[[int, dict[str, float]], None]
 def train(
     dataset: Dataset,
     split: Split,
-    settings: config.Experiment,
+    network: config.Network,
+    training: config.Training,
     on_epoch: EpochReport = lambda epoch, values: None,
 ) -> Trained:
     """Train on the training part and stop early on the validation part; the test part is not touched.
@@ -55,7 +57,6 @@ def train(
     the training. Both classes weigh the same in all validation numbers. Raises TrainingDiverged on a loss that is not
     finite.
     """
-    training = settings.training
     strategy = devices.strategy()
     keras.utils.set_random_seed(training.seed)
     batches = TrainingBatches(
@@ -68,10 +69,10 @@ def train(
         seed=training.seed,
     )
     shape = (*dataset.images.shape[2:], dataset.images.shape[1])
-    pixels = _pixel_statistics(dataset, split, settings)
+    pixels = _pixel_statistics(dataset, split, network.stretch)
 
     def make() -> tuple[keras.Model, keras.optimizers.Optimizer]:
-        model = network.build(shape, settings.network, pixels, for_training=True, precision=training.precision)
+        model = networks.build(shape, network, pixels, for_training=True, precision=training.precision)
         optimizer = keras.optimizers.Adam(_learning_rate(training, len(batches)))
         if training.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -90,7 +91,7 @@ def train(
             best, best_epoch, best_weights = values[STOPPED_BY], number, learner.model.get_weights()
         elif number - best_epoch >= training.patience:
             break
-    trained = network.build(shape, settings.network, pixels)
+    trained = networks.build(shape, network, pixels)
     trained.set_weights(best_weights)
     return Trained(trained, history, best_epoch, batches.merger_fraction)
 
@@ -130,12 +131,12 @@ def _require_finite(values: dict[str, float], epoch: int, training: config.Train
             )
 
 
-def _pixel_statistics(dataset: Dataset, split: Split, settings: config.Experiment) -> stretch.PixelStatistics:
+def _pixel_statistics(dataset: Dataset, split: Split, kind: str) -> stretch.PixelStatistics:
     rows = split.train.rows
     most = max(16, STATISTICS_VALUES // dataset.images[0].size)
     if len(rows) > most:
-        rows = np.random.default_rng(settings.split.split_seed).choice(rows, most, replace=False)
-    images, kind = gather(dataset.images, rows), settings.network.stretch
+        rows = np.random.default_rng(split.seed).choice(rows, most, replace=False)
+    images = gather(dataset.images, rows)
     found = stretch.measure(images, kind)
     stretch.require_standardised(images, kind, found)
     return found

@@ -17,11 +17,12 @@ from deepmerge.analysis.metrics import point_metrics
 from deepmerge.data import dataset as datasets
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
-from deepmerge.data.splits import Part, Split
+from deepmerge.data.splits import Split
 from deepmerge.estimate import METRICS, Estimate
+from deepmerge.jobs.judged import Judged
 from deepmerge.jobs.run import LEAKS, SIMULATED, Results, log_figures, open_run, write_json, write_table
 from deepmerge.jobs.train import epoch_metrics, told_of
-from deepmerge.model import devices, prediction, training
+from deepmerge.model import devices, training
 from deepmerge.progress import Advance
 from deepmerge.tracking import runs
 
@@ -127,13 +128,12 @@ def warnings(run: runs.Run) -> list[str]:
 
 @dataclass(frozen=True)
 class Trial:
-    """A training: its network, history and best epoch, the seconds until the end of each epoch, and its run.
+    """A training: its network in its run, its history and best epoch, and the seconds until the end of each epoch.
 
     probability: (n,) of the test part of its split.
     """
 
-    run_id: str
-    model: keras.Model
+    judged: Judged
     history: dict[str, list[float]]
     best_epoch: int
     seconds: np.ndarray
@@ -173,9 +173,10 @@ def run(
 
         keras.utils.clear_session()  # or the graphs of all trainings would stay in memory
         devices.prepare()  # quiet again
-        trained = training.train(data, split, experiment, report)
+        trained = training.train(data, split, experiment.network, experiment.training, report)
         advance(experiment.training.epochs - len(seconds))
-        probability = scores(trained.model, data, split.test)
+        judged = Judged(runs.find(run_id, experiment.name), experiment, data, split, trained.model)
+        probability = judged.scores("test", afresh=True)
         found = point_metrics(data.labels[split.test.rows], probability)
         runs.log_metrics({"best_epoch": trained.best_epoch, "seconds": seconds[-1]})
         runs.log_metrics({f"test_{metric}": value for metric, value in found.items()})
@@ -184,12 +185,7 @@ def run(
             example = gather(data.images, split.train.rows[:2])
             answer = np.asarray(trained.model(example, training=False))
             runs.log_model(trained.model, example, answer, told_of(trained), trained=FOLD)
-    return Trial(run_id, trained.model, trained.history, trained.best_epoch, np.array(seconds), probability)
-
-
-def scores(model: keras.Model, data: Dataset, part: Part) -> np.ndarray:
-    """Merger probability of the images of a part, (n,)."""
-    return prediction.predict(model, data.images, part.rows, part.transforms)
+    return Trial(judged, trained.history, trained.best_epoch, np.array(seconds), probability)
 
 
 def named(table: pd.DataFrame, column: str) -> dict[str, float]:

@@ -93,7 +93,7 @@ def _trainings(study: str, experiment: config.Experiment, data: Dataset, seeds: 
             for protocol, split in (("rows", both.rows), ("galaxy", both.galaxy)):
                 name = f"{protocol}, seed {seed}"
                 trial = base.run(study, name, data, split, seeded, advance, tags={"protocol": protocol})
-                unseen = base.scores(trial.model, data, both.unseen)
+                unseen = trial.judged.scores(both.unseen)
                 training = {"protocol": protocol, "seed": seed, "shared_galaxies": splits.shared_galaxies(data, split)}
                 for place, part, scored in (
                     ("claimed", split.test, trial.probability),

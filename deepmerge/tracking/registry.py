@@ -22,7 +22,6 @@ CHAMPION, PREVIOUS = "champion", "previous"
 TAGS = ("dataset", "data_source", "data_fingerprint", "split", "split_fingerprint", "git_commit", "git_dirty")
 SETTINGS = ("dropout", "l2", "learning_rate", "params", "study")
 HEADLINE = {"test_auc": "test AUC", "test_balanced_accuracy": "balanced accuracy"}
-LOOKS, LOOKED_AT = "test_looks", "test_images"
 VERDICT = "promotion_"  # how the tags of the last verdict begin
 
 
@@ -136,22 +135,6 @@ def record(version: Version, verdict: Mapping[str, object], folder: Path) -> Non
         client.delete_model_version_tag(version.name, version.version, old)
     _tag(version, tags)
     client.log_model_artifacts(_model_id(run), str(folder))
-
-
-def look(run: runs.Run, images: str) -> int:
-    """Count one more look at test images for the sake of a promotion; how many there have been with it, of all runs.
-
-    `images` is a fingerprint of these images. Counted where it happens, in tags of the run.
-    """
-    run_id = run.info.run_id
-    client = MlflowClient()
-    with mutex.only_one("looks"):
-        condition = f"tags.{LOOKED_AT} = '{images}'"
-        found = mlflow.search_runs(search_all_experiments=True, filter_string=condition, output_format="list")
-        so_far = {one.info.run_id: int(one.data.tags[LOOKS]) for one in found}
-        client.set_tag(run_id, LOOKS, str(so_far.get(run_id, 0) + 1))
-        client.set_tag(run_id, LOOKED_AT, images)
-    return sum(so_far.values()) + 1
 
 
 def listing(dataset: str | None = None) -> list[dict[str, str]]:

@@ -8,14 +8,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepmerge.analysis import metrics, saliency
-from deepmerge.data import splits
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
 from deepmerge.jobs.compare import figures
 from deepmerge.jobs.evaluate import roc_curve
 from deepmerge.jobs.judged import SALIENCY_METHOD, Judged, reload
 from deepmerge.jobs.run import Results, warning, write_json, write_table
-from deepmerge.model import prediction
 from deepmerge.plots import canvas
 from deepmerge.tracking import runs
 
@@ -37,12 +35,12 @@ def compare(datasets: Sequence[str], models: Sequence[str], out: Path) -> Result
             f"got data sets {', '.join(datasets) or 'none'} and models {', '.join(models) or 'none'}"
         )
     judged = [reload(*pair) for pair in zip(datasets, models, strict=True)]
-    tables = [_test_table(one) for one in judged]
+    tables = [one.split.test.described(one.data) for one in judged]
     names = _unique_names(judged)
     said = ". ".join(dict.fromkeys(filter(None, (warning(one.data, one.split) for one in judged)))) or None
 
     scores = {
-        (i, j): _scores(judged[i], judged[j], tables[j])
+        (i, j): judged[i].on(judged[j]).scores("test")
         for i in range(len(judged))
         for j in range(len(judged))
         if i == j or _comparable(judged[i], judged[j])
@@ -86,11 +84,6 @@ def _unique_names(judged: Sequence[Judged]) -> list[str]:
     ]
 
 
-def _test_table(judged: Judged) -> pd.DataFrame:
-    part = judged.split.test
-    return splits.described(pd.DataFrame({"row": part.rows, "transform": part.transforms}), judged.data)
-
-
 def _comparable(model: Judged, other: Judged) -> bool:
     """Whether `model` can be judged on the test images of `other` without having trained on their galaxies."""
     return (
@@ -98,11 +91,6 @@ def _comparable(model: Judged, other: Judged) -> bool:
         and model.split.fingerprint == other.split.fingerprint
         and bool((model.data.catalogue["galaxy_id"] == other.data.catalogue["galaxy_id"]).all())
     )
-
-
-def _scores(model: Judged, other: Judged, table: pd.DataFrame) -> np.ndarray:
-    rows, transforms = table["row"].to_numpy(), table["transform"].to_numpy()
-    return prediction.predict(model.model, other.data.images, rows, transforms)
 
 
 def _long_table(found: Pairs, names: Sequence[str]) -> pd.DataFrame:

@@ -1,46 +1,34 @@
 """Let a model become champion of its data set, if it is better on the same test galaxies than the one that reigns."""
 
-import hashlib
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import keras
-import numpy as np
-import pandas as pd
-
 from deepmerge import config
-from deepmerge.data import splits
-from deepmerge.data.dataset import Dataset
-from deepmerge.data.splits import Part, Split
 from deepmerge.errors import InputError
 from deepmerge.estimate import flat
 from deepmerge.files import replacing
-from deepmerge.jobs.judged import Judged, reload
+from deepmerge.jobs.judged import Judged, reload, split_of
 from deepmerge.jobs.promote import figure, gate
 from deepmerge.jobs.promote.gate import Verdict
-from deepmerge.jobs.run import LEAKS, SPLIT_TABLE, Results, warning, write_json
+from deepmerge.jobs.run import LEAKS, Results, warning, write_json
 from deepmerge.model import prediction
 from deepmerge.plots import canvas
-from deepmerge.progress import progress_bar
-from deepmerge.tracking import registry, runs
+from deepmerge.tracking import looks, registry, runs
 
-METRIC = "auc"
 RECORD = "promotion.json"
 FIGURE = "figures/promotion.png"
 
 
-def promote(
-    dataset: str, model: str, metric: str | None = None, force: str | None = None, out: Path | None = None
-) -> Results:
+def promote(dataset: str, model: str, *, metric: str, force: str | None = None, out: Path | None = None) -> Results:
     """Register a model and let it become champion of `dataset` if it passes the gate; the verdict goes to its run.
 
-    Promoted when the 95 % interval of the difference in `metric`, by default AUC, from the reigning champion (paired
+    Promoted when the 95 % interval of the difference in `metric` from the reigning champion (paired
     bootstrap over the same test galaxies) lies wholly on the better side. `force` is a reason to promote it all the
     same. `out` is a folder for ``promotion.json`` and ``promotion.png``. A refusal is a result. Raises InputError for a
     model of another data set, an unknown metric, and a champion whose run or model was deleted.
     """
-    metric = metric or METRIC
     gate.check_metric(metric)
     if force is not None and not force.strip():
         raise InputError(f"force should be the reason for a promotion against the gate, got {force!r}")
@@ -71,7 +59,7 @@ def _judged(candidate: Judged, reigning: registry.Version | None, metric: str, f
     """The verdict on a candidate against the reigning version, or the trivial classifier where there is none."""
     if candidate.split.protocol == "rows":  # not a matter of opinion, so it cannot be forced
         return gate.without_comparison(metric, f"{LEAKS}. Only a model split by galaxy can be champion")
-    file, against = None, gate.TRIVIAL
+    champion, against = None, gate.TRIVIAL
     if reigning is not None:
         against = f"version {reigning.version}"
         try:
@@ -84,39 +72,22 @@ def _judged(candidate: Judged, reigning: registry.Version | None, metric: str, f
         if objection is not None:
             objection += "" if force else "; --force REASON promotes it all the same"
             return gate.without_comparison(metric, objection, against, force)
-    data, part = candidate.data, candidate.split.test
-    test = splits.described(pd.DataFrame({"row": part.rows, "transform": part.transforms}), data)
-    ours = _scores(candidate.model, data, part)
-    theirs = None if file is None else _scores(prediction.load(file), data, part)
+        champion = replace(candidate, run=run, model=prediction.load(file))
+    test = candidate.split.test.described(candidate.data)
     labels, galaxies = test["label"].to_numpy(), test["galaxy_id"].to_numpy()
-    return gate.judge(labels, ours, theirs, galaxies, metric, against, force)
+    theirs = None if champion is None else champion.scores("test")
+    return gate.judge(labels, candidate.scores("test"), theirs, galaxies, metric, against, force)
 
 
 def _objection(candidate: Judged, reigning: runs.Run, against: str) -> str | None:
     """Why the reigning model cannot be compared with the candidate, if it cannot."""
-    if reigning.data.tags.get("data_fingerprint") != candidate.data.fingerprint:
+    if reigning.data.tags.get(runs.FINGERPRINT) != candidate.data.fingerprint:
         what = "data"
-    elif _images(candidate.data, _split(reigning)) != _images(candidate.data, candidate.split):
+    elif split_of(reigning).test.fingerprint(candidate.data) != candidate.split.test.fingerprint(candidate.data):
         what = "test images"
     else:
         return None
     return f"{against} has other {what} than the candidate, so they cannot be compared"
-
-
-def _split(run: runs.Run) -> Split:
-    return splits.from_table(pd.read_csv(runs.read_artifact(run, SPLIT_TABLE)), run.data.tags["split"])
-
-
-def _images(data: Dataset, split: Split) -> str:
-    """Fingerprint of the test images, in whatever order."""
-    table = pd.DataFrame({"row": split.test.rows, "transform": split.test.transforms})
-    text = data.fingerprint + table.sort_values(["row", "transform"]).to_csv(index=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _scores(model: keras.Model, data: Dataset, part: Part) -> np.ndarray:
-    with progress_bar(f"Scoring {data.name}", len(part)) as advance:
-        return prediction.predict(model, data.images, part.rows, part.transforms, advance)
 
 
 def _recorded(candidate: Judged, version: registry.Version, verdict: Verdict, out: Path | None) -> Results:
@@ -124,13 +95,13 @@ def _recorded(candidate: Judged, version: registry.Version, verdict: Verdict, ou
     found = {**_named(version), "decision": verdict.decision, "reason": verdict.reason, "metric": verdict.metric}
     measured_on = ""
     if verdict.images:
-        look = registry.look(candidate.run, _images(candidate.data, candidate.split))
+        look = looks.so_far(candidate.split.test.fingerprint(candidate.data))
         for model in ("candidate", "reigning", "difference"):
             found |= flat({verdict.metric: getattr(verdict, model)}, model)
         found |= {"against": verdict.against, "images": verdict.images, "galaxies": verdict.galaxies, "look": look}
         measured_on = (
             f"{verdict.images} test images of {verdict.galaxies} galaxies, 95 % intervals over galaxies; "
-            f"promotion number {look} that these galaxies decide"
+            f"these test images have been scored {'once' if look == 1 else f'{look} times'}"
         )
     found["time"] = datetime.now(UTC).isoformat(timespec="seconds")
     said = warning(candidate.data, candidate.split)

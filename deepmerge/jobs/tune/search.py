@@ -44,7 +44,7 @@ def tune(
     workers: int | None = None,
     storage: str | None = None,
     name: str | None = None,
-    seeds: int = 1,
+    seeds: int,
     pdf: bool = False,
     out: Path | None = None,
 ) -> Results:
@@ -66,12 +66,12 @@ def tune(
     data = datasets.read(experiment.data, experiment.name)
     datasets.require_finite(data)
     split = splits.make(data, experiment.split)
-    copies.require_apart(data, objective.parts(experiment, data, split))
+    copies.require_apart(data, objective.parts(data, split, experiment.tuning))
     identity = {
         "data_fingerprint": data.fingerprint,
         "split_fingerprint": split.fingerprint,
         "settings": experiment.model_dump(mode="json", include={"network": True, "training": True}),
-        "tuning": experiment.model_dump(mode="json", exclude={"tuning": {"trials"}})["tuning"],
+        "tuning": experiment.model_dump(mode="json", exclude={"tuning": {"trials", "seeds"}})["tuning"],
         "code": fingerprint(trial_code()),
         "packages": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
     }
@@ -121,7 +121,7 @@ def work() -> None:
     threads = devices.prepare()
     data = datasets.read(experiment.data, experiment.name)
     split = splits.make(data, experiment.split)
-    parts = objective.parts(experiment, data, split)
+    parts = objective.parts(data, split, experiment.tuning)
     study = studies.Study(order["storage"], order["study"], experiment)
 
     def tried(params: Mapping[str, Any], report: studies.Report) -> float:
@@ -132,7 +132,7 @@ def work() -> None:
             end_if_told()
             report(step, value, epoch_metrics(values))
 
-        return objective.measure(settings, data, parts, on_epoch)
+        return objective.measure(data, parts, settings.network, settings.training, settings.tuning.objective, on_epoch)
 
     study.work(tried, order["run_id"], training.TrainingDiverged, {**order["tags"], "threads": str(threads)})
 

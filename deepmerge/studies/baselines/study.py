@@ -63,7 +63,7 @@ def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | Non
     run_id, note = judged.run.info.run_id, warning(data, parts)
 
     def measure(_: str) -> Findings:
-        scored = {NETWORK: base.scores(judged.model, data, parts.test)}
+        scored = {NETWORK: judged.scores("test")}
         sources = _sources(data, rows, measured)
         for source, features in sources.items():
             for kind in (science.RANDOM_FOREST, science.LOGISTIC):

@@ -10,8 +10,8 @@ from deepmerge.data import copies, protocols, splits
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.estimate import Estimate
-from deepmerge.jobs.evaluate import PREDICTIONS, drawn
-from deepmerge.jobs.judged import find
+from deepmerge.jobs.evaluate import drawn
+from deepmerge.jobs.judged import PREDICTIONS, find
 from deepmerge.jobs.run import Results, warning
 from deepmerge.model import devices
 from deepmerge.plots.forest import Line, forest

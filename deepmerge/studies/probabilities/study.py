@@ -20,7 +20,6 @@ from deepmerge.estimate import Estimate, read
 from deepmerge.jobs.judged import Judged, prior, reload
 from deepmerge.jobs.predict import CALIBRATION
 from deepmerge.jobs.run import Results, warning
-from deepmerge.model import dropout
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
 from deepmerge.studies.base import Caption, Findings, Study
@@ -124,7 +123,7 @@ class _Scored(NamedTuple):
     @classmethod
     def of(cls, judged: Judged, part: Part, trained_at: float) -> "_Scored":
         data = judged.data
-        scores = calibration.at_prior(base.scores(judged.model, data, part), BALANCE, trained_at)
+        scores = calibration.at_prior(judged.scores(part), BALANCE, trained_at)
         return cls(data.labels[part.rows], data.galaxies[part.rows], scores)
 
 
@@ -132,16 +131,15 @@ def _methods(
     study: str, judged: Judged, experiment: config.Experiment, members: int, passes: int, trained_at: float
 ) -> Methods:
     """Dropout and ensemble on the test images; a network without dropout has no such method."""
-    part = judged.split.test
     began = time.perf_counter()
-    alone = base.scores(judged.model, judged.data, part)
+    alone = judged.scores("test", afresh=True)
     one = time.perf_counter() - began
     probabilities, costs = {}, {}
     steps = (members - 1) * experiment.training.epochs + passes
     with progress_bar(f"Ensemble and dropout on {judged.data.name}", steps) as advance:
         try:
             began = time.perf_counter()
-            probabilities[DROPOUT] = dropout.monte_carlo(judged.model, judged.data, part, passes, 0, advance)
+            probabilities[DROPOUT] = judged.dropout_scores("test", passes, 0, advance)
             costs[DROPOUT] = ALONE | {"prediction": (time.perf_counter() - began) / one}
         except ValueError:
             advance(passes)

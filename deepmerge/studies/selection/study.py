@@ -9,8 +9,7 @@ import pandas as pd
 from deepmerge.analysis import morphology
 from deepmerge.data.dataset import Dataset
 from deepmerge.estimate import Estimate, read
-from deepmerge.jobs.evaluate import PREDICTIONS
-from deepmerge.jobs.judged import find, newest_study
+from deepmerge.jobs.judged import PREDICTIONS, find, newest_study
 from deepmerge.jobs.run import Results
 from deepmerge.model import devices
 from deepmerge.progress import progress_bar

@@ -1,9 +1,8 @@
-"""The gate at work: the stage, with networks whose worth is known, and a real store."""
+"""The gate at work: promotions of networks whose worth is known, in a real store."""
 
 import json
 import shutil
 import sys
-from types import SimpleNamespace
 
 import keras
 import mlflow
@@ -16,9 +15,9 @@ from sklearn.metrics import roc_auc_score
 from deepmerge import cli, config
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
+from deepmerge.jobs.evaluate import evaluate
 from deepmerge.jobs.promote import gate
-from deepmerge.jobs.promote import promote as stage
-from deepmerge.jobs.promote.promote import promote
+from deepmerge.jobs.promote import promote as job
 from deepmerge.jobs.train import training_run
 from deepmerge.model import devices
 from deepmerge.tracking import registry, runs
@@ -41,6 +40,10 @@ def client(client):
 def memory():
     """The runs with models, so that each is made once for the module."""
     return {}
+
+
+def promote(dataset, model, **options):
+    return job.promote(dataset, model, **{"metric": config.Promotion().metric, **options})
 
 
 def network(skill):
@@ -204,10 +207,13 @@ def test_the_champion_is_not_judged_again(client, trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_promotion_is_a_look_at_the_test_galaxies(client, trained):
+def test_the_verdict_says_how_often_the_test_images_have_been_scored(client, trained):
     first = promote("tiny", trained(0.4))["look"]
-    assert promote("tiny", trained(1.0))["look"] == first + 1
-    assert promote("tiny", trained(0.4))["look"] == first + 2
+    assert promote("tiny", trained(1.0))["look"] == first + 2  # of the candidate and of the champion
+    evaluate("tiny", trained(1.0))
+    found = promote("tiny", trained(0.4))
+    assert found["look"] == first + 4  # of the candidate alone: what the evaluation of the champion stored is read
+    assert client.get_run(trained(0.4)).data.tags["promotion_look"] == str(first + 4)
 
 
 @pytest.mark.slow
@@ -243,7 +249,7 @@ def overtaken(monkeypatch, trained):
     """Let the given model be promoted while the first judgement of another one is made."""
 
     def overtake(skill):
-        judged, left = stage._judged, [skill]
+        judged, left = job._judged, [skill]
         against = []
 
         def slowly(candidate, reigning, *others):
@@ -254,7 +260,7 @@ def overtaken(monkeypatch, trained):
                 against.append(found.against)
             return found
 
-        monkeypatch.setattr(stage, "_judged", slowly)
+        monkeypatch.setattr(job, "_judged", slowly)
         return against
 
     return overtake
@@ -301,8 +307,8 @@ def run(monkeypatch, capsys):
 
     def run(*arguments, **found):
         calls = []
-        promote = lambda *given: calls.append(given) or found  # noqa: E731
-        monkeypatch.setattr(cli, "stages", lambda: SimpleNamespace(promote=promote))
+        promote = lambda *given, **options: calls.append((*given, options)) or found  # noqa: E731
+        monkeypatch.setattr(job, "promote", promote)
         monkeypatch.setattr(cli, "_end_cleanly_on_signals", lambda: None)
         monkeypatch.setattr("logging.basicConfig", lambda **_: None)
         monkeypatch.setattr(sys, "argv", ["deepmerge", *arguments])
@@ -316,7 +322,7 @@ def run(monkeypatch, capsys):
 
 def test_promote_hands_its_options_on_and_ends_with_0_when_promoted(run):
     status, out, err, calls = run("promote", "noisy", "--metric", "f1", "--force", "so", decision="promoted")
-    assert (status, err, calls) == (0, "", [("noisy", "last", "f1", "so", None)])
+    assert (status, err, calls) == (0, "", [("noisy", "last", {"metric": "f1", "force": "so", "out": None})])
     assert "decision  promoted" in out
 
 

@@ -1,0 +1,98 @@
+import threading
+
+import pytest
+
+from deepmerge import config
+from deepmerge.data import dataset as datasets
+from deepmerge.data import splits
+from deepmerge.jobs.compare.compare import compare
+from deepmerge.jobs.evaluate import evaluate
+from deepmerge.jobs.gradcam import gradcam
+from deepmerge.jobs.main import main
+from deepmerge.jobs.promote.promote import promote
+from deepmerge.jobs.train import train
+from deepmerge.model import devices
+from deepmerge.progress import progress_bar
+from deepmerge.studies import base
+from deepmerge.studies.probabilities.study import judge_probabilities
+from deepmerge.tracking import looks, runs
+
+# TensorFlow takes its threads before its first operation, which in this process may be another test's.
+devices.prepare()
+
+
+@pytest.fixture
+def two(client):
+    """Ids of two runs."""
+    ids = []
+    for _ in range(2):
+        with runs.new_run("looking", {}) as run_id:
+            ids.append(run_id)
+    return ids
+
+
+def test_looks_at_the_same_images_are_counted_over_all_runs(two):
+    first, second = two
+    found = []
+    for run_id in (first, second, first):
+        looks.count(run_id, "a" * 32)
+        found.append(looks.so_far("a" * 32))
+    assert found == [1, 2, 3]
+    looks.count(first, "b" * 32)
+    assert (looks.so_far("a" * 32), looks.so_far("b" * 32), looks.so_far("c" * 32)) == (3, 1, 0)
+
+
+def test_looks_of_older_versions_are_counted_too(client, two):
+    client.set_tag(two[0], "test_looks", "3")
+    client.set_tag(two[0], "test_images", "d" * 32)
+    looks.count(two[0], "e" * 32)
+    looks.count(two[1], "d" * 32)
+    assert (looks.so_far("d" * 32), looks.so_far("e" * 32)) == (4, 1)
+
+
+def test_no_look_of_one_run_is_lost_where_several_happen_at_the_same_time(two):
+    ready = threading.Barrier(3)
+
+    def look():
+        ready.wait()
+        looks.count(two[0], "f" * 32)
+
+    workers = [threading.Thread(target=look) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert looks.so_far("f" * 32) == 3
+
+
+@pytest.mark.slow
+def test_every_command_that_scores_test_images_counts_a_look(client, write_sample, tmp_path, monkeypatch):
+    file = str(write_sample())
+    experiment = config.load(file, {"epochs": 1})
+    data = datasets.read(experiment.data, experiment.name)
+    split = splits.make(data, experiment.split)
+    counted = [looks.so_far(split.test.fingerprint(data))]
+
+    def look(command, *arguments, **options):
+        found = command(*arguments, **options)
+        counted.append(looks.so_far(split.test.fingerprint(data)))
+        return found, counted[-1] - counted[-2]
+
+    ours, number = look(train, experiment)
+    assert number == 0
+    ours = ours["run_id"]
+    assert look(gradcam, file, ours)[1] == 1  # nothing is stored yet
+    assert look(promote, file, ours, metric="auc")[0]["look"] == 2
+    assert look(evaluate, file, ours)[1] == 1
+    assert look(gradcam, file, ours)[1] == 0  # it reads what the evaluation stored
+    other, number = look(main, experiment.with_settings({"seed": 1}))
+    assert number == 1
+    other = other["run_id"]
+    assert look(compare, [file, file], [ours, other], tmp_path / "out")[1] == 0
+    assert look(promote, file, other, metric="auc")[1] == 0
+    third = train(experiment.with_settings({"seed": 2}))["run_id"]
+    assert look(compare, [file, file], [ours, third], tmp_path / "out")[1] == 2  # on its own images, and for the other
+    with runs.new_run("study", {}) as study, progress_bar("", 1) as advance:
+        assert look(base.run, study, "a trial", data, split, experiment, advance)[1] == 1
+    # One answer whose time is taken, those with dropout, and two members of the ensemble.
+    assert look(judge_probabilities, file, ours, members=2, passes=2, purity=0.8)[1] == 3
