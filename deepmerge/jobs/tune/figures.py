@@ -80,14 +80,8 @@ def history(
     if done:
         steps = [trial.number for trial in done]
         best = (np.minimum if direction == "minimize" else np.maximum).accumulate([_value(trial) for trial in done])
-        line: dict[str, Any] = {
-            "color": ORANGE,
-            "linewidth": 1.2,
-            "drawstyle": "steps-post",
-            "zorder": 1,
-            "label": "best so far",
-        }
-        handles += axes.plot([*steps, max(order)], [*best, best[-1]], **line)
+        line: dict[str, Any] = {"color": ORANGE, "linewidth": 1.2, "drawstyle": "steps-post", "zorder": 1}
+        handles += axes.plot([*steps, max(order)], [*best, best[-1]], label="best so far", **line)
     scale.label(axes, objective)
     first, last = (min(order), max(order)) if order else (0, 0)
     room = 0.03 * (last - first) + 0.5
@@ -118,9 +112,9 @@ def importances(
     axes = figure.subplots()
     axes.barh(range(len(order)), np.nan_to_num(shares[order]), height=0.65, color=BLUE)
     for row, i in enumerate(order):
-        said = "undefined" if np.isnan(shares[i]) else f"{shares[i]:.2f}"
+        text = "undefined" if np.isnan(shares[i]) else f"{shares[i]:.2f}"
         axes.annotate(
-            said, (np.nan_to_num(shares[i]), row), (3, 0), textcoords="offset points", va="center", fontsize=SMALL
+            text, (np.nan_to_num(shares[i]), row), (3, 0), textcoords="offset points", va="center", fontsize=SMALL
         )
     axes.set_yticks(range(len(order)), [names[i] for i in order])
     axes.tick_params(axis="y", length=0)
@@ -226,8 +220,8 @@ def curves(
                 look = {"color": ORANGE, "linewidth": 2.2}
             course = _course(trial)
             look |= {"marker": "o" if len(course) == 1 else "", "markersize": 4, "zorder": 5 - best}
-            said = [f"best: trial {trial.number}"] * best + ["default settings"] * (trial.number == default)
-            handles += axes.plot(course[:, 0], course[:, 1], label=", ".join(said), **look)
+            text = [f"best: trial {trial.number}"] * best + ["default settings"] * (trial.number == default)
+            handles += axes.plot(course[:, 0], course[:, 1], label=", ".join(text), **look)
     length = max((len(trial.epochs) for trial in trials), default=0) or 1
     scale.label(axes, objective)
     axes.set_xlim(1 - 0.03 * length, 1.03 * length)
