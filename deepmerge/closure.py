@@ -67,8 +67,9 @@ def _absolute(node: ast.ImportFrom, module: str, path: Path) -> str:
 
 
 def _parents(module: str) -> list[str]:
+    """The packages that hold a module, but for the whole: what that offers, it imports when it is asked for."""
     parts = module.split(".")
-    return [".".join(parts[:count]) for count in range(1, len(parts))]
+    return [".".join(parts[:count]) for count in range(2, len(parts))]
 
 
 def _file(module: str, package: Path) -> Path | None:

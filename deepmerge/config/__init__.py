@@ -1,6 +1,6 @@
 """Settings of an experiment: what they are (schema), and how they are read (load)."""
 
-from deepmerge.config.load import TUNED, from_record, load, name_of, names, params_file, read_params
+from deepmerge.config.load import TUNED, checked, from_record, load, name_of, names, params_file, read_params, sections
 from deepmerge.config.schema import (
     SEARCHABLE,
     SECTIONS,
@@ -32,10 +32,12 @@ __all__ = [
     "Study",
     "Training",
     "Tuning",
+    "checked",
     "from_record",
     "load",
     "name_of",
     "names",
     "params_file",
     "read_params",
+    "sections",
 ]

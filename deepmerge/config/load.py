@@ -4,14 +4,16 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from deepmerge.config import yaml_file
-from deepmerge.config.schema import SECTIONS, Data, Experiment, explain
+from deepmerge.config.schema import SECTIONS, Data, Experiment, Network, Settings, Training, explain
 from deepmerge.config.yaml_file import shown
 from deepmerge.errors import InputError
+
+Section = TypeVar("Section", bound=Settings)
 
 EXPERIMENTS = Path("experiments")
 PACKAGED = Path(__file__).parents[1] / "experiments"  # the project's own, there when it is installed from a wheel
@@ -178,3 +180,28 @@ def _validated(content: dict[str, Any], source: str) -> Experiment:
         return Experiment.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{source}: {'; '.join(explain(e) for e in error.errors())}") from None
+
+
+def sections(settings: Mapping[str, Any]) -> tuple[Network, Training]:
+    """The sections of network and training from settings by their flat names, the others by default.
+
+    Raises InputError for an unknown name or a wrong value.
+    """
+    homes = {"network": Network, "training": Training}
+    known = {name for home in homes.values() for name in home.model_fields}
+    for name in settings:
+        if name not in known:
+            raise InputError(f"setting should be one of: {', '.join(sorted(known))}; got {shown(name)}")
+
+    def section(home: type[Section]) -> Section:
+        return checked(home, {name: value for name, value in settings.items() if name in home.model_fields})
+
+    return section(Network), section(Training)
+
+
+def checked(section: type[Section], values: Mapping[str, Any]) -> Section:
+    """A section of settings from its values. Raises InputError for a wrong one."""
+    try:
+        return section.model_validate(dict(values))
+    except ValidationError as error:
+        raise InputError("; ".join(explain(entry) for entry in error.errors())) from None

@@ -34,19 +34,29 @@ def read(path: Path | None, labels: np.ndarray) -> pd.DataFrame:
     them are, else text as it is written. Raises InputError where a file does not fit the labels or contradicts itself.
     """
     if path is not None:
-        catalogue = _read_file(path, labels)
-    elif len(labels) == layout.ROWS:
-        catalogue = layout.layout_catalogue()
-    else:
-        log.warning("no catalogue: each of the %d images counts as a galaxy of its own", len(labels))
-        catalogue = pd.DataFrame({"galaxy_id": np.arange(len(labels))})
+        return _complete(_checked(tables.read(path, "catalogue", ["galaxy_id"], COLUMNS), labels, path), labels, path)
+    if len(labels) == layout.ROWS:
+        return _complete(layout.layout_catalogue(), labels, "the release layout")
+    log.warning("no catalogue: each of the %d images counts as a galaxy of its own", len(labels))
+    return _complete(pd.DataFrame({"galaxy_id": np.arange(len(labels))}), labels, "the row numbers")
+
+
+def from_table(table: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
+    """The catalogue of images with these labels, (N,), from a table in memory: filled in and checked as by `read`."""
+    cells = table.reset_index(drop=True).astype(object).where(table.reset_index(drop=True).notna(), "").astype(str)
+    if "galaxy_id" not in cells:
+        raise InputError(f"the catalogue should have a column galaxy_id, got {', '.join(map(str, cells.columns))}")
+    return _complete(_checked(cells, labels, "the table given"), labels, "the table given")
+
+
+def _complete(catalogue: pd.DataFrame, labels: np.ndarray, where: Path | str) -> pd.DataFrame:
+    """The catalogue with the columns that a file may leave out, its stages and classes checked."""
     if "copy" not in catalogue:
         catalogue["copy"] = 0
     if "view" not in catalogue:
         catalogue["view"] = catalogue.groupby(["galaxy_id", "copy"]).cumcount()
     if "stage" not in catalogue:
         catalogue["stage"] = np.where(labels == 1, "merger", "non-merger")
-    where = "the release layout" if path is None else str(path)
     _check_stages(catalogue["stage"], labels, where)
     _check_classes(catalogue["galaxy_id"], labels, where)
     return catalogue
@@ -74,8 +84,8 @@ def stages(cells: pd.Series) -> pd.Series:
     return cells.map({cell: words.get(tables.plain(cell), cell) for cell in cells.unique()})
 
 
-def _read_file(path: Path, labels: np.ndarray) -> pd.DataFrame:
-    cells = tables.read(path, "catalogue", ["galaxy_id"], COLUMNS)
+def _checked(cells: pd.DataFrame, labels: np.ndarray, path: Path | str) -> pd.DataFrame:
+    """The columns of a catalogue from cells of text."""
     if len(cells) != len(labels):
         raise InputError(
             f"catalogue {path} should have {len(labels)} rows, one for each image, got {len(cells)} rows and columns "
@@ -106,7 +116,7 @@ def _read_file(path: Path, labels: np.ndarray) -> pd.DataFrame:
     return catalogue
 
 
-def _check_rows(cells: pd.DataFrame, labels: np.ndarray, path: Path) -> None:
+def _check_rows(cells: pd.DataFrame, labels: np.ndarray, path: Path | str) -> None:
     """Raise InputError where the catalogue itself says that its rows are in another order than the arrays."""
     for name, values, mend in (
         ("row", np.arange(len(labels)), "count from 0 in the order of the arrays"),
@@ -125,14 +135,14 @@ def _check_rows(cells: pd.DataFrame, labels: np.ndarray, path: Path) -> None:
             )
 
 
-def _warn_of_near_misses(cells: pd.DataFrame, path: Path) -> None:
+def _warn_of_near_misses(cells: pd.DataFrame, path: Path | str) -> None:
     known = {tables.plain(name): name for name in COLUMNS}
     for name in cells.columns.difference(list(COLUMNS)):
         for near in difflib.get_close_matches(tables.plain(name), known, 1, 0.8):
             log.warning("column %s of %s is not used; if it is the %s, call it so", name, path, known[near])
 
 
-def _ids(cells: pd.Series, path: Path) -> pd.Series:
+def _ids(cells: pd.Series, path: Path | str) -> pd.Series:
     """Galaxy ids: whole numbers if all are, also where a program wrote them as 12.0 or 1.2e+01; else text."""
     names = cells.unique().tolist()
     numbers = {name: Decimal(name) for name in names if _NUMBER.fullmatch(name)}
@@ -168,7 +178,7 @@ def _ids(cells: pd.Series, path: Path) -> pd.Series:
     return cells
 
 
-def _copies(cells: pd.Series, ids: pd.Series, path: Path) -> pd.Series:
+def _copies(cells: pd.Series, ids: pd.Series, path: Path | str) -> pd.Series:
     """Number of the copy that each image is of another, 0 = the original; as read, False and True stay so."""
     said = cells.str.lower()
     copies = said == "true" if said.isin(["true", "false"]).all() else _or_nan(cells)
@@ -189,7 +199,7 @@ def _copies(cells: pd.Series, ids: pd.Series, path: Path) -> pd.Series:
     return copies
 
 
-def _numbers(cells: pd.Series, path: Path) -> pd.Series:
+def _numbers(cells: pd.Series, path: Path | str) -> pd.Series:
     """A column of numbers, NaN where one is not known; the text of a column that is none.
 
     Raises InputError for text in a column that should be numbers.
@@ -205,7 +215,7 @@ def _numbers(cells: pd.Series, path: Path) -> pd.Series:
     return cells if len(wrong) or (cells.name == "view" and not known.all()) else numbers
 
 
-def _check_stages(stages: pd.Series, labels: np.ndarray, where: str) -> None:
+def _check_stages(stages: pd.Series, labels: np.ndarray, where: Path | str) -> None:
     unknown = np.flatnonzero(~stages.isin(STAGES))
     if len(unknown):
         row = unknown[0]
@@ -221,7 +231,7 @@ def _check_stages(stages: pd.Series, labels: np.ndarray, where: str) -> None:
         )
 
 
-def _check_classes(ids: pd.Series, labels: np.ndarray, where: str) -> None:
+def _check_classes(ids: pd.Series, labels: np.ndarray, where: Path | str) -> None:
     mixed = ids[pd.Series(labels).groupby(ids).transform("nunique") > 1]
     if len(mixed):
         rows = mixed.index[mixed == mixed.iloc[0]]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,46 @@ class Dataset:
     filters: tuple[str, ...]
     catalogued: bool = True
 
+    @classmethod
+    def from_arrays(
+        cls,
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        galaxy_id: Sequence[Any] | np.ndarray | None = None,
+        catalogue: pd.DataFrame | None = None,
+        masks: np.ndarray | None = None,
+        filters: Sequence[str] | None = None,
+        name: str = "arrays",
+    ) -> "Dataset":
+        """A data set of arrays, in memory or memory-mapped.
+
+        images (N, F, H, W), any numeric type, H and W at least SMALLEST_SIDE; labels (N,), 1 = merger, 0 = non-merger;
+        galaxy_id (N,), the same for all images of a galaxy, or a catalogue with a column of that name and perhaps view,
+        copy and stage; without both each image counts as a galaxy of its own. masks (N, H, W), 1 on merger features;
+        filters: F names. Raises InputError where they do not fit one another.
+
+        Example: ``Dataset.from_arrays(x, y, galaxy_id=ids)``
+        """
+        if galaxy_id is not None and catalogue is not None:
+            raise InputError("give galaxy_id or a catalogue that holds it, got both")
+        pixels = _checked_images(np.asanyarray(images), "the arrays given")
+        classes = _checked_labels(np.asarray(labels), len(pixels), "the arrays given")
+        names = tuple(filters or (f"filter {i + 1}" for i in range(pixels.shape[1])))
+        if len(names) != pixels.shape[1]:
+            raise InputError(f"filters should be {pixels.shape[1]}, as the images have, got {', '.join(names)}")
+        table = pd.DataFrame({"galaxy_id": list(galaxy_id)}) if galaxy_id is not None else catalogue
+        return cls(
+            name=name,
+            images=pixels,
+            labels=classes,
+            catalogue=catalogues.read(None, classes) if table is None else catalogues.from_table(table, classes),
+            masks=None if masks is None else _checked_masks(np.asanyarray(masks), pixels, "the arrays given"),
+            data_source="own",
+            filters=names,
+            catalogued=table is not None,
+        )
+
     @cached_property
     def galaxies(self) -> np.ndarray:
         """Galaxy number of each image, (N,), 0 … number of galaxies − 1 in order of galaxy_id."""
@@ -69,13 +109,8 @@ def chunks(images: np.ndarray) -> Iterator[slice]:
 
 def read(files: config.Data, name: str) -> Dataset:
     """Open the arrays that an experiment names. Raises InputError where they do not fit one another."""
-    images = open_array(files.images, "images")
-    if images.ndim != 4 or min(images.shape[2:]) < SMALLEST_SIDE or 0 in images.shape:
-        raise InputError(
-            f"images in {files.images} should have shape (N, filters, H, W) with H and W at least {SMALLEST_SIDE}, "
-            f"got {images.shape}"
-        )
-    labels = _read_labels(files.labels, len(images))
+    images = _checked_images(open_array(files.images, "images"), files.images)
+    labels = _checked_labels(open_array(files.labels, "labels"), len(images), files.labels)
     source = read_source(files.images)
     filters = tuple(source.get("filters") or (f"filter {i + 1}" for i in range(images.shape[1])))
     if len(filters) != images.shape[1]:
@@ -90,7 +125,7 @@ def read(files: config.Data, name: str) -> Dataset:
         images=images,
         labels=labels,
         catalogue=catalogues.read(catalogue_file, labels),
-        masks=None if masks_file is None else _read_masks(masks_file, images),
+        masks=None if masks_file is None else _checked_masks(open_array(masks_file, "masks"), images, masks_file),
         data_source=source.get("data_source", "own"),
         filters=filters,
         catalogued=catalogue_file is not None or len(labels) == layout.ROWS,
@@ -182,8 +217,18 @@ def _beside(images: Path, source: dict[str, Any], what: str) -> Path | None:
     return path
 
 
-def _read_labels(path: Path, count: int) -> np.ndarray:
-    labels = open_array(path, "labels")
+def _checked_images(images: np.ndarray, path: Path | str) -> np.ndarray:
+    if images.dtype.kind not in "buif":
+        raise InputError(f"images in {path} should be numbers, got {images.dtype}")
+    if images.ndim != 4 or min(images.shape[2:]) < SMALLEST_SIDE or 0 in images.shape:
+        raise InputError(
+            f"images in {path} should have shape (N, filters, H, W) with H and W at least {SMALLEST_SIDE}, "
+            f"got {images.shape}"
+        )
+    return images
+
+
+def _checked_labels(labels: np.ndarray, count: int, path: Path | str) -> np.ndarray:
     if labels.shape != (count,):
         raise InputError(f"labels in {path} should have shape ({count},), one for each image, got {labels.shape}")
     values = set(np.unique(labels).tolist())
@@ -194,8 +239,7 @@ def _read_labels(path: Path, count: int) -> np.ndarray:
     return labels.astype(np.uint8)
 
 
-def _read_masks(path: Path, images: np.ndarray) -> np.ndarray:
-    masks = open_array(path, "masks")
+def _checked_masks(masks: np.ndarray, images: np.ndarray, path: Path | str) -> np.ndarray:
     expected = (len(images), *images.shape[2:])
     if masks.shape != expected:
         raise InputError(f"masks in {path} should have shape {expected} like the images, got {masks.shape}")

@@ -35,6 +35,10 @@ class Part:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __getitem__(self, chosen: slice | np.ndarray) -> "Part":
+        """Some of the images, as ``part[:6]`` or by their numbers."""
+        return Part(self.rows[chosen], self.transforms[chosen])
+
     def without(self, *others: "Part") -> "Part":
         """The images that are in none of the others."""
         numbers = [part.rows * TRANSFORMS + part.transforms for part in (self, *others)]

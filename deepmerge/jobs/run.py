@@ -50,7 +50,7 @@ def open_run(
     SPLIT_TABLE, the data; versions and uncommitted changes where the run has no parent, which tells of them.
     """
     named = name or f"{experiment.name}-{kind}"
-    told = {**header_tags(kind, experiment, data, split), **(tags or {})}
+    told = {**header_tags(kind, data, split), **(tags or {})}
     opened = runs.child(parent, named, told) if parent else runs.continued(continues, named, told)
     with opened as run_id:
         if run_id != continues:
@@ -58,24 +58,25 @@ def open_run(
             runs.log_json(experiment.model_dump(mode="json"), RECORD)
             runs.log_data(data.images, data.labels, experiment.data.images, data.name, data.fingerprint)
             if split is not None:
-                _log_split(split, data)
+                log_split(split, data)
             if parent is None:
                 runs.log_environment()
         yield run_id
 
 
-def header_tags(kind: str, experiment: config.Experiment, data: Dataset, split: Split | None) -> dict[str, str]:
+def header_tags(kind: str, data: Dataset, split: Split | None) -> dict[str, str]:
     """Tags by which a run is found and told from others."""
     tags = {
         "kind": kind,
-        "dataset": experiment.name,
+        "dataset": data.name,
         "data_source": data.data_source,
         runs.FINGERPRINT: data.fingerprint,
     }
     return tags if split is None else {**tags, "split": split.protocol, "split_fingerprint": split.fingerprint}
 
 
-def _log_split(split: Split, data: Dataset) -> None:
+def log_split(split: Split, data: Dataset) -> None:
+    """Log a split on the open run, with a warning where it leaks."""
     runs.log_table(splits.published(split, data), SPLIT_TABLE)
     if split.protocol == "rows":
         shared = splits.shared_galaxies(data, split)

@@ -19,6 +19,7 @@ from deepmerge.data.splits import Split
 from deepmerge.jobs.judged import MERGER_FRACTION
 from deepmerge.jobs.run import Results, log_figures, open_run, warning, write_json, write_table
 from deepmerge.model import devices, training
+from deepmerge.model.network import Body
 from deepmerge.plots import images
 from deepmerge.plots.history import history
 from deepmerge.progress import progress_bar
@@ -75,13 +76,40 @@ def train_in_run(
     experiment: config.Experiment, data: Dataset, split: Split, pdf: bool, out: Path | None = None
 ) -> Results:
     """Train in the run that is open."""
-    with progress_bar(f"Training on {data.name}", experiment.training.epochs) as advance:
+    trained = fit(data, split, experiment.network, experiment.training, log_epoch)
+    results = log_trained(trained, data, split, pdf)
+    if out is not None:
+        epochs = range(1, len(trained.history["loss"]) + 1)
+        write_table(pd.DataFrame({"epoch": epochs, **trained.history}), out / "history.csv")
+        write_json(results, out / "run.json")
+    return results
 
-        def report(epoch: int, values: Mapping[str, float]) -> None:
-            runs.log_metrics(epoch_metrics(values), step=epoch)
+
+def fit(
+    data: Dataset,
+    split: Split,
+    network: config.Network,
+    settings: config.Training,
+    on_epoch: training.EpochReport,
+    body: Body | None = None,
+) -> training.Trained:
+    """Train as `training.train` does, behind a progress bar."""
+    with progress_bar(f"Training on {data.name}", settings.epochs) as advance:
+
+        def report(epoch: int, values: dict[str, float]) -> None:
+            on_epoch(epoch, values)
             advance(note=f"validation log loss {values['val_log_loss']:.3f}")
 
-        trained = training.train(data, split, experiment.network, experiment.training, report)
+        return training.train(data, split, network, settings, report, body)
+
+
+def log_epoch(epoch: int, values: Mapping[str, float]) -> None:
+    """Log the measures of an epoch, from 1, on the open run."""
+    runs.log_metrics(epoch_metrics(values), step=epoch)
+
+
+def log_trained(trained: training.Trained, data: Dataset, split: Split, pdf: bool) -> Results:
+    """Log a trained network with its history and figures on the open run; returns its best epoch and measures there."""
     best = {
         f"best_{name}": values[trained.best_epoch - 1]
         for name, values in trained.history.items()
@@ -96,12 +124,7 @@ def train_in_run(
         "examples": _examples(data, split),
     }
     log_figures(drawn, pdf)
-    results = {"run_id": runs.active_id(), "best_epoch": trained.best_epoch, **best}
-    if out is not None:
-        epochs = range(1, len(trained.history["loss"]) + 1)
-        write_table(pd.DataFrame({"epoch": epochs, **trained.history}), out / "history.csv")
-        write_json(results, out / "run.json")
-    return results
+    return {"run_id": runs.active_id(), "best_epoch": trained.best_epoch, **best}
 
 
 def _examples(data: Dataset, split: Split) -> Figure:

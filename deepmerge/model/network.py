@@ -1,11 +1,17 @@
 """The networks: raw pixels in, probability of being a merger out. Built-in Keras layers only."""
 
+import re
+from collections.abc import Callable
+
 import keras
 
 from deepmerge import config
+from deepmerge.errors import InputError
 from deepmerge.model import stretch
 from deepmerge.model.layers import FastBatchNormalization, FastConv2D
 from deepmerge.model.stretch import PixelStatistics
+
+Body = Callable[[keras.KerasTensor], keras.KerasTensor]
 
 DENSE_UNITS = (64, 32)  # units of the two hidden dense layers, Ciprijanovic et al. 2020, table 1
 CONVOLUTIONS = ((8, 5), (16, 3), (32, 3))  # (filters, kernel size), ibid.
@@ -15,6 +21,7 @@ def build(
     shape: tuple[int, int, int],
     settings: config.Network,
     pixels: PixelStatistics,
+    body: Body | None = None,
     *,
     for_training: bool = False,
     precision: str = "float32",
@@ -26,18 +33,41 @@ def build(
     channels, uses ReLU, and drops units only behind the last batch norm, whose statistics dropout would shift.
     `settings.batch_norm` and `settings.hidden` say otherwise where one of the two ways is to be tried alone.
     `settings.width` scales filters and hidden units, which number at least one.
+    `body` takes the place of all that: a function from the standardised images (n, H, W, F) to features (n, k), as Keras
+    tensors. Before it stands the stretch, behind it one sigmoid unit.
     An image with NaN or infinite pixels (null and 1e40 to a server) has no probability: NaN, where a ReLU would swallow
     it without a sign. `for_training` takes faster layers and finite pixels: the same weights and numbers, but not built
     into Keras. `precision` is Keras's name of what the layers compute with between the stretch and the probability; the
     weights are float32.
     """
+    inputs = keras.Input(shape, name="pixels")
+    x = stretch.layers(inputs, settings.stretch, pixels)
+    x = _architecture(x, settings, for_training, precision) if body is None else _features(body, x)
+    if not for_training:
+        x = _undefined_where_pixels_are(inputs, x)
+    outputs = layers.Dense(1, activation="sigmoid", name="merger_probability", dtype="float32")(x)
+    name = settings.architecture if body is None else re.sub(r"\W+", "_", getattr(body, "__name__", "network"))
+    return keras.Model(inputs, outputs, name=f"deepmerge_{name}")
+
+
+def _features(body: Body, images: keras.KerasTensor) -> keras.KerasTensor:
+    features = body(images)
+    if len(getattr(features, "shape", ())) != 2:
+        raise InputError(
+            "a network of your own should take a Keras tensor of standardised images (n, H, W, F) and return features "
+            f"(n, k), got {getattr(features, 'shape', type(features).__name__)}; end it in Flatten or global pooling"
+        )
+    return features
+
+
+def _architecture(
+    x: keras.KerasTensor, settings: config.Network, for_training: bool, precision: str
+) -> keras.KerasTensor:
     published = settings.architecture == "published"
     over_width = {"architecture": published, "channels": False, "width": True}[settings.batch_norm]
     softmax = {"architecture": published, "relu": False, "softmax": True}[settings.hidden]
     layers = keras.layers
     keep = {"dtype": precision}
-    inputs = keras.Input(shape, name="pixels")
-    x = stretch.layers(inputs, settings.stretch, pixels)
     convolution = FastConv2D if for_training else layers.Conv2D
     norm = FastBatchNormalization if for_training else layers.BatchNormalization
     for number, (filters, size) in enumerate(CONVOLUTIONS, 1):
@@ -59,10 +89,7 @@ def build(
         )(x)
         if not published:
             x = layers.Dropout(settings.dropout, **keep)(x)
-    if not for_training:
-        x = _undefined_where_pixels_are(inputs, x)
-    outputs = layers.Dense(1, activation="sigmoid", name="merger_probability", dtype="float32")(x)
-    return keras.Model(inputs, outputs, name=f"deepmerge_{settings.architecture}")
+    return x
 
 
 def _undefined_where_pixels_are(pixels: keras.KerasTensor, features: keras.KerasTensor) -> keras.KerasTensor:

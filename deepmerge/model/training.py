@@ -50,12 +50,13 @@ def train(
     network: config.Network,
     training: config.Training,
     on_epoch: EpochReport = lambda epoch, values: None,
+    body: networks.Body | None = None,
 ) -> Trained:
     """Train on the training part and stop early on the validation part; the test part is not touched.
 
-    `on_epoch` is called after each epoch with its number, from 1, and its losses and accuracies; what it raises ends
-    the training. Both classes weigh the same in all validation numbers. Raises TrainingDiverged on a loss that is not
-    finite.
+    `body` takes the place of the network's architecture (see `network.build`). `on_epoch` is called after each epoch
+    with its number, from 1, and its losses and accuracies; what it raises ends the training. Both classes weigh the
+    same in all validation numbers. Raises TrainingDiverged on a loss that is not finite.
     """
     strategy = devices.strategy()
     keras.utils.set_random_seed(training.seed)
@@ -72,7 +73,7 @@ def train(
     pixels = _pixel_statistics(dataset, split, network.stretch)
 
     def make() -> tuple[keras.Model, keras.optimizers.Optimizer]:
-        model = networks.build(shape, network, pixels, for_training=True, precision=training.precision)
+        model = networks.build(shape, network, pixels, body, for_training=True, precision=training.precision)
         optimizer = keras.optimizers.Adam(_learning_rate(training, len(batches)))
         if training.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -91,7 +92,7 @@ def train(
             best, best_epoch, best_weights = values[STOPPED_BY], number, learner.model.get_weights()
         elif number - best_epoch >= training.patience:
             break
-    trained = networks.build(shape, network, pixels)
+    trained = networks.build(shape, network, pixels, body)
     trained.set_weights(best_weights)
     return Trained(trained, history, best_epoch, batches.merger_fraction)
 

@@ -99,7 +99,7 @@ def tune(
             "storage": study.url,
             "study": study.name,
             "run_id": run_id,
-            "tags": {**header_tags("trial", experiment, data, split), "study": study.name},
+            "tags": {**header_tags("trial", data, split), "study": study.name},
         }
         study.reap()
         if not study.is_full:

@@ -1,0 +1,82 @@
+"""Data for a notebook: an experiment's images, mock galaxies, and their split."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from deepmerge import config
+from deepmerge.data import dataset as datasets
+from deepmerge.data import splits
+from deepmerge.data.dataset import Dataset
+from deepmerge.data.demo import simulate as demo
+from deepmerge.data.splits import Split
+from deepmerge.errors import InputError
+
+_SPLIT = config.Split()  # its defaults
+
+
+def load(dataset: str) -> Dataset:
+    """The images of an experiment: a name such as "pristine", or the path of an experiment file.
+
+    They are memory-mapped: images (N, F, H, W), labels (N,) with 1 = merger, and a catalogue of N rows. Raises
+    InputError for an unknown name, and for files that do not fit one another.
+
+    Example: ``data = dm.load("mine.yaml")``
+    """
+    experiment = config.load(dataset)
+    return datasets.read(experiment.data, experiment.name)
+
+
+def simulate(
+    galaxies: int = demo.DEFAULT_GALAXIES,
+    *,
+    variant: str = "pristine",
+    merger_fraction: float = demo.DEFAULT_MERGER_FRACTION,
+    seed: int = demo.DEFAULT_SEED,
+) -> Dataset:
+    """Mock galaxies in memory, four views each (4 × galaxies, 2, 75, 75), of the demo sample's kind: not Illustris.
+
+    variant: "pristine" (PSF only) or "noisy" (PSF and sky noise), the same galaxies for the same seed. Raises
+    InputError for too few galaxies.
+
+    Example: ``data = dm.simulate(galaxies=300)``
+    """
+    if variant not in demo.VARIANTS:
+        raise InputError(f"variant should be one of {', '.join(demo.VARIANTS)}, got {variant!r}")
+    with tempfile.TemporaryDirectory(prefix="deepmerge-") as name:
+        folder = Path(name)
+        demo.simulate(folder, galaxies=galaxies, merger_fraction=merger_fraction, seed=seed)
+        files = {"images": folder / f"{variant}_2filt_X.npy", "labels": folder / f"{variant}_2filt_y.npy"}
+        mapped = datasets.read(config.Data.model_validate(files), variant)
+        masks = None if mapped.masks is None else np.array(mapped.masks)
+        return replace(mapped, images=np.array(mapped.images), masks=masks)
+
+
+def split(
+    data: Dataset,
+    seed: int = _SPLIT.split_seed,
+    *,
+    protocol: str = _SPLIT.split,
+    validation_fraction: float = _SPLIT.validation_fraction,
+    test_fraction: float = _SPLIT.test_fraction,
+) -> Split:
+    """Which images train, validate and test: `split.train`, `split.validation`, `split.test`.
+
+    protocol: "galaxy" keeps all images of a galaxy in one part; "rows" splits random rows as published, and leaks.
+    Fractions are of galaxies (or rows). A part can be cut short: ``split.test[:6]``. Raises InputError for too few
+    galaxies of a stage.
+
+    Example: ``split = dm.split(data, seed=5)``
+    """
+    settings = config.checked(
+        config.Split,
+        {
+            "split": protocol,
+            "split_seed": seed,
+            "validation_fraction": validation_fraction,
+            "test_fraction": test_fraction,
+        },
+    )
+    return splits.make(data, settings)

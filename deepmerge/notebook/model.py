@@ -1,0 +1,109 @@
+"""A trained network for a notebook: made, used, saved, loaded."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from deepmerge import config
+from deepmerge.data import copies
+from deepmerge.data.dataset import Dataset, require_finite
+from deepmerge.data.splits import Part, Split
+from deepmerge.errors import InputError
+from deepmerge.files import replacing
+from deepmerge.jobs.train import fit
+from deepmerge.model import devices, prediction
+from deepmerge.model.layers import faster
+from deepmerge.notebook import track
+from deepmerge.tracking import runs
+
+Network = Callable[[keras.KerasTensor], keras.KerasTensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained network.
+
+    network: Keras's own, raw pixels (n, H, W, F) in, merger probability (n, 1) out. history: a list of values for each
+    measure, one an epoch; best_epoch: the one kept, from 1; merger_fraction: the prior at which its probabilities are
+    meant. The last three are not known of a network that was loaded from a file.
+    """
+
+    network: keras.Model
+    history: Mapping[str, list[float]] = field(default_factory=dict)
+    best_epoch: int | None = None
+    merger_fraction: float | None = None
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Merger probability of images (n, F, H, W) in the units of the training images, (n,) in [0, 1].
+
+        NaN where a pixel is no finite number. Raises InputError for another shape.
+        """
+        pixels = np.asanyarray(images)
+        prediction.require_shape(self.network, pixels)
+        return np.concatenate([np.empty(0), *prediction.predict_pieces(self._fast, [pixels])])
+
+    def scores(self, data: Dataset, part: Part) -> np.ndarray:
+        """Merger probability of the images of a part of a data set, (n,)."""
+        prediction.require_shape(self.network, data.images)
+        return prediction.predict(self._fast, data.images, part.rows, part.transforms)
+
+    def save(self, path: str | Path) -> None:
+        """Write the network to a ``.keras`` file, which needs no code of ours to be loaded."""
+        target = Path(path)
+        if target.suffix != ".keras":
+            raise InputError(f"path should end in .keras, got {target}")
+        with replacing(target) as aside:
+            self.network.save(aside)
+
+    @cached_property
+    def _fast(self) -> keras.Model:
+        return faster(self.network)
+
+    def __repr__(self) -> str:
+        epoch = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
+        return f"Model({self.network.name}, {self.network.count_params():,} parameters{epoch})"
+
+
+def train(data: Dataset, split: Split, *, network: Network | None = None, **settings: Any) -> Model:
+    """Train a network on the training part of a split; the validation part decides when to stop. The test stays unseen.
+
+    settings: those of an experiment file's sections network and training (epochs, dropout, learning_rate, stretch …),
+    by default as there. network: a function of your own, from standardised images (a Keras tensor (n, H, W, F)) to
+    features (n, k), in place of the architecture; what comes before (stretch) and after (probability) stays. Arrays
+    in memory and memory-mapped ones do alike. Inside `dm.track` the training is logged. Raises InputError for unknown
+    settings, pixels that are not finite, and copies of one image in two parts.
+
+    Example: ``model = dm.train(data, split, epochs=20, dropout=0.3)``
+    """
+    architecture, training = config.sections(settings)
+    devices.prepare()
+    require_finite(data)
+    copies.require_apart(data, [split])
+    track.begin(data, split, {**dict(architecture), **dict(training)})
+    trained = fit(data, split, architecture, training, track.epoch, body=network)
+    track.end(trained, data, split)
+    return Model(trained.model, trained.history, trained.best_epoch, trained.merger_fraction)
+
+
+def load_model(reference: str | Path) -> Model:
+    """Load a model: a ``.keras`` file, or one from MLflow by run id, ``models:/`` URI, run.json, or data set (its newest).
+
+    Raises InputError where there is none.
+
+    Example: ``model = dm.load_model("models:/deepmerge-pristine@champion")``
+    """
+    name = str(reference)
+    devices.prepare()
+    if name.endswith(".keras"):
+        if not Path(name).is_file():
+            raise InputError(f"model expected at {name}, where there is no file")
+        return Model(keras.models.load_model(name, compile=False, safe_mode=True))
+    run = runs.find(name)
+    told = runs.model_told(run)
+    network = keras.models.load_model(runs.model_file(run), compile=False, safe_mode=True)
+    return Model(network, runs.read_json(run, "history.json"), merger_fraction=told.get("trained_at_merger_fraction"))

@@ -1,0 +1,91 @@
+"""How good a model is on part of a data set, as a notebook shows it; and where it looked."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from deepmerge.analysis import metrics
+from deepmerge.analysis import saliency as maps
+from deepmerge.data import splits
+from deepmerge.data.batches import gather
+from deepmerge.data.dataset import Dataset
+from deepmerge.data.splits import Part
+from deepmerge.errors import InputError
+from deepmerge.estimate import METRICS, Estimate
+from deepmerge.jobs.judged import SALIENCY_METHOD
+from deepmerge.jobs.run import warning
+from deepmerge.notebook import track
+from deepmerge.notebook.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Metrics of a model on some images, with 95 % intervals over galaxies: ``result["auc"]`` is an `Estimate`.
+
+    evaluation: with the curves of the figures; predictions: a row an image (row, transform, galaxy_id, view, stage,
+    label, probability); name: of the data set; note: what nobody may overlook (simulated data).
+    """
+
+    evaluation: metrics.Evaluation
+    predictions: pd.DataFrame
+    name: str
+    note: str | None
+
+    def __getitem__(self, metric: str) -> Estimate:
+        if metric not in self.evaluation.metrics:
+            raise InputError(f"metric should be one of {', '.join(self.evaluation.metrics)}, got {metric!r}")
+        return self.evaluation.metrics[metric]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.evaluation.metrics)
+
+    def table(self) -> pd.DataFrame:
+        """One line a metric: value, low and high end of its interval."""
+        lines = {METRICS[name].label: estimate for name, estimate in self.evaluation.metrics.items() if name in METRICS}
+        return pd.DataFrame(lines.values(), index=pd.Index(lines, name="metric"), columns=Estimate._fields)
+
+    def _texts(self) -> pd.DataFrame:
+        metrics = {METRICS[name].label: e.text() for name, e in self.evaluation.metrics.items() if name in METRICS}
+        counted = f"{len(self.predictions)} images, {self.predictions['galaxy_id'].nunique()} galaxies"
+        return pd.DataFrame({f"{self.name}: {counted}": metrics})
+
+    def __repr__(self) -> str:
+        return "\n".join(filter(None, [self._texts().to_string(), self.note]))
+
+    def _repr_html_(self) -> str:
+        note = f"<p>{self.note}</p>" if self.note else ""
+        return f"{self._texts().to_html()}{note}"
+
+
+def evaluate(model: Model, data: Dataset, part: Part) -> Result:
+    """Measure a model on part of a data set (``split.test``), with 95 % intervals from a bootstrap over galaxies.
+
+    Inside `dm.track` metrics, predictions and figures are logged. Raises InputError for images of another shape.
+
+    Example: ``dm.evaluate(model, data, split.test)["auc"]``
+    """
+    table = table_of(model, data, part)
+    found = metrics.evaluate(*(table[name].to_numpy() for name in ("label", "probability", "galaxy_id")))
+    result = Result(found, table, data.name, warning(data))
+    track.evaluation(result)
+    return result
+
+
+def table_of(model: Model, data: Dataset, part: Part) -> pd.DataFrame:
+    """One line an image: row, transform, galaxy_id, view, stage, label, probability."""
+    return splits.described(part.table(), data).assign(probability=model.scores(data, part))
+
+
+def saliency(
+    model: Model, data: Dataset, part: Part, *, method: str = SALIENCY_METHOD, layer: str | int | None = None
+) -> np.ndarray:
+    """Maps of what speaks for a merger, and against one, in each image of a part: (n, 2, H, W) ≥ 0, in logits.
+
+    method: "hirescam" or "gradcam" (as in the paper); layer: a convolution by name or number, by default the last.
+    Raises InputError for other methods and layers.
+
+    Example: ``dm.saliency(model, data, split.test[:6])[:, 0]``
+    """
+    return maps.maps(model.network, gather(data.images, part.rows, part.transforms), layer=layer, method=method)
