@@ -31,7 +31,7 @@ def progress_bar(description: str, total: int) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not (console.is_terminal or console.is_jupyter)) as progress:
         task = progress.add_task(description, total=total, note="")
 
         def advance(steps: int = 1, note: str | None = None) -> None:

@@ -136,7 +136,7 @@ def test_python_loads_nothing_of_the_package_that_the_closure_lacks(module):
 def test_a_trial_depends_on_what_trains_and_scores_and_chooses_settings_and_on_no_figure():
     code = search.trial_code()
     assert {f"deepmerge/model/{name}.py" for name in ("network", "learner", "training", "prediction")} <= set(code)
-    assert "deepmerge/tracking/studies.py" in code
+    assert {f"deepmerge/tracking/{name}.py" for name in ("sampler", "studies")} <= set(code)
     assert not [name for name in code if re.search("figures|plots|jobs|studies/|analysis", name)]
 
 
@@ -146,6 +146,7 @@ def test_a_trial_depends_on_what_trains_and_scores_and_chooses_settings_and_on_n
         ("model/prediction.py", True),
         ("data/released/layout.py", True),
         ("tracking/studies.py", True),
+        ("tracking/sampler.py", True),
         ("plots/history.py", False),
         ("jobs/tune/figures.py", False),
         ("jobs/tune/search.py", False),
@@ -157,7 +158,8 @@ def test_a_study_is_another_one_after_an_edit_to_what_its_values_depend_on(tmp_p
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
 
     def found():
-        return fingerprint([*closure([TRIAL], package=copy), "deepmerge/tracking/studies.py"], copy)
+        chosen_by = [f"deepmerge/tracking/{name}.py" for name in ("sampler", "studies")]
+        return fingerprint([*closure([TRIAL], package=copy), *chosen_by], copy)
 
     before = found()
     assert before == fingerprint(search.trial_code())

@@ -318,7 +318,7 @@ def test_the_published_protocol_goes_on_to_train(augmented, monkeypatch):
     def begin(*args, **settings):
         raise Begun
 
-    monkeypatch.setattr("deepmerge.tracking.runs.new_run", begin)
+    monkeypatch.setattr("deepmerge.tracking.runs.opening.new_run", begin)
     from deepmerge.jobs.train import train
 
     with pytest.raises(Begun):

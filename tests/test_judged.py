@@ -18,8 +18,11 @@ from deepmerge.errors import InputError
 from deepmerge.jobs import evaluate, judged
 from deepmerge.jobs.judged import PREDICTIONS, Judged
 from deepmerge.jobs.run import RECORD
-from deepmerge.model import prediction
+from deepmerge.model import devices, prediction
 from deepmerge.tracking import looks, runs
+
+# TensorFlow takes its threads before its first operation, which in this process may be another test's.
+devices.prepare()
 
 
 @pytest.fixture

@@ -95,7 +95,9 @@ def test_arrays_that_do_not_fit_are_refused(changed, message):
 
 def test_a_catalogue_in_memory_is_checked_like_a_file(tmp_path):
     images, labels, ids = blobs(10)
-    table = pd.DataFrame({"galaxy_id": ids, "view": np.tile([0, 1], 10), "stage": np.where(labels, "past", "non-merger")})
+    table = pd.DataFrame(
+        {"galaxy_id": ids, "view": np.tile([0, 1], 10), "stage": np.where(labels, "past", "non-merger")}
+    )
     made = dm.Dataset.from_arrays(images, labels, catalogue=table, name="same")
     np.save(tmp_path / "x.npy", images)
     np.save(tmp_path / "y.npy", labels)
@@ -173,7 +175,7 @@ def test_the_lines_of_a_first_notebook(data, trained, tmp_path):
 
 @slow
 def test_arrays_in_memory_and_memory_mapped_ones_give_the_same_network(data, trained, tmp_path):
-    split, model = trained
+    _, model = trained
     np.save(tmp_path / "x.npy", data.images)
     mapped = dm.Dataset.from_arrays(
         np.load(tmp_path / "x.npy", mmap_mode="r"), data.labels, galaxy_id=data.catalogue["galaxy_id"], name="mapped"
@@ -222,4 +224,6 @@ def test_what_is_tracked_is_one_run_and_nothing_else_is_logged(data, client):
     assert [one.info.run_id for one in found] == [run_id]
     again = dm.load_model(run_id)
     np.testing.assert_allclose(again.predict(data.images[:9]), model.predict(data.images[:9]), atol=1e-6)
-    np.testing.assert_allclose(dm.load_model("blobs").predict(data.images[:9]), model.predict(data.images[:9]), atol=1e-6)
+    np.testing.assert_allclose(
+        dm.load_model("blobs").predict(data.images[:9]), model.predict(data.images[:9]), atol=1e-6
+    )

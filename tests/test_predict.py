@@ -182,7 +182,7 @@ def calibrated(monkeypatch):
     """Give the model a calibration of some temperature, and the prior that it was trained at."""
 
     def calibrate(temperature, trained_at=0.5):
-        monkeypatch.setattr(runs, "model_told", lambda run: {judged.MERGER_FRACTION: trained_at})
+        monkeypatch.setattr(runs, "model_metadata", lambda run: {judged.MERGER_FRACTION: trained_at})
         monkeypatch.setattr(runs, "read_json", lambda run, path: {job.CALIBRATION: {"temperature": temperature}}[path])
 
     return calibrate
@@ -234,7 +234,7 @@ def test_a_model_that_does_not_tell_its_prior_is_refused_and_an_older_table_stay
     score, calibrated, tmp_path, monkeypatch
 ):
     calibrated(1.0)
-    monkeypatch.setattr(runs, "model_told", lambda run: {})
+    monkeypatch.setattr(runs, "model_metadata", lambda run: {})
     (tmp_path / "scores.csv").write_text("older\n")
     with pytest.raises(InputError, match=r"should tell the merger fraction that it was trained at, .* train it anew"):
         score(out="scores.csv", merger_fraction=0.1)

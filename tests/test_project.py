@@ -215,6 +215,7 @@ BELOW_JOBS = {"model", "analysis", "tracking", "data", "plots", "config"}
 MAY_IMPORT = {
     "__main__": {"cli"},
     "cli": {"report", "studies", "jobs"} | BELOW_JOBS,
+    "notebook": {"jobs"} | BELOW_JOBS,
     "report": {"studies", "jobs"} | BELOW_JOBS,
     "studies": {"jobs"} | BELOW_JOBS,
     "jobs": BELOW_JOBS,

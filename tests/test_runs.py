@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from deepmerge.errors import InputError
 from deepmerge.tracking import plugin, runs
+from deepmerge.tracking.runs import finding, provenance
 
 pytestmark = pytest.mark.usefixtures("client")
 
@@ -64,7 +65,7 @@ def test_a_run_carries_name_tags_parameters_and_metrics_and_ends_finished(client
 
 
 def test_a_model_tells_what_was_told_of_it(trained):
-    assert runs.model_told(trained) == {"of": "a test"}
+    assert runs.model_metadata(trained) == {"of": "a test"}
 
 
 def test_without_an_open_run_there_is_no_active_id():
@@ -191,7 +192,7 @@ def test_a_run_that_did_not_end_well_is_no_model(client):
 
 def test_the_newest_model_is_found_behind_any_number_of_failures(client):
     good = start("behind")
-    for _ in range(runs.PAGE + 2):
+    for _ in range(finding.PAGE + 2):
         going = client.create_run(good.info.experiment_id, tags={"dataset": "behind", runs.TRAINED: "yes"})
         assert going.info.status == "RUNNING"
     assert runs.find("last", "behind").info.run_id == good.info.run_id
@@ -390,10 +391,10 @@ def test_half_written_artifacts_are_not_logged(client):
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A git repository with one commit, in which the code of `runs` seems to lie."""
+    """A git repository with one commit, in which this code seems to lie."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "runs.py"))
 
     def git(*arguments):
         identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
@@ -421,6 +422,6 @@ def test_a_run_tells_its_commit_and_changes_not_committed(client, repository, tm
 
 def test_code_outside_a_repository_says_so(client, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "runs.py"))
     tags = start("a").data.tags
     assert (tags["git_commit"], tags["git_dirty"]) == ("none", "unknown")

@@ -1,6 +1,17 @@
 """Settings of an experiment: what they are (schema), and how they are read (load)."""
 
-from deepmerge.config.load import TUNED, checked, from_record, load, name_of, names, params_file, read_params, sections
+from deepmerge.config.load import (
+    NAME,
+    TUNED,
+    checked,
+    from_record,
+    load,
+    name_of,
+    names,
+    params_file,
+    read_params,
+    sections,
+)
 from deepmerge.config.schema import (
     SEARCHABLE,
     SECTIONS,
@@ -18,6 +29,7 @@ from deepmerge.config.schema import (
 )
 
 __all__ = [
+    "NAME",
     "SEARCHABLE",
     "SECTIONS",
     "TUNED",

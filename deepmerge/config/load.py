@@ -187,8 +187,7 @@ def sections(settings: Mapping[str, Any]) -> tuple[Network, Training]:
 
     Raises InputError for an unknown name or a wrong value.
     """
-    homes = {"network": Network, "training": Training}
-    known = {name for home in homes.values() for name in home.model_fields}
+    known = {*Network.model_fields, *Training.model_fields}
     for name in settings:
         if name not in known:
             raise InputError(f"setting should be one of: {', '.join(sorted(known))}; got {shown(name)}")

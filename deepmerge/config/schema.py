@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from deepmerge.config.yaml_file import shown
 from deepmerge.errors import InputError
-from deepmerge.estimate import METRICS
 
 
 class Settings(BaseModel):
@@ -199,13 +198,6 @@ class Promotion(Settings):
     """What decides whether a model becomes champion."""
 
     metric: str = Field("auc", description="metric that decides, as evaluate names it")
-
-    @field_validator("metric")
-    @classmethod
-    def _known(cls, metric: str) -> str:
-        if metric not in METRICS:
-            raise ValueError(f"should be one of {', '.join(METRICS)}")
-        return metric
 
 
 class Params(Settings):

@@ -35,18 +35,32 @@ def evaluate_in_run(judged: Judged, pdf: bool, out: Path | None = None) -> Resul
     table = predictions(judged)
     runs.log_table(table, PREDICTIONS)
     test = table[table["split"] == "test"]
-    found = metrics.evaluate(test["label"].to_numpy(), test["probability"].to_numpy(), test["galaxy_id"].to_numpy())
-    measured = flat(found.metrics, "test")
-    runs.log_metrics({**measured, "test_images": len(test), "test_galaxies": test["galaxy_id"].nunique()})
-    auc, accuracy = (found.metrics[name].text() for name in HEADLINE)
-    runs.describe(
-        f"**Test AUC {auc}**, balanced accuracy {accuracy}: {len(test)} images, {test['galaxy_id'].nunique()} "
-        f"galaxies, 95 % intervals over galaxies. {warning(judged.data, judged.split) or ''}"
-    )
-    log_figures(drawn(found, test, judged.data.name, warning(judged.data, judged.split)), pdf)
+    evaluation = measured(test)
+    results = log_evaluation(evaluation, test, judged.data.name, warning(judged.data, judged.split), pdf)
     if out is not None:
-        _write_tables(found, test, measured, out)
-    return measured
+        _write_tables(evaluation, test, results, out)
+    return results
+
+
+def measured(table: pd.DataFrame) -> metrics.Evaluation:
+    """The evaluation of predictions, a line an image."""
+    return metrics.evaluate(*(table[name].to_numpy() for name in ("label", "probability", "galaxy_id")))
+
+
+def log_evaluation(
+    evaluation: metrics.Evaluation, test: pd.DataFrame, name: str, note: str | None, pdf: bool
+) -> Results:
+    """Log metrics and figures of the predictions in `test` on the open run; returns the metrics, stored flat."""
+    results = flat(evaluation.metrics, "test")
+    galaxies = test["galaxy_id"].nunique()
+    runs.log_metrics({**results, "test_images": len(test), "test_galaxies": galaxies})
+    auc, accuracy = (evaluation.metrics[metric].text() for metric in HEADLINE)
+    runs.describe(
+        f"**Test AUC {auc}**, balanced accuracy {accuracy}: {len(test)} images, {galaxies} galaxies, 95 % intervals "
+        f"over galaxies. {note or ''}"
+    )
+    log_figures(drawn(evaluation, test, name, note), pdf)
+    return results
 
 
 def predictions(judged: Judged) -> pd.DataFrame:

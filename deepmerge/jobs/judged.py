@@ -21,7 +21,7 @@ from deepmerge.progress import Advance, progress_bar
 from deepmerge.tracking import looks, runs
 
 PREDICTIONS = "predictions.parquet"  # artifact of an evaluated run: one line an image of every part
-MERGER_FRACTION = "trained_at_merger_fraction"  # what a model tells of itself: the prior of its probabilities
+MERGER_FRACTION = "trained_at_merger_fraction"  # metadata of a model: at which its probabilities are meant
 # With dense layers behind a flattening, the mean gradient that Grad-CAM weighs features by says little: on the noisy
 # demo sample its maps of 72 of 74 recognised mergers are zero; 54 % of HiRes-CAM's peak on the merger's features.
 SALIENCY_METHOD = "hirescam"
@@ -177,13 +177,13 @@ def load(trained: Trained, split: Split) -> Judged:
     return Judged(trained.run, trained.experiment, trained.data, split, model)
 
 
-def prior(run: runs.Run) -> float:
+def trained_merger_fraction(run: runs.Run) -> float:
     """The share of mergers at which the probabilities of the run's model are meant; trained at balance, 0.5.
 
-    Raises InputError for a model that does not tell.
+    Raises InputError for a model whose metadata do not say.
     """
     try:
-        return float(runs.model_told(run)[MERGER_FRACTION])
+        return float(runs.model_metadata(run)[MERGER_FRACTION])
     except KeyError:
         raise InputError(
             f"the model of run {run.info.run_id} should tell the merger fraction that it was trained at, but does not, "

@@ -16,7 +16,7 @@ from deepmerge.data.formats.image_file import open_images
 from deepmerge.data.released.archive import explained_disk_errors
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
-from deepmerge.jobs.judged import prior
+from deepmerge.jobs.judged import trained_merger_fraction
 from deepmerge.jobs.run import Results
 from deepmerge.model import devices, prediction
 from deepmerge.progress import progress_bar
@@ -60,7 +60,7 @@ def predict(images: Path, model: str, out: Path, merger_fraction: float | None =
         told["data_fingerprint"] = run.data.tags.get("data_fingerprint", "unknown")
         calibrated = None
         if merger_fraction is not None:
-            temperature, trained_at = _temperature(run), prior(run)
+            temperature, trained_at = _temperature(run), trained_merger_fraction(run)
             told |= {"merger_fraction": str(merger_fraction), "temperature": str(temperature)}
             told |= {"trained_at": str(trained_at)}
             calibrated = partial(

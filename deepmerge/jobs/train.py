@@ -116,7 +116,7 @@ def log_trained(trained: training.Trained, data: Dataset, split: Split, pdf: boo
         if name.startswith("val_")
     }
     example = gather(data.images, split.train.rows[:2])
-    runs.log_model(trained.model, example, np.asarray(trained.model(example, training=False)), told_of(trained))
+    runs.log_model(trained.model, example, np.asarray(trained.model(example, training=False)), metadata_of(trained))
     runs.log_metrics({"best_epoch": trained.best_epoch, **best})
     runs.log_json(trained.history, "history.json")
     drawn = {
@@ -141,8 +141,8 @@ def _examples(data: Dataset, split: Split) -> Figure:
     )
 
 
-def told_of(trained: training.Trained) -> dict[str, float]:
-    """What a model has to tell of itself wherever it goes."""
+def metadata_of(trained: training.Trained) -> dict[str, float]:
+    """Metadata that a model carries wherever it goes."""
     return {MERGER_FRACTION: trained.merger_fraction}
 
 

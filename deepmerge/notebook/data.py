@@ -8,9 +8,9 @@ import numpy as np
 
 from deepmerge import config
 from deepmerge.data import dataset as datasets
-from deepmerge.data import splits
+from deepmerge.data import demo, splits
 from deepmerge.data.dataset import Dataset
-from deepmerge.data.demo import simulate as demo
+from deepmerge.data.demo import simulate as simulator
 from deepmerge.data.splits import Split
 from deepmerge.errors import InputError
 
@@ -30,11 +30,11 @@ def load(dataset: str) -> Dataset:
 
 
 def simulate(
-    galaxies: int = demo.DEFAULT_GALAXIES,
+    galaxies: int = demo.GALAXIES,
     *,
     variant: str = "pristine",
-    merger_fraction: float = demo.DEFAULT_MERGER_FRACTION,
-    seed: int = demo.DEFAULT_SEED,
+    merger_fraction: float = demo.MERGER_FRACTION,
+    seed: int = demo.SEED,
 ) -> Dataset:
     """Mock galaxies in memory, four views each (4 × galaxies, 2, 75, 75), of the demo sample's kind: not Illustris.
 
@@ -43,11 +43,11 @@ def simulate(
 
     Example: ``data = dm.simulate(galaxies=300)``
     """
-    if variant not in demo.VARIANTS:
-        raise InputError(f"variant should be one of {', '.join(demo.VARIANTS)}, got {variant!r}")
+    if variant not in simulator.VARIANTS:
+        raise InputError(f"variant should be one of {', '.join(simulator.VARIANTS)}, got {variant!r}")
     with tempfile.TemporaryDirectory(prefix="deepmerge-") as name:
         folder = Path(name)
-        demo.simulate(folder, galaxies=galaxies, merger_fraction=merger_fraction, seed=seed)
+        simulator.simulate(folder, galaxies=galaxies, merger_fraction=merger_fraction, seed=seed)
         files = {"images": folder / f"{variant}_2filt_X.npy", "labels": folder / f"{variant}_2filt_y.npy"}
         mapped = datasets.read(config.Data.model_validate(files), variant)
         masks = None if mapped.masks is None else np.array(mapped.masks)

@@ -15,6 +15,7 @@ from deepmerge.data.dataset import Dataset, require_finite
 from deepmerge.data.splits import Part, Split
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
+from deepmerge.jobs.judged import trained_merger_fraction
 from deepmerge.jobs.train import fit
 from deepmerge.model import devices, prediction
 from deepmerge.model.layers import faster
@@ -91,7 +92,7 @@ def train(data: Dataset, split: Split, *, network: Network | None = None, **sett
 
 
 def load_model(reference: str | Path) -> Model:
-    """Load a model: a ``.keras`` file, or one from MLflow by run id, ``models:/`` URI, run.json, or data set (its newest).
+    """Load a model: a ``.keras`` file, or one of MLflow by run id, ``models:/`` URI, run.json or data set (its newest).
 
     Raises InputError where there is none.
 
@@ -103,7 +104,12 @@ def load_model(reference: str | Path) -> Model:
         if not Path(name).is_file():
             raise InputError(f"model expected at {name}, where there is no file")
         return Model(keras.models.load_model(name, compile=False, safe_mode=True))
-    run = runs.find(name)
-    told = runs.model_told(run)
+    run = runs.find(name, name)
     network = keras.models.load_model(runs.model_file(run), compile=False, safe_mode=True)
-    return Model(network, runs.read_json(run, "history.json"), merger_fraction=told.get("trained_at_merger_fraction"))
+    best_epoch = run.data.metrics.get("best_epoch")
+    return Model(
+        network,
+        runs.read_json(run, "history.json"),
+        None if best_epoch is None else int(best_epoch),
+        trained_merger_fraction(run),
+    )

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deepmerge.analysis.saliency import METHODS
-from deepmerge.data import splits
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part
@@ -66,7 +65,7 @@ def history(model: Model) -> Figure:
 
 def gallery(data: Dataset, part: Part) -> Figure:
     """The images of a part, ``split.train[:12]``, in all filters, grouped by stage."""
-    table = splits.described(part.table(), data).sort_values("stage", kind="stable")
+    table = part.described(data).sort_values("stage", kind="stable")
     shown = part[table.index.to_numpy()]
     return images.gallery(
         gather(data.images, shown.rows, shown.transforms),

@@ -8,12 +8,12 @@ import pandas as pd
 
 from deepmerge.analysis import metrics
 from deepmerge.analysis import saliency as maps
-from deepmerge.data import splits
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
 from deepmerge.estimate import METRICS, Estimate
+from deepmerge.jobs.evaluate import measured
 from deepmerge.jobs.judged import SALIENCY_METHOD
 from deepmerge.jobs.run import warning
 from deepmerge.notebook import track
@@ -67,15 +67,14 @@ def evaluate(model: Model, data: Dataset, part: Part) -> Result:
     Example: ``dm.evaluate(model, data, split.test)["auc"]``
     """
     table = table_of(model, data, part)
-    found = metrics.evaluate(*(table[name].to_numpy() for name in ("label", "probability", "galaxy_id")))
-    result = Result(found, table, data.name, warning(data))
+    result = Result(measured(table), table, data.name, warning(data))
     track.evaluation(result)
     return result
 
 
 def table_of(model: Model, data: Dataset, part: Part) -> pd.DataFrame:
     """One line an image: row, transform, galaxy_id, view, stage, label, probability."""
-    return splits.described(part.table(), data).assign(probability=model.scores(data, part))
+    return part.described(data).assign(probability=model.scores(data, part))
 
 
 def saliency(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.jobs.evaluate import log_evaluation
+from deepmerge.jobs.judged import PREDICTIONS
 from deepmerge.jobs.run import header_tags, log_split
-from deepmerge.jobs.train import epoch_metrics, log_trained
+from deepmerge.jobs.train import log_epoch, log_trained
 from deepmerge.model.training import Trained
 from deepmerge.tracking import runs
 
@@ -40,7 +41,7 @@ def track(name: str) -> Iterator[str]:
 def begin(data: Dataset, split: Split, settings: Mapping[str, Any]) -> None:
     """Log what is trained, and on what, where that is tracked."""
     if _is_tracked.get():
-        runs.set_tags(header_tags("notebook", data.name, data, split))
+        runs.set_tags(header_tags("notebook", data, split))
         runs.log_parameters({"dataset": data.name, **settings})
         log_split(split, data)
         runs.log_environment()
@@ -49,7 +50,7 @@ def begin(data: Dataset, split: Split, settings: Mapping[str, Any]) -> None:
 def epoch(number: int, values: Mapping[str, float]) -> None:
     """Log the measures of an epoch, from 1, where that is tracked."""
     if _is_tracked.get():
-        runs.log_metrics(epoch_metrics(values), step=number)
+        log_epoch(number, values)
 
 
 def end(trained: Trained, data: Dataset, split: Split) -> None:
@@ -61,4 +62,5 @@ def end(trained: Trained, data: Dataset, split: Split) -> None:
 def evaluation(result: "Result") -> None:
     """Log metrics, predictions and figures of an evaluation, where that is tracked."""
     if _is_tracked.get():
+        runs.log_table(result.predictions.assign(split="test"), PREDICTIONS)
         log_evaluation(result.evaluation, result.predictions, result.name, result.note, pdf=False)

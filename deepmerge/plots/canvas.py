@@ -5,6 +5,7 @@ of A&A. Colours are those of Okabe & Ito (2008, https://jfly.uni-koeln.de/color/
 readers.
 """
 
+import io
 import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -89,6 +90,15 @@ def lines_height(text: str, size: float) -> float:
     return (text.count("\n") + 1) * 1.25 * size / 72 if text else 0.0
 
 
+class Picture(Figure):
+    """A figure that a notebook shows as a picture, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi="figure")
+        return buffer.getvalue()
+
+
 def canvas(width: float, height: float, title: str, note: str | None, *, constrained: bool = True) -> Figure:
     """Return a figure with title and note above a body of `width` × `height` inches, at its bottom.
 
@@ -99,7 +109,7 @@ def canvas(width: float, height: float, title: str, note: str | None, *, constra
     title_height = lines_height(title, LARGE) + 0.08 if title else 0.0
     note_height = lines_height(note, SMALL) + 0.14 if note else 0.0
     total = height + title_height + note_height
-    figure = Figure(figsize=(width, total), facecolor="white")
+    figure = Picture(figsize=(width, total), facecolor="white")
     if constrained:
         pads = {"w_pad": 0.06, "h_pad": 0.05, "rect": (0, 0, 1, height / total)}
         figure.set_layout_engine("constrained", **pads)

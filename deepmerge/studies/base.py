@@ -21,7 +21,7 @@ from deepmerge.data.splits import Split
 from deepmerge.estimate import METRICS, Estimate
 from deepmerge.jobs.judged import Judged
 from deepmerge.jobs.run import LEAKS, SIMULATED, Results, log_figures, open_run, write_json, write_table
-from deepmerge.jobs.train import epoch_metrics, told_of
+from deepmerge.jobs.train import epoch_metrics, metadata_of
 from deepmerge.model import devices, training
 from deepmerge.progress import Advance
 from deepmerge.tracking import runs
@@ -184,7 +184,7 @@ def run(
         if keep_model:
             example = gather(data.images, split.train.rows[:2])
             answer = np.asarray(trained.model(example, training=False))
-            runs.log_model(trained.model, example, answer, told_of(trained), trained=FOLD)
+            runs.log_model(trained.model, example, answer, metadata_of(trained), trained=FOLD)
     return Trial(judged, trained.history, trained.best_epoch, np.array(seconds), probability)
 
 

@@ -9,35 +9,27 @@ import copy
 import logging
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
 import optuna
 import pandas as pd
-import sqlalchemy
-from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from deepmerge import config
-from deepmerge.errors import InputError
-from deepmerge.tracking import database, passwords, processes, runs
+from deepmerge.tracking import processes, runs
+from deepmerge.tracking.sampler import Sampler, suggest
+from deepmerge.tracking.study_storage import GRACE, open_storage, without_warnings
 
 log = logging.getLogger(__name__)
 
-DATABASE = "optuna.db"
-OPENINGS = 3  # tries to open a database on a server
 DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"log_loss": "minimize", "auc": "maximize"}
 RETRIES = 3  # how often a trial that was cut off is tried again; after that it may be what kills its worker
-HEARTBEAT = 10  # seconds; a worker on another machine counts as dead after six missed beats
-GRACE = 60
 PAUSE = 1.0  # seconds between two looks of a worker that has nothing to do until another one ends
-RANDOM_TRIALS = 10  # before the sampler learns from them; Optuna's own number
 UNPRUNED_TRIALS = 5  # that a median needs; Optuna's own number
 
 Report = Callable[[int, float, Mapping[str, float]], None]
@@ -56,11 +48,6 @@ class _TakenAway(Exception):
     """This worker was thought dead, and its trial given to another."""
 
 
-def default_storage() -> str:
-    """Where studies are kept unless the user says otherwise: ``optuna.db`` beside ``mlflow.db``."""
-    return f"sqlite:///{runs.project() / DATABASE}"
-
-
 class Study:
     """A study in a database, opened in this process."""
 
@@ -75,13 +62,13 @@ class Study:
         pruner = optuna.pruners.MedianPruner(UNPRUNED_TRIALS, n_warmup_steps=experiment.training.epochs // 2 + 1)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.settings = settings
-        self.url = url
-        with _stable_for_us():
+        self.url, self.name = url, name
+        with without_warnings():
             self._retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
         how: dict[str, Any] = {
-            "storage": _storage(url, self._abandoned),
+            "storage": open_storage(url, self._abandoned),
             "study_name": name,
-            "sampler": _Sampler(experiment.training.seed),
+            "sampler": Sampler(experiment.training.seed),
             "pruner": pruner if settings.pruning else optuna.pruners.NopPruner(),
         }
         try:
@@ -90,11 +77,6 @@ class Study:
         except optuna.exceptions.DuplicatedStudyError:
             self._study = optuna.load_study(**how)
             self.created = False
-
-    @property
-    def name(self) -> str:
-        """Its name in the database."""
-        return self._study.study_name
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -153,8 +135,6 @@ class Study:
         sign = 1 if DIRECTIONS[self.settings.objective] == "minimize" else -1
         return min(complete, key=lambda trial: sign * trial.values[0], default=None)
 
-    # --- working -------------------------------------------------------------------------------------------
-
     def work(self, objective: Objective, parent: str, own_fault: type[Exception], tags: Mapping[str, str]) -> None:
         """Run trials until the study is full; each is an MLflow run with `tags` below the run `parent`.
 
@@ -178,7 +158,7 @@ class Study:
             if self._is_surplus(trial.number):
                 trial.set_user_attr("surplus", True)
                 raise _Surplus
-            params = {name: _suggest(trial, name, allowed) for name, allowed in self.settings.space.items()}
+            params = {name: suggest(trial, name, allowed) for name, allowed in self.settings.space.items()}
             named = {**tags, "trial": str(trial.number)}
             with runs.child(parent, f"trial-{trial.number}", named, (optuna.TrialPruned, _TakenAway)) as run_id:
                 trial.set_user_attr("run_id", run_id)
@@ -218,14 +198,12 @@ class Study:
         earlier = [trial for trial in self.trials() if trial.number < number]
         return sum(is_finished(t) or t.state == TrialState.RUNNING for t in earlier) >= self.settings.trials
 
-    # --- trials that were cut off --------------------------------------------------------------------------
-
     def reap(self) -> None:
         """Queue the trials again whose worker is gone, and close their runs in MLflow."""
         for trial in self.trials():
             if trial.state == TrialState.RUNNING and _is_dead(trial):
                 self._cut_off(trial.number)
-        with _stable_for_us():
+        with without_warnings():
             optuna.storages.fail_stale_trials(self._study)
 
     def _cut_off(self, number: int, ended_by_optuna: bool = False) -> None:
@@ -233,7 +211,7 @@ class Study:
 
         Optuna ends a trial itself when its function raises, but does not queue it again.
         """
-        with _stable_for_us():
+        with without_warnings():
             try:
                 self._study.tell(number, state=TrialState.FAIL)
             except (ValueError, UpdateFinishedTrialError):
@@ -259,8 +237,6 @@ class Study:
 
     def _by_number(self, number: int) -> FrozenTrial:
         return self._study.get_trials(deepcopy=False)[number]
-
-    # --- what came out -------------------------------------------------------------------------------------
 
     def table(self) -> pd.DataFrame:
         """One line a trial: number, state, value, its settings, epochs, seconds, MLflow run, reason of a failure."""
@@ -309,49 +285,6 @@ def state(trial: FrozenTrial) -> State:
     return words.get(trial.state, "running")
 
 
-class _Sampler(optuna.samplers.BaseSampler):
-    """TPE whose random numbers follow from the seed and the place of a trial in its study.
-
-    So workers never draw the same numbers, and a study that was interrupted goes on as if it had not been: Optuna
-    keeps no state of its samplers.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        place = _place(trial, study.get_trials(deepcopy=False))
-        seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])
-        self._tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._tpe.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return self._tpe.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return self._tpe.sample_independent(study, trial, param_name, param_distribution)
-
-
-def _place(trial: FrozenTrial, trials: list[FrozenTrial]) -> int:
-    """The number that a trial would have had, had none been cut off and tried again."""
-    original = trial.system_attrs.get("failed_trial", trial.number)
-    return original - sum("failed_trial" in other.system_attrs for other in trials if other.number < original)
-
-
-def _suggest(trial: Trial, name: str, allowed: config.Range) -> Any:
-    if allowed.low is None or allowed.high is None:
-        return trial.suggest_categorical(name, allowed.choices)
-    if config.SEARCHABLE[name].model_fields[name].annotation is int:
-        return trial.suggest_int(name, int(allowed.low), int(allowed.high), log=allowed.log)
-    return trial.suggest_float(name, allowed.low, allowed.high, log=allowed.log)
-
-
 def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise _NotFinite(f"the objective should be finite, got {value}")
@@ -364,61 +297,3 @@ def _is_dead(trial: FrozenTrial) -> bool:
     if worker is None:  # it died before it could say who it was, and before its first heartbeat
         return trial.datetime_start is not None and datetime.now() - trial.datetime_start > timedelta(seconds=GRACE)
     return processes.is_gone(worker)
-
-
-def _storage(url: str, on_stale: Callable[[optuna.Study, FrozenTrial], None]) -> RDBStorage:
-    waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    beats: dict[str, Any] = {"heartbeat_interval": HEARTBEAT, "grace_period": GRACE}
-    with _stable_for_us():
-        database.make(url, _make_tables)
-    for attempt in range(OPENINGS):
-        try:
-            with _stable_for_us():
-                storage = RDBStorage(url, waiting, **beats, heartbeat_stale_trial_callback=on_stale)
-            if url.startswith("sqlite"):
-                _lock_before_reading(storage)
-            return storage
-        except ImportError:
-            raise InputError(
-                f"storage should be a database whose driver is installed, got {passwords.hidden(url)}; for PostgreSQL: "
-                "pip install 'deepmerge-lab[postgres]' and postgresql+psycopg://…"
-            ) from None
-        except Exception as error:  # of SQLAlchemy, its dialects and their drivers
-            why = passwords.scrubbed(" ".join(str(error).split()), url)[:300]
-        if attempt < OPENINGS - 1:
-            time.sleep(PAUSE)  # of several that make the tables on a new server at once all but one fail
-    raise InputError(
-        f"storage should be the URL of a database that can be reached, such as {default_storage()}, got "
-        f"{passwords.hidden(url)}: {why}"
-    )
-
-
-def _make_tables(url: str) -> None:
-    RDBStorage(url).engine.dispose()
-
-
-def _lock_before_reading(storage: RDBStorage) -> None:
-    """Let each transaction lock an sqlite database before it reads.
-
-    Optuna reads that a queued trial waits and then takes it, and asks for a lock on its row, which sqlite has not: two
-    workers that ask at the same moment could both get the trial. How, says SQLAlchemy's page on its sqlite dialect
-    ("Serializable isolation"): the driver, which would begin its transactions at the first change, is kept from it.
-    """
-
-    @sqlalchemy.event.listens_for(storage.engine, "connect")
-    def leave_transactions_to_us(connection: Any, record: object) -> None:
-        connection.isolation_level = None
-
-    @sqlalchemy.event.listens_for(storage.engine, "begin")
-    def begin(connection: sqlalchemy.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    storage.engine.dispose()  # connections from before do not know of it
-
-
-@contextmanager
-def _stable_for_us() -> Iterator[None]:
-    """Without Optuna's warnings that heartbeats may change: its version is pinned."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        yield

@@ -29,7 +29,7 @@ from deepmerge.jobs.tune import figures
 from deepmerge.jobs.tune.workers import MOST_LOST, PAUSE, WorkerFailed, Workers, end_if_told, take_order
 from deepmerge.model import devices, objective, training
 from deepmerge.progress import progress_bar
-from deepmerge.tracking import passwords, registry, runs, studies
+from deepmerge.tracking import passwords, registry, runs, studies, study_storage
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def tune(
     }
     runs.connect()
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    study = studies.Study(storage or studies.default_storage(), name or f"{experiment.name}-{digest}", experiment)
+    study = studies.Study(storage or study_storage.default_storage(), name or f"{experiment.name}-{digest}", experiment)
     _require_same(study, identity)
     with open_run(
         "study",
@@ -139,7 +139,10 @@ def work() -> None:
 
 def trial_code() -> list[str]:
     """Files that decide which settings a study tries and what comes of them: with other code it is another study."""
-    return [*closure(["deepmerge.model.objective"]), "deepmerge/tracking/studies.py"]
+    return [
+        *closure(["deepmerge.model.objective"]),
+        *(f"deepmerge/tracking/{name}.py" for name in ("sampler", "studies")),
+    ]
 
 
 def _require_same(study: studies.Study, identity: Mapping[str, Any]) -> None:

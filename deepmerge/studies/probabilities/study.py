@@ -17,7 +17,7 @@ from deepmerge.data import copies
 from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
 from deepmerge.estimate import Estimate, read
-from deepmerge.jobs.judged import Judged, prior, reload
+from deepmerge.jobs.judged import Judged, reload, trained_merger_fraction
 from deepmerge.jobs.predict import CALIBRATION
 from deepmerge.jobs.run import Results, warning
 from deepmerge.progress import progress_bar
@@ -74,7 +74,7 @@ def judge_probabilities(
     judged = reload(dataset, model)
     experiment = judged.experiment
     copies.require_apart(judged.data, [judged.split])
-    trained_at = prior(judged.run)
+    trained_at = trained_merger_fraction(judged.run)
     validation = _Scored.of(judged, judged.split.validation, trained_at)
     test = _Scored.of(judged, judged.split.test, trained_at)
     fitted = {

@@ -1,0 +1,134 @@
+"""Log to the open run, and read what a run holds: parameters, metrics, its model, tables and files."""
+
+import importlib.metadata
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.data.dataset_source_registry import get_dataset_source_from_json
+from mlflow.data.numpy_dataset import NumpyDataset
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, infer_signature
+
+from deepmerge.errors import InputError
+from deepmerge.tracking.runs.opening import active_id
+
+TRAINED = "trained"  # tag of the runs that hold a model
+FINGERPRINT = "data_fingerprint"  # tag that tells the data of a run from others of the same name
+SERVING_PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
+
+
+def log_parameters(parameters: Mapping[str, Any]) -> None:
+    """Log settings as they were used. What the launcher logged already, perhaps in another spelling, stays."""
+    present = mlflow.get_run(active_id()).data.params
+    mlflow.log_params({key: value for key, value in parameters.items() if key not in present})
+
+
+def log_data(images: np.ndarray, labels: np.ndarray, source: Path, name: str, digest: str) -> None:
+    """Note which data the run used; `digest` is our own, since MLflow's looks at the first pixels only."""
+    place = get_dataset_source_from_json(json.dumps({"uri": str(source.resolve())}), source_type="local")
+    mlflow.log_input(NumpyDataset(images, place, labels, name, digest), context="training")
+
+
+def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
+    """Log metrics on the run and on its model, where it has one; undefined ones (NaN) are left out."""
+    defined = {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
+    mlflow.log_metrics(defined, step=step, model_id=_model_id(mlflow.get_run(active_id())) if step is None else None)
+
+
+def log_model(
+    model: Any, example: np.ndarray, predictions: np.ndarray, metadata: Mapping[str, Any], trained: str = "yes"
+) -> None:
+    """Save a Keras model with signature, example and its `metadata`, and mark the run as trained.
+
+    Another mark than yes keeps the run from being the newest model of its data set.
+    """
+    mlflow.tensorflow.log_model(
+        model,
+        name="model",
+        signature=infer_signature(example, predictions),
+        input_example=example,
+        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in SERVING_PACKAGES],
+        metadata=dict(metadata),
+    )
+    mlflow.set_tag(TRAINED, trained)
+
+
+def model_metadata(run: Run) -> dict[str, Any]:
+    """The metadata that `log_model` saved with the run's model. Raises InputError when the run has none."""
+    return dict(Model.load(model_file(run).parents[1]).metadata or {})
+
+
+def model_file(run: Run) -> Path:
+    """Local path of the Keras file of the run's model. Raises InputError when the run has none."""
+    model_id = _model_id(run)
+    if model_id is None:
+        raise InputError(
+            f"run should hold a trained model, got {run.info.run_id} ({run.info.run_name}), which has none"
+        )
+    return Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}"), "data", "model.keras")
+
+
+def _model_id(run: Run) -> str | None:
+    outputs = run.outputs.model_outputs if run.outputs else []
+    return outputs[0].model_id if outputs else None
+
+
+def set_tags(tags: Mapping[str, str]) -> None:
+    """Add tags to the open run."""
+    mlflow.set_tags(dict(tags))
+
+
+def describe(text: str) -> None:
+    """Write what the run's page in the UI says first, in Markdown."""
+    mlflow.set_tag("mlflow.note.content", text)
+
+
+def log_json(content: Any, path: str) -> None:
+    """Log a JSON artifact."""
+    mlflow.log_text(json.dumps(content, indent=2), path)
+
+
+def log_table(table: pd.DataFrame, path: str) -> None:
+    """Log a table as an artifact; the suffix of `path` chooses CSV or Parquet."""
+    with artifact_folder(str(Path(path).parent)) as folder:
+        target = folder / Path(path).name
+        if target.suffix == ".parquet":
+            table.to_parquet(target, index=False)
+        else:
+            table.to_csv(target, index=False)
+
+
+def log_file(path: Path) -> None:
+    """Log a file as an artifact of its name."""
+    mlflow.log_artifact(str(path))
+
+
+@contextmanager
+def artifact_folder(path: str) -> Iterator[Path]:
+    """Yield a folder; when the body succeeds, all files in it become artifacts below `path`."""
+    with tempfile.TemporaryDirectory(prefix="deepmerge-") as name:
+        yield Path(name)
+        mlflow.log_artifacts(name, None if path == "." else path)
+
+
+def read_artifact(run: Run, path: str) -> Path:
+    """Local path of an artifact of a run. Raises InputError when the run does not hold it."""
+    try:
+        return Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=path))
+    except (MlflowException, OSError):
+        raise InputError(
+            f"run {run.info.run_id} should hold {path}, but does not; was it trained with this version of deepmerge?"
+        ) from None
+
+
+def read_json(run: Run, path: str) -> Any:
+    """Content of a JSON artifact of a run."""
+    return json.loads(read_artifact(run, path).read_text())

@@ -1,0 +1,169 @@
+"""Open and close MLflow runs: where they are kept, and how they end whatever becomes of their process."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from deepmerge.tracking import database, passwords, soundness
+from deepmerge.tracking.plugin import EXPERIMENT, experiment_id
+from deepmerge.tracking.runs.provenance import STARTED_IN, code_state, process
+
+log = logging.getLogger(__name__)
+# It logs the traceback of what it raises, and how it makes its tables.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+DATABASE = Path("mlflow.db")
+FAILURE = "failure"  # tag with the reason why a run did not end well
+
+
+def connect() -> None:
+    """Choose the tracking store: MLFLOW_TRACKING_URI, or else ``mlflow.db`` in the working directory.
+
+    In the temporary copy that `dvc exp run --temp` works in, it is the one of the project itself, which stays. A
+    database file is made if need be. Raises InputError where it was left half made, or its artifacts do not lie where
+    it says.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow.set_tracking_uri(f"sqlite:///{project() / DATABASE}")
+    database.make_store(mlflow.get_tracking_uri())
+    soundness.require_sound(mlflow.get_tracking_uri())
+
+
+def store() -> str:
+    """The tracking store, as messages may show it: without a password."""
+    return passwords.hidden(mlflow.get_tracking_uri())
+
+
+def project() -> Path:
+    """The working directory or, in a temporary copy of it that DVC made, the one that was copied."""
+    here = Path.cwd()
+    return next((parent.parent for parent in here.parents if parent.name == ".dvc"), here)
+
+
+def _choose_experiment() -> None:
+    """Select the experiment, unless the environment gives its id or `mlflow run` has already chosen."""
+    if os.environ.get("MLFLOW_RUN_ID") or os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return
+    # In a copy, MLflow would put artifacts into the working directory, which DVC deletes.
+    in_a_copy = project() != Path.cwd() and database.path_of(mlflow.get_tracking_uri()) == project() / DATABASE
+    location = (project() / soundness.ARTIFACTS / EXPERIMENT).as_uri() if in_a_copy else None
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    mlflow.set_experiment(experiment_id=experiment_id(name, location))
+
+
+@contextmanager
+def new_run(name: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """Start a run, or adopt the one that `mlflow run` made for this process; yields its id.
+
+    The run ends FINISHED, or FAILED with the error in its tag `failure` when the body raises, or KILLED when stopped.
+    """
+    connect()
+    _choose_experiment()
+    with mlflow.start_run(run_name=name, tags={**code_state(), **process(), **tags}) as run, _ended_truthfully():
+        # An adopted run keeps the random name that the launcher gave it unless renamed.
+        mlflow.set_tag("mlflow.runName", name)
+        yield run.info.run_id
+
+
+@contextmanager
+def reopened(run: Run) -> Iterator[None]:
+    """Write to a run that has ended; its status and its duration stay those of the training, also after a failure."""
+    # RUNNING: somebody else writes to it, or was killed right after it had begun to.
+    status = "FINISHED" if run.info.status == "RUNNING" else run.info.status
+
+    def restore() -> None:
+        MlflowClient().set_terminated(run.info.run_id, status, run.info.end_time)
+
+    _link_launcher(run.info.run_id)
+    mlflow.start_run(run_id=run.info.run_id)
+    restore()  # should this process be killed, the run does not look as if it ran for ever
+    try:
+        yield
+    finally:
+        mlflow.end_run(status)
+        restore()
+
+
+@contextmanager
+def continued(run_id: str | None, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """Go on in a run that an earlier command left, whatever became of it; a new one where MLflow knows no such run."""
+    connect()
+    if run_id is None or not knows(run_id):
+        with new_run(name, tags) as made:
+            yield made
+        return
+    _link_launcher(run_id)
+    with mlflow.start_run(run_id=run_id), _ended_truthfully():
+        if FAILURE in mlflow.get_run(run_id).data.tags:
+            mlflow.delete_tag(FAILURE)
+        yield run_id
+
+
+@contextmanager
+def child(
+    parent: str, name: str, tags: Mapping[str, str], stops: tuple[type[BaseException], ...] = ()
+) -> Iterator[str]:
+    """Start a run below the run `parent`, open here or in another process; `stops` are no failures: KILLED."""
+    below = {STARTED_IN: str(Path.cwd()), **tags, "mlflow.parentRunId": parent}
+    with mlflow.start_run(run_name=name, tags=below, nested=True) as run, _ended_truthfully(stops):
+        yield run.info.run_id
+
+
+def abandon(run_id: str, reason: str) -> None:
+    """End a run whose process is gone as KILLED, with the reason; nothing where MLflow knows no such run."""
+    client = MlflowClient()
+    try:
+        client.set_tag(run_id, FAILURE, reason)
+        client.set_terminated(run_id, "KILLED")
+    except MlflowException as error:
+        log.warning("run %s could not be ended: %s", run_id, passwords.scrubbed(error.message))
+
+
+def knows(run_id: str) -> bool:
+    """Whether MLflow has the run, and it was not deleted."""
+    try:
+        return mlflow.get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException:
+        return False
+
+
+def active_id() -> str:
+    """Id of the run that is open."""
+    run = mlflow.active_run()
+    if run is None:
+        raise RuntimeError("no MLflow run is open")
+    return run.info.run_id
+
+
+def for_workers() -> dict[str, str]:
+    """Environment variables that let other processes write to the store and the experiment of the open run."""
+    experiment = mlflow.get_run(active_id()).info.experiment_id
+    return {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_EXPERIMENT_ID": experiment}
+
+
+@contextmanager
+def _ended_truthfully(stops: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, (KeyboardInterrupt, SystemExit, *stops)):
+            mlflow.end_run("KILLED")
+            raise
+        mlflow.set_tag(FAILURE, passwords.scrubbed(f"{type(error).__name__}: {error}")[:500])
+        raise
+
+
+def _link_launcher(run_id: str) -> None:
+    """`mlflow run -e evaluate` makes a run of its own; put it beneath the run of the model that it judges."""
+    launcher = os.environ.pop("MLFLOW_RUN_ID", None)
+    if launcher and launcher != run_id:
+        client = MlflowClient()
+        client.set_tag(launcher, "mlflow.parentRunId", run_id)
+        client.set_tag(launcher, "mlflow.note.content", f"Launched by `mlflow run`; the results are in run {run_id}.")
