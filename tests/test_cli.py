@@ -246,10 +246,10 @@ def test_evaluate_and_gradcam_name_data_set_and_model(run, jobs):
             ["study", "selection", "noisy", "--model", "folds", "--bins", "3", "--pdf", "--out", "a"],
             ("measure_selection", "noisy", "folds", 3, True, Path("a")),
         ),
-        (["study", "probabilities", "noisy"], ("judge_probabilities", "noisy", "last", 5, 30, 0.8, False, None)),
+        (["study", "probabilities", "noisy"], ("judge_probabilities", "noisy", "last", config.Study(), False, None)),
         (
             ["study", "probabilities", "noisy", "--members", "2", "--passes", "4", "--purity", "0.6", "--model", "m"],
-            ("judge_probabilities", "noisy", "m", 2, 4, 0.6, False, None),
+            ("judge_probabilities", "noisy", "m", config.Study(members=2, passes=4, purity=0.6), False, None),
         ),
         (["report", "noisy"], ("write_report", ["noisy"], Path("results/report.html"), None)),
         (

@@ -358,3 +358,22 @@ def test_settings_by_name_that_are_none_are_refused(write, tmp_path, content, sa
         config.load(path, params=str(tmp_path / "found.yaml"))
     assert said in str(error.value)
     assert "found.yaml" in str(error.value)
+
+
+def test_studies_and_promotions_ask_what_the_command_the_file_and_the_defaults_say_in_this_order(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {images: x.npy, labels: y.npy}\nstudy: {seeds: 3, bins: 4}\npromotion: {metric: f1}\n")
+    asked = config.study_of(str(path), bins=2, seeds=None)
+    assert (asked.seeds, asked.bins, asked.members) == (3, 2, config.Study().members)
+    assert config.promotion_of(str(path)).metric == "f1"
+    assert config.promotion_of(str(path), metric="auc").metric == "auc"
+    assert config.study_of("gone", seeds=7).seeds == 7  # a name whose file is gone
+    with pytest.raises(InputError, match="'seeds' should be greater than or equal to 1, got 0"):
+        config.study_of(str(path), seeds=0)
+
+
+def test_settings_of_a_network_are_sorted_into_their_sections():
+    network, training = config.sections({"dropout": 0.5, "epochs": 3})
+    assert (network.dropout, training.epochs, training.batch_size) == (0.5, 3, config.Training().batch_size)
+    with pytest.raises(InputError, match="got 'epoch'"):
+        config.sections({"epoch": 3})

@@ -257,14 +257,14 @@ def _assist(experiment, patch):
 def _tune(experiment, patch):
     from deepmerge.jobs.tune.search import tune
 
-    tune(experiment, experiment.data.images.with_name("tuned.yaml"), seeds=1)
+    tune(experiment, experiment.data.images.with_name("tuned.yaml"))
 
 
 def _tune_on_folds(experiment, patch):
     tuning = experiment.tuning.model_copy(update={"folds": 3})
     from deepmerge.jobs.tune.search import tune
 
-    tune(experiment.model_copy(update={"tuning": tuning}), experiment.data.images.with_name("tuned.yaml"), seeds=1)
+    tune(experiment.model_copy(update={"tuning": tuning}), experiment.data.images.with_name("tuned.yaml"))
 
 
 def _recipes(experiment, patch):
@@ -294,7 +294,7 @@ def _probabilities(experiment, patch):
     patch.setattr("deepmerge.studies.probabilities.study.reload", lambda *args: judged)
     from deepmerge.studies.probabilities.study import judge_probabilities
 
-    judge_probabilities("mine", "last", 2, 2, 0.9)
+    judge_probabilities("mine", "last", config.Study())
 
 
 JOBS = [_main, _train, _assist, _tune, _tune_on_folds, _recipes, _leakage, _folds, _probabilities]

@@ -425,3 +425,19 @@ def test_code_outside_a_repository_says_so(client, tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "runs.py"))
     tags = start("a").data.tags
     assert (tags["git_commit"], tags["git_dirty"]) == ("none", "unknown")
+
+
+def test_children_that_look_as_if_they_ran_are_found_by_their_tags(client):
+    """As a worker leaves one that is killed before it could note its run."""
+    with runs.new_run("study", {}) as parent:
+        with runs.child(parent, "trial-1", {"trial": "1"}):
+            pass
+        left = {}
+        for number in ("2", "3"):
+            tags = {"trial": number, "mlflow.parentRunId": parent}
+            experiment = client.get_run(parent).info.experiment_id
+            left[number] = client.create_run(experiment, tags=tags).info.run_id
+        assert runs.running_children(parent, {"trial": "2"}) == [left["2"]]
+        assert runs.running_children(parent, {"trial": "1"}) == []
+        runs.abandon(left["2"], "gone")
+        assert runs.running_children(parent, {"trial": "2"}) == []

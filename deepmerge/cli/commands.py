@@ -111,7 +111,9 @@ def tune(
     study: Annotated[
         str | None, typer.Option(help="Name of the study; default: made from data set, settings and data.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Models to train with the winning settings; 0 for none.", min=0)] = 1,
+    seeds: Annotated[
+        int | None, typer.Option(help="Models to train with the winning settings; 0 for none.", min=0)
+    ] = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
@@ -122,15 +124,13 @@ def tune(
     """
     from deepmerge import config
 
-    tuning = {"trials": trials, "objective": objective, "folds": folds, "pruning": pruning}
+    tuning = {"trials": trials, "objective": objective, "folds": folds, "pruning": pruning, "seeds": seeds}
     experiment = config.load(dataset, overrides=ctx.obj, tuning=tuning)
     tuned = config.params_file(dataset, config.TUNED)
     with quietly():
         from deepmerge.jobs.tune import search
 
-    results = search.tune(
-        experiment, tuned, workers=workers, storage=storage, name=study, seeds=seeds, pdf=pdf, out=out
-    )
+    results = search.tune(experiment, tuned, workers=workers, storage=storage, name=study, pdf=pdf, out=out)
     show(results)
 
 
@@ -206,7 +206,7 @@ def promote(
     dataset: ModelOf,
     model: Model = "last",
     metric: Annotated[
-        str | None, typer.Option(help="Metric that decides, by its name in the output of evaluate; default: auc.")
+        str | None, typer.Option(help="Metric that decides, by its name in the output of evaluate.")
     ] = None,
     force: Annotated[
         str | None, typer.Option(help="Promote even if the gate refuses, for this reason, which is recorded.")
@@ -230,7 +230,8 @@ def promote(
     with quietly():
         from deepmerge.jobs.promote import promote
 
-    results = promote.promote(dataset, model, metric=metric or config.Promotion().metric, force=force, out=out)
+    decides = config.promotion_of(dataset, metric=metric).metric
+    results = promote.promote(dataset, model, metric=decides, force=force, out=out)
     show(results)
     if results["decision"] == "refused" and not allow_refusal:
         raise Refused(f"{results['model']} version {results['version']} was refused: {results['reason']}")

@@ -10,7 +10,8 @@ from deepmerge.cli.options import Dataset, Model, ModelOf, Out, Params, Pdf, Set
 from deepmerge.cli.output import show
 
 app = typer.Typer(
-    help="Answer one question about a data set, by a run with a table and figures. Times: demo sample, two cores.",
+    help="Answer one question about a data set, by a run with a table and figures. Times: demo sample, two cores. "
+    "Defaults of options: the section study of the experiment file.",
     no_args_is_help=True,
 )
 
@@ -21,7 +22,9 @@ Arrays = Annotated[Path | None, typer.Option(help="Folder with the authors' cata
 def leakage(
     ctx: typer.Context,
     dataset: Dataset,
-    seeds: Annotated[int, typer.Option(help="Trainings per protocol, each with its own draw of galaxies.", min=1)] = 5,
+    seeds: Annotated[
+        int | None, typer.Option(help="Trainings per protocol, each with its own draw of galaxies.", min=1)
+    ] = None,
     catalogue_arrays: Arrays = None,
     params: Params = None,
     pdf: Pdf = False,
@@ -38,18 +41,23 @@ def leakage(
     with quietly():
         from deepmerge.studies.leakage import measure_leakage
 
-    show(measure_leakage(experiment, seeds=seeds, catalogue=catalogue_arrays, pdf=pdf, out=out))
+    settings = config.study_of(dataset, seeds=seeds)
+    show(measure_leakage(experiment, seeds=settings.seeds, catalogue=catalogue_arrays, pdf=pdf, out=out))
 
 
 @app.command(cls=SettingsCommand)
 def recipes(
     ctx: typer.Context,
     dataset: Dataset,
-    folds: Annotated[int, typer.Option(help="Number of folds; every galaxy is tested in one of them.", min=2)] = 5,
-    published_epochs: Annotated[int, typer.Option(help="Epochs of the published recipe, which had 500.", min=1)] = 60,
+    folds: Annotated[
+        int | None, typer.Option(help="Number of folds; every galaxy is tested in one of them.", min=2)
+    ] = None,
+    published_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of the published recipe, which had 500.", min=1)
+    ] = None,
     target: Annotated[
-        float, typer.Option(help="Validation log loss; the epochs and seconds to reach it are reported.")
-    ] = 0.5,
+        float | None, typer.Option(help="Validation log loss; the epochs and seconds to reach it are reported.")
+    ] = None,
     params: Params = None,
     pdf: Pdf = False,
     out: Out = None,
@@ -61,7 +69,17 @@ def recipes(
     with quietly():
         from deepmerge.studies.recipes import compare_recipes
 
-    show(compare_recipes(experiment, folds=folds, published_epochs=published_epochs, target=target, pdf=pdf, out=out))
+    settings = config.study_of(dataset, folds=folds, published_epochs=published_epochs, target=target)
+    show(
+        compare_recipes(
+            experiment,
+            folds=settings.folds,
+            published_epochs=settings.published_epochs,
+            target=settings.target,
+            pdf=pdf,
+            out=out,
+        )
+    )
 
 
 @app.command()
@@ -82,24 +100,33 @@ def selection(
     model: Annotated[
         str, typer.Option(help="As for evaluate; or 'folds': all galaxies, as scored by the newest evaluate --folds.")
     ] = "last",
-    bins: Annotated[int, typer.Option(help="Bins per property, with equally many galaxies in each.", min=1)] = 5,
+    bins: Annotated[
+        int | None, typer.Option(help="Bins per property, with equally many galaxies in each.", min=1)
+    ] = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
     """For which galaxies does a model work? By stage, mass, concentration, M20, signal-to-noise and view. 2 minutes."""
+    from deepmerge import config
+
+    settings = config.study_of(dataset, bins=bins)
     with quietly():
         from deepmerge.studies.selection.study import measure_selection
 
-    show(measure_selection(dataset, model, bins=bins, pdf=pdf, out=out))
+    show(measure_selection(dataset, model, bins=settings.bins, pdf=pdf, out=out))
 
 
 @app.command()
 def probabilities(
     dataset: ModelOf,
     model: Model = "last",
-    members: Annotated[int, typer.Option(help="Networks in the ensemble, including the model itself.", min=1)] = 5,
-    passes: Annotated[int, typer.Option(help="Monte-Carlo dropout passes to average.", min=1)] = 30,
-    purity: Annotated[float, typer.Option(help="Purity to aim for at 18, 10 and 3 % mergers.", min=0.01, max=1)] = 0.8,
+    members: Annotated[
+        int | None, typer.Option(help="Networks in the ensemble, including the model itself.", min=1)
+    ] = None,
+    passes: Annotated[int | None, typer.Option(help="Monte-Carlo dropout passes to average.", min=1)] = None,
+    purity: Annotated[
+        float | None, typer.Option(help="Purity to aim for at each merger fraction.", min=0.01, max=1)
+    ] = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
@@ -107,7 +134,10 @@ def probabilities(
 
     Stores the calibration with the model, for predict --merger-fraction.
     """
+    from deepmerge import config
+
+    settings = config.study_of(dataset, members=members, passes=passes, purity=purity)
     with quietly():
         from deepmerge.studies.probabilities.study import judge_probabilities
 
-    show(judge_probabilities(dataset, model, members=members, passes=passes, purity=purity, pdf=pdf, out=out))
+    show(judge_probabilities(dataset, model, settings, pdf=pdf, out=out))

@@ -9,8 +9,10 @@ from deepmerge.config.load import (
     name_of,
     names,
     params_file,
+    promotion_of,
     read_params,
     sections,
+    study_of,
 )
 from deepmerge.config.schema import (
     SEARCHABLE,
@@ -50,6 +52,8 @@ __all__ = [
     "name_of",
     "names",
     "params_file",
+    "promotion_of",
     "read_params",
     "sections",
+    "study_of",
 ]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from deepmerge.config import yaml_file
-from deepmerge.config.schema import SECTIONS, Data, Experiment, Network, Settings, Training, explain
+from deepmerge.config.schema import SECTIONS, Data, Experiment, Network, Promotion, Settings, Study, Training, explain
 from deepmerge.config.yaml_file import shown
 from deepmerge.errors import InputError
 
@@ -204,3 +204,17 @@ def checked(section: type[Section], values: Mapping[str, Any]) -> Section:
         return section.model_validate(dict(values))
     except ValidationError as error:
         raise InputError("; ".join(explain(entry) for entry in error.errors())) from None
+
+
+def study_of(dataset: str, **asked: Any) -> Study:
+    """What studies of a data set ask for: `asked` where that is not None, else its experiment file, else defaults."""
+    return checked(Study, {**(dict(load(dataset).study) if _is_file(_path(dataset)) else {}), **_given(asked)})
+
+
+def promotion_of(dataset: str, **asked: Any) -> Promotion:
+    """What decides promotions of a data set, as `study_of` has it for studies."""
+    return checked(Promotion, {**(dict(load(dataset).promotion) if _is_file(_path(dataset)) else {}), **_given(asked)})
+
+
+def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in asked.items() if value is not None}

@@ -57,8 +57,8 @@ class Split(Settings):
 class Network(Settings):
     """The network and what happens to the pixels inside it."""
 
-    architecture: Literal["default", "published"] = Field("default", description="which network")
-    stretch: Literal["raw", "standard", "asinh", "log"] = Field("asinh", description="what happens to pixels first")
+    architecture: Literal["default", "published"] = Field("default", description="network architecture")
+    stretch: Literal["raw", "standard", "asinh", "log"] = Field("asinh", description="scaling of the pixel values")
     dropout: float = Field(0.2, ge=0, lt=1, description="share of units dropped in training")
     l2: float = Field(1e-4, ge=0, description="penalty on the weights of the dense layers")
     batch_norm: Literal["architecture", "channels", "width"] = Field(
@@ -73,17 +73,17 @@ class Network(Settings):
 class Training(Settings):
     """How the network learns."""
 
-    epochs: int = Field(20, ge=1, description="most epochs")
+    epochs: int = Field(20, ge=1, description="largest number of epochs")
     batch_size: int = Field(64, ge=1, description="images in a batch")
     learning_rate: float = Field(1e-3, gt=0, description="first learning rate of Adam")
     schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate over the epochs")
     patience: int = Field(20, ge=1, description="epochs without a lower validation log loss before training stops")
-    balance: Literal["sampling", "weights", "none"] = Field("sampling", description="how the rarer class counts more")
+    balance: Literal["sampling", "weights", "none"] = Field("sampling", description="how the rarer class is boosted")
     augment: bool = Field(True, description="turn and flip training images at random")
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = Field(
         "float32", description="what layers compute with; 'mixed' is faster on a GPU, the weights stay float32"
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, order and turns")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of initial weights, batch order and augmentation")
 
 
 NOT_SEARCHED = ("seed", "precision")  # nothing that one could be good at

@@ -223,8 +223,11 @@ class Study:
             self._abandoned(self._study, copy.deepcopy(self._by_number(number)))
 
     def _abandoned(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        if run_id := trial.user_attrs.get("run_id"):
-            runs.abandon(run_id, "cut off; tried again in another run")
+        # A worker can be killed between the start of its run and the note that tells of it.
+        run_id, parent = trial.user_attrs.get("run_id"), self.notes.get("run_id")
+        left = [run_id] if run_id else runs.running_children(parent, {"trial": str(trial.number)}) if parent else []
+        for run in left:
+            runs.abandon(run, "cut off; tried again in another run")
         # The retry should not look as if the dead worker had it.
         trial.user_attrs = {}
         if set(trial.params) != set(self.settings.space):

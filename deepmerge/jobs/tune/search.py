@@ -44,16 +44,15 @@ def tune(
     workers: int | None = None,
     storage: str | None = None,
     name: str | None = None,
-    seeds: int,
     pdf: bool = False,
     out: Path | None = None,
 ) -> Results:
     """Search for the settings that `experiment.tuning` names; train, judge, explain and register the winner.
 
     The study goes on where an earlier call with the same data, code and settings stopped, and calls elsewhere with the
-    same `storage` work on it together. `tuned` is the file for the winning settings; `seeds` models are trained with
-    them, of which the best on validation is registered (0: none). `name` is the study's, by default made from all that
-    its values depend on; `out` a folder for ``study.csv`` and ``study.json``.
+    same `storage` work on it together. `tuned` is the file for the winning settings; so many models as the settings say
+    (seeds) are trained with them, of which the best on validation is registered. `name` is the study's, by default made
+    from all that its values depend on; `out` a folder for ``study.csv`` and ``study.json``.
     """
     first = experiment.first_trial()
     if experiment.split.split != "galaxy":
@@ -109,8 +108,8 @@ def tune(
         results = _report(study, experiment, first, warning(data, split), pdf, out)
         _write_params(study, experiment, data, tuned)
         runs.log_file(tuned)
-    if seeds:
-        results |= _train_winner(study, experiment, seeds, pdf)
+    if experiment.tuning.seeds:
+        results |= _train_winner(study, experiment, experiment.tuning.seeds, pdf)
     return results
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +41,6 @@ STUDY = Study(
     },
     tables={"gains": "calibration, dropout and ensemble on the same test galaxies"},
 )
-FRACTIONS = (0.18, 0.10, 0.03)  # mergers among galaxies of a survey: of the release's non-copied sample, and rarer
 THRESHOLDS = np.round(np.linspace(0.01, 0.99, 99), 2)
 HALF = 0.5
 TEMPERATURE, ISOTONIC, DROPOUT, ENSEMBLE = "temperature", "isotonic", "MC dropout", "ensemble"
@@ -59,17 +58,15 @@ class Methods(NamedTuple):
 def judge_probabilities(
     dataset: str,
     model: str,
-    members: int,
-    passes: int,
-    purity: float,
+    settings: config.Study,
     pdf: bool = False,
     out: Path | None = None,
 ) -> Results:
     """Calibrate a model on its validation galaxies, choose thresholds there, and judge both on its test galaxies.
 
-    Beside it stand Monte-Carlo dropout of `passes` answers and an ensemble of `members` networks, of which the model is
-    one and the others differ in their seed. Thresholds are those with `purity` at FRACTIONS of mergers. The
-    calibration is kept with the model, for `predict`.
+    Beside it stand Monte-Carlo dropout and an ensemble of networks, of which the model is one and the others differ in
+    their seed. Thresholds are those with the purity of the settings at each of their merger fractions. The calibration
+    is kept with the model, for `predict`.
     """
     judged = reload(dataset, model)
     experiment = judged.experiment
@@ -85,16 +82,17 @@ def judge_probabilities(
     note = warning(judged.data, judged.split)
 
     def measure(study: str) -> Findings:
-        methods = _methods(study, judged, experiment, members, passes, trained_at)
+        methods = _methods(study, judged, experiment, settings.members, settings.passes, trained_at)
         tempered = calibration.tempered(test.scores, fitted["temperature"])
         others = {TEMPERATURE: tempered, ISOTONIC: isotonic(test.scores), **methods.scores}
         costs = {**dict.fromkeys((TEMPERATURE, ISOTONIC), ALONE), **methods.costs}
         gains = calibration.gains(test.labels, test.galaxies, test.scores, others)
-        points, chosen = _operating_points(validation, test, purity)
-        facts = {"judged": judged.run.info.run_id, "members": members, "passes": passes, "wanted_purity": purity}
+        points, chosen = _operating_points(validation, test, settings)
+        facts: dict[str, float | str] = {"judged": judged.run.info.run_id, "members": settings.members}
+        facts |= {"passes": settings.passes, "wanted_purity": settings.purity}
         return Findings(
             _sentence(fitted["temperature"], gains),
-            {**facts, **fitted, **_estimates(gains), **_at_thresholds(points, chosen)},
+            {**facts, **fitted, **_estimates(gains), **_at_thresholds(points, chosen, settings.merger_fractions)},
             {
                 "gains": gains,
                 "operating_points": pd.concat([t.assign(mergers=n) for n, t in points.items()], ignore_index=True),
@@ -157,18 +155,19 @@ def _methods(
 
 
 def _operating_points(
-    validation: _Scored, test: _Scored, purity: float
+    validation: _Scored, test: _Scored, settings: config.Study
 ) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
     """Purity and completeness of the test at each fraction of mergers, and the thresholds chosen on validation.
 
     Where validation offers no threshold of that purity, there is none.
     """
     points, chosen = {}, {}
-    for fraction in FRACTIONS:
+    for fraction in settings.merger_fractions:
         name = f"{100 * fraction:.0f} % mergers"
         thresholds = THRESHOLDS
         try:
-            threshold = calibration.choose_threshold(validation.labels, validation.scores, fraction, purity=purity)
+            scored, purity = (validation.labels, validation.scores), settings.purity
+            threshold = calibration.choose_threshold(*scored, fraction, purity=purity)
             chosen[name] = threshold
             thresholds = np.unique([*THRESHOLDS, threshold])
         except InputError as refusal:
@@ -198,10 +197,12 @@ def _estimates(gains: pd.DataFrame) -> dict[str, Estimate]:
     return estimates
 
 
-def _at_thresholds(points: Mapping[str, pd.DataFrame], chosen: Mapping[str, float]) -> dict[str, Estimate | float]:
+def _at_thresholds(
+    points: Mapping[str, pd.DataFrame], chosen: Mapping[str, float], fractions: Sequence[float]
+) -> dict[str, Estimate | float]:
     """Purity and completeness at 0.5 and at the chosen threshold, for each fraction of mergers."""
     estimates: dict[str, Estimate | float] = {}
-    for fraction, (name, table) in zip(FRACTIONS, points.items(), strict=True):
+    for fraction, (name, table) in zip(fractions, points.items(), strict=True):
         at = {"at_half": HALF, **({"chosen": chosen[name]} if name in chosen else {})}
         for place, threshold in at.items():
             line = table[np.isclose(table["threshold"], threshold)].iloc[0]

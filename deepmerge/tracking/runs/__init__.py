@@ -28,7 +28,7 @@ from deepmerge.tracking.runs.artifacts import (
     read_json,
     set_tags,
 )
-from deepmerge.tracking.runs.finding import LAST, find, newest, newest_studies, newest_study
+from deepmerge.tracking.runs.finding import LAST, find, newest, newest_studies, newest_study, running_children
 from deepmerge.tracking.runs.opening import (
     DATABASE,
     FAILURE,
@@ -82,6 +82,7 @@ __all__ = [
     "read_artifact",
     "read_json",
     "reopened",
+    "running_children",
     "set_tags",
     "store",
 ]

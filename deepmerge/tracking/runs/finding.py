@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -57,6 +57,13 @@ def find(model: str, dataset: str, fingerprint: str | None = None) -> Run:
             f"train anew, or name the experiment file of those data"
         )
     return run
+
+
+def running_children(parent: str, tags: Mapping[str, str]) -> list[str]:
+    """Ids of the runs below `parent` that have these tags and look as if they ran."""
+    conditions = [f"tags.`{name}` = '{value}'" for name, value in {"mlflow.parentRunId": parent, **tags}.items()]
+    found = _newest_runs(" and ".join([*conditions, "attributes.status = 'RUNNING'"]))
+    return [run.info.run_id for run in found]
 
 
 def newest(datasets: Sequence[str]) -> list[Run]:
