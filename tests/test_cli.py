@@ -145,8 +145,8 @@ def test_the_help_of_training_lists_every_setting_with_its_default(words):
     "line",
     [
         "--dropout <float> share of units dropped in training [at least 0, below 1; default: 0.2]",
-        "--epochs <int> most epochs [at least 1; default: 20]",
-        "--stretch <raw|standard|asinh|log> what happens to pixels first [default: asinh]",
+        "--epochs <int> largest number of epochs [at least 1; default: 20]",
+        "--stretch <raw|standard|asinh|log> scaling of the pixel values [default: asinh]",
         "--augment <true|false> turn and flip training images at random [default: true]",
         "--split-table <path> CSV with a split to take, as 'deepmerge data split' writes it --architecture",
     ],
