@@ -468,7 +468,7 @@ def test_results_are_shown_one_a_line_with_their_intervals(capsys):
         "run_id       abc\n"
         "best_epoch   3\n"
         "test_auc     0.8123  [0.75, 0.875]\n"
-        "test_purity  nan\n"
+        "test_purity  undefined\n"
         "test_brier   0.25\n"
     )  # fmt: skip
 

@@ -1,20 +1,19 @@
 """What commands print."""
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deepmerge.estimate import names, read
+
 
 def show(results: Mapping[str, Any]) -> None:
     """Print one line a result: name, value and, where there is one, its 95 % interval."""
-    names = [name for name in results if not name.endswith(("_low", "_high"))]
-    width = max(map(len, names), default=0)
-    for name in names:
+    shown = names(results)
+    width = max(map(len, shown), default=0)
+    for name in shown:
         value = results[name]
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        if math.isfinite(results.get(f"{name}_low", math.nan)):
-            text += f"  [{results[f'{name}_low']:.4g}, {results[f'{name}_high']:.4g}]"
+        text = read(results, name).text(".4g").replace(" [", "  [") if isinstance(value, float) else str(value)
         print(f"{name:{width}}  {text}")
 
 

@@ -68,7 +68,7 @@ def evaluate(model: Model, data: Dataset, part: Part) -> Result:
     """
     table = table_of(model, data, part)
     result = Result(measured(table), table, data.name, warning(data))
-    track.evaluation(result)
+    track.evaluation(result.evaluation, result.predictions, result.name, result.note)
     return result
 
 

@@ -3,8 +3,11 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+
+from deepmerge.analysis.metrics import Evaluation
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.jobs.evaluate import log_evaluation
@@ -13,9 +16,6 @@ from deepmerge.jobs.run import header_tags, log_split
 from deepmerge.jobs.train import log_epoch, log_trained
 from deepmerge.model.training import Trained
 from deepmerge.tracking import runs
-
-if TYPE_CHECKING:
-    from deepmerge.notebook.result import Result
 
 _is_tracked: ContextVar[bool] = ContextVar("tracked", default=False)
 
@@ -59,8 +59,8 @@ def end(trained: Trained, data: Dataset, split: Split) -> None:
         log_trained(trained, data, split, pdf=False)
 
 
-def evaluation(result: "Result") -> None:
+def evaluation(measured: Evaluation, predictions: pd.DataFrame, name: str, note: str | None) -> None:
     """Log metrics, predictions and figures of an evaluation, where that is tracked."""
     if _is_tracked.get():
-        runs.log_table(result.predictions.assign(split="test"), PREDICTIONS)
-        log_evaluation(result.evaluation, result.predictions, result.name, result.note, pdf=False)
+        runs.log_table(predictions.assign(split="test"), PREDICTIONS)
+        log_evaluation(measured, predictions, name, note, pdf=False)

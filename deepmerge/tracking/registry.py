@@ -14,6 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from deepmerge import config
 from deepmerge.errors import InputError
+from deepmerge.estimate import UNDEFINED, read
 from deepmerge.tracking import mutex, runs
 
 PREFIX = "deepmerge-"
@@ -176,7 +177,7 @@ def _tag(version: Version, tags: Mapping[str, str]) -> None:
 
 def _tags(run: runs.Run) -> dict[str, str]:
     known = {**run.data.tags, **run.data.params}
-    measured = [f"{name}{end}" for name in HEADLINE for end in ("", "_low", "_high")]
+    measured = [key for name in HEADLINE for key in UNDEFINED.flat(name)]
     return {
         **{name: known[name] for name in (*TAGS, *SETTINGS) if name in known},
         **{name: f"{run.data.metrics[name]:.4f}" for name in measured if name in run.data.metrics},
@@ -205,9 +206,7 @@ def _short(text: str) -> str:
 
 def _interval(tags: Mapping[str, str], name: str) -> str:
     """Value and interval of a metric as text; nothing where there is no value."""
-    numbers = [tags.get(f"{name}{end}", "nan") for end in ("", "_low", "_high")]
-    value, low, high = (f"{float(number):.3f}" for number in numbers)
-    return "" if value == "nan" else f"{value} [{low}, {high}]"
+    return read(tags, name).text() if name in tags else ""
 
 
 def _link(client: MlflowClient, model_id: str, version: Version) -> None:
