@@ -88,7 +88,7 @@ def test_two_doors_give_the_same_numbers_to_the_last_digit(project, literal):
     [
         ("epochs=abc", "'training.epochs' should be a valid integer"),
         ("dropout=1.5", "'network.dropout' should be less than 1"),
-        ("epoch=3", "setting should be one of: "),
+        ("epoch=3", "No such option: --epoch, did you mean --epochs?"),
         ("dataset=prestine", "dataset should be one of: "),
     ],
 )

@@ -95,4 +95,4 @@ def test_every_command_that_scores_test_images_counts_a_look(client, write_sampl
     with runs.new_run("study", {}) as study, progress_bar("", 1) as advance:
         assert look(base.run, study, "a trial", data, split, experiment, advance)[1] == 1
     # One answer whose time is taken, those with dropout, and two members of the ensemble.
-    assert look(judge_probabilities, file, ours, members=2, passes=2, purity=0.8)[1] == 3
+    assert look(judge_probabilities, file, ours, config.Study(members=2, passes=2))[1] == 3

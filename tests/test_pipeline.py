@@ -71,10 +71,10 @@ def test_a_second_repro_has_nothing_to_do(project):
 @pytest.mark.parametrize(
     ("file", "old", "new", "expected"),
     [
-        ("deepmerge/analysis/figures.py", '"""', '"""Curves. ', {"compare"}),
+        ("deepmerge/plots/roc.py", '"""', '"""Curves. ', {"compare"}),
         ("deepmerge/model/prediction.py", '"""', '"""Scores. ', STAGES - {"split@pristine", "split@noisy"}),
         ("deepmerge/analysis/saliency.py", '"""', '"""Maps. ', {"gradcam@pristine", "gradcam@noisy", "compare"}),
-        ("deepmerge/analysis/promotion.py", '"""', '"""Gate. ', {"promote@pristine", "promote@noisy"}),
+        ("deepmerge/jobs/promote/gate.py", '"""', '"""Gate. ', {"promote@pristine", "promote@noisy"}),
         (
             *("deepmerge/model/network.py", '"""', '"""Nets. '),
             {"tune@pristine", "tune@noisy", "train@pristine", "train@noisy"},

@@ -12,7 +12,8 @@ import pytest
 from mlflow.entities import LoggedModelOutput
 from sklearn.metrics import roc_auc_score
 
-from deepmerge import cli, config
+from deepmerge import config
+from deepmerge.cli import program
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
 from deepmerge.jobs.evaluate import evaluate
@@ -309,11 +310,11 @@ def run(monkeypatch, capsys):
         calls = []
         promote = lambda *given, **options: calls.append((*given, options)) or found  # noqa: E731
         monkeypatch.setattr(job, "promote", promote)
-        monkeypatch.setattr(cli, "_end_cleanly_on_signals", lambda: None)
+        monkeypatch.setattr(program, "_clean_up_on_signals", lambda: None)
         monkeypatch.setattr("logging.basicConfig", lambda **_: None)
         monkeypatch.setattr(sys, "argv", ["deepmerge", *arguments])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            program.main()
         written = capsys.readouterr()
         return ended.value.code or 0, written.out, written.err, calls
 

@@ -230,9 +230,9 @@ def test_the_trial_of_a_dead_worker_is_queued_again_and_its_run_closed(study, pa
 import os
 import mlflow
 from deepmerge import config
-from deepmerge.tracking import tuning
+from deepmerge.tracking import studies
 mlflow.set_experiment({plugin.EXPERIMENT!r})
-opened = tuning.Study({opened.url!r}, "s", config.load({experiment!r}))
+opened = studies.Study({opened.url!r}, "s", config.load({experiment!r}))
 opened.work(lambda params, report: os.kill(os.getpid(), 9), {parent!r}, ZeroDivisionError, {{}})
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
@@ -354,8 +354,8 @@ def test_what_matters_is_found(study, parent):
 def test_processes_that_begin_a_study_at_the_same_moment_share_a_new_database(tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"data": {"images": "x", "labels": "y"}}))
     code = (
-        "from deepmerge import config\nfrom deepmerge.tracking import tuning\n"
-        "study = tuning.Study('sqlite:///optuna.db', 's', config.load('mine.yaml'))\n"
+        "from deepmerge import config\nfrom deepmerge.tracking import studies\n"
+        "study = studies.Study('sqlite:///optuna.db', 's', config.load('mine.yaml'))\n"
         "print(study.created, study.finished())"
     )
     processes = [

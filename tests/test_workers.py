@@ -8,7 +8,7 @@ pytestmark = pytest.mark.slow  # each imports TensorFlow
 
 SCRIPT = """
 import gc, sys, time
-from deepmerge.stages import workers
+from deepmerge.jobs.tune import workers
 
 class Deaf:
     def __del__(self):  # what a signal raises in here is dropped by Python
