@@ -50,7 +50,7 @@ bench: data  ## Time and memory beside other ways to do the same; writes BENCHMA
 lock: .venv/ready  ## Pin the packages anew from pyproject.toml
 	uv pip compile --quiet --python-version 3.11 --no-header --no-annotate $(UPGRADE) pyproject.toml -o requirements.txt
 	uv pip compile --quiet --python-version 3.11 --no-header --no-annotate $(UPGRADE) pyproject.toml --extra dev \
-		-c requirements.txt -o requirements-dev.txt
+		--extra docs -c requirements.txt -o requirements-dev.txt
 	sed -i "s/^# requirements.txt sha256: .*/# requirements.txt sha256: $$(sha256sum requirements.txt | cut -d' ' -f1)/" conda.yaml
 
 .PHONY: help setup data demo repro ui lint test slow bench lock
