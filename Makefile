@@ -44,6 +44,9 @@ test: .venv/ready  ## Fast tests
 slow: .venv/ready  ## End-to-end tests: documented commands, environments, pipeline, real data
 	pytest -m slow -n 2 --dist loadfile --durations 8
 
+docs: .venv/ready  ## Build the documentation into docs/_build/html; warnings are errors
+	sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
 bench: data  ## Time and memory beside other ways to do the same; writes BENCHMARKS.md (25 minutes)
 	python -m benchmarks --write
 
@@ -53,4 +56,4 @@ lock: .venv/ready  ## Pin the packages anew from pyproject.toml
 		--extra docs -c requirements.txt -o requirements-dev.txt
 	sed -i "s/^# requirements.txt sha256: .*/# requirements.txt sha256: $$(sha256sum requirements.txt | cut -d' ' -f1)/" conda.yaml
 
-.PHONY: help setup data demo repro ui lint test slow bench lock
+.PHONY: help setup data demo repro ui lint test slow docs bench lock

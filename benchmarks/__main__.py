@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 TOPICS = ("training", "inference", "Grad-CAM", "bootstrap", "start-up", "launching", "tracking", "memory")
-PAGE, PICTURE = Path("BENCHMARKS.md"), Path("docs/benchmark-memory.png")
+PAGE, PICTURE = Path("BENCHMARKS.md"), Path("docs/images/benchmark-memory.png")
 
 
 def main(

@@ -47,7 +47,8 @@ def simulate(
         raise InputError(f"variant should be one of {', '.join(simulator.VARIANTS)}, got {variant!r}")
     with tempfile.TemporaryDirectory(prefix="deepmerge-") as name:
         folder = Path(name)
-        simulator.simulate(folder, galaxies=galaxies, merger_fraction=merger_fraction, seed=seed)
+        # One process: a script without an `if __name__ == "__main__"` would be run again by each further one.
+        simulator.simulate(folder, galaxies=galaxies, merger_fraction=merger_fraction, seed=seed, workers=1)
         files = {"images": folder / f"{variant}_2filt_X.npy", "labels": folder / f"{variant}_2filt_y.npy"}
         mapped = datasets.read(config.Data.model_validate(files), variant)
         masks = None if mapped.masks is None else np.array(mapped.masks)
