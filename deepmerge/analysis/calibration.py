@@ -16,17 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from deepmerge.analysis.metrics import (
-    BINS,
-    SMALLEST_PROBABILITY,
-    _band,
-    _checked,
-    _resampled_galaxies,
-    _Sample,
-    _with_width,
-    difference,
-    evaluate,
-)
+from deepmerge.analysis import checks
+from deepmerge.analysis.bootstrap import Sample, bands
+from deepmerge.analysis.metrics import SMALLEST_PROBABILITY, binned, difference, evaluate
 from deepmerge.errors import InputError
 
 # Logits ten times too large or too small: beyond them the probabilities are past calibration, not in need of it.
@@ -45,7 +37,7 @@ class Isotonic:
 
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
         """Return calibrated probabilities, of the same shape; beyond the knots that of the nearest."""
-        return np.interp(_probabilities(probabilities), self.x, self.y)
+        return np.interp(checks.unit_interval(probabilities), self.x, self.y)
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -80,7 +72,7 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """
     if not 0 < temperature < np.inf:
         raise InputError(f"temperature should be a number above 0 (1 changes nothing), got {temperature}")
-    return expit(_logits(_probabilities(probabilities)) / temperature)
+    return expit(_logits(checks.unit_interval(probabilities)) / temperature)
 
 
 def fit_isotonic(labels: np.ndarray, probabilities: np.ndarray) -> Isotonic:
@@ -106,7 +98,7 @@ def at_prior(probabilities: np.ndarray, fraction: float, trained_at: float = BAL
     at which the probabilities are meant; both in (0, 1). This is Bayes' rule: right if the probabilities are
     calibrated and a class looks the same in both samples. Raises InputError for other input.
     """
-    p = _probabilities(probabilities)
+    p = checks.unit_interval(probabilities)
     to, of = _share("fraction", fraction), _share("trained_at", trained_at)
     mergers, others = p * to / of, (1 - p) * (1 - to) / (1 - of)
     return mergers / (mergers + others)
@@ -129,28 +121,22 @@ def reliability(
     Columns: `probability` (mean predicted), `observed` (share of mergers) with `observed_low` and `observed_high`, and
     the images in the sample: `mergers`, `non_mergers`. NaN in empty bins. Raises InputError for other input.
     """
-    sample = _Sample(labels, probabilities, galaxies, 0.5)
     shares = np.array([1 - _share("fraction", fraction), fraction])[:, None]
+    sample = Sample.of(labels, probabilities, galaxies).ranked()
+    size, in_bin = sample.images(), sample.sums(binned(sample.probabilities))
 
-    def measured(weights: np.ndarray) -> np.ndarray:
-        """Mean predicted and observed, (b, 2, BINS)."""
-        sums = np.tensordot(weights, sample.totals, axes=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            in_bin, summed = np.split((sums / sums[:, :, :1] * shares)[:, :, 4:], 2, axis=2)
-            return np.stack([summed.sum(axis=1), in_bin[:, 1]], axis=1) / in_bin.sum(axis=1, keepdims=True)
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        images = np.tensordot(weights, size, axes=1)[:, :, None, None]
+        # (b, class, 2, BINS), then (b, BINS)
+        counts, summed = np.moveaxis(np.tensordot(weights, in_bin, axes=1) / images * shares[:, None], 2, 0)
+        total = counts.sum(axis=1)
+        return {"probability": summed.sum(axis=1) / total, "observed": counts[:, 1] / total}
 
-    draws = [measured(weights) for weights in _resampled_galaxies(sample, resamples, seed)]
-    value, low, high = _with_width(_band(measured(sample.once), draws))
-    others, mergers = sample.totals[:, :, 4 : 4 + BINS].sum(axis=0).astype(int)
+    measured = bands(sample, measure, resamples, seed)
+    others, mergers = in_bin[:, :, 0].sum(axis=0).astype(int)
+    observed = measured["observed"].with_width().flat("observed")
     return pd.DataFrame(
-        {
-            "probability": value[0],
-            "observed": value[1],
-            "observed_low": low[1],
-            "observed_high": high[1],
-            "mergers": mergers,
-            "non_mergers": others,
-        }
+        {"probability": measured["probability"].value, **observed, "mergers": mergers, "non_mergers": others}
     )
 
 
@@ -174,28 +160,21 @@ def operating_points(
     are called mergers, rightly and wrongly. With few `fp` the purity at a small fraction rests on these few.
     Purity is NaN where no image is called. Raises InputError for other input.
     """
-    y, p, ids = _checked(labels, probabilities, galaxies, 0.5)
-    pi = _share("fraction", fraction)
+    sample = Sample.of(labels, probabilities, galaxies)
+    _share("fraction", fraction)
     cuts = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
     if cuts.ndim != 1 or not ((cuts >= 0) & (cuts <= 1)).all():
         raise InputError(f"thresholds should be a list of numbers in [0, 1], got {thresholds!r}")
-    sample = _Sample(y, p, ids, 0.5)
-    galaxy = np.unique(ids, return_inverse=True)[1]
-    called = np.zeros((len(sample.totals), 2, len(cuts)))
-    np.add.at(called, (galaxy, y), p[:, None] >= cuts)
+    size, called = sample.images(), sample.sums(sample.probabilities[:, None] >= cuts)
 
-    def measured(weights: np.ndarray) -> np.ndarray:
-        """Purity and completeness, (b, 2, k)."""
-        images = weights @ sample.totals[:, :, 0]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            fpr, tpr = np.moveaxis(np.tensordot(weights, called, axes=1) / images[:, :, None], 1, 0)
-            return np.stack([_purity(tpr, fpr, pi), tpr], axis=1)
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        rates = np.tensordot(weights, called, axes=1) / (weights @ size)[:, :, None]
+        fpr, tpr = np.moveaxis(rates, 1, 0)
+        return {"purity": _purity(tpr, fpr, fraction), "completeness": tpr}
 
-    draws = [measured(weights) for weights in _resampled_galaxies(sample, resamples, seed)]
-    value, low, high = _with_width(_band(measured(sample.once), draws))
     columns = {"threshold": cuts}
-    for row, name in enumerate(("purity", "completeness")):
-        columns |= {name: value[row], f"{name}_low": low[row], f"{name}_high": high[row]}
+    for name, band in bands(sample, measure, resamples, seed).items():
+        columns |= band.with_width().flat(name)
     fp, tp = called.sum(axis=0).astype(int)
     return pd.DataFrame(columns | {"tp": tp, "fp": fp})
 
@@ -264,9 +243,11 @@ def gains(
     for method, probabilities in {REFERENCE: reference, **others}.items():
         values = evaluate(labels, probabilities, galaxies, **draw).metrics
         changes = difference(labels, probabilities, reference, galaxies, **draw)
-        rows += [(method, metric, *values[metric], *changes[metric]) for metric in GAINS]
-    columns = ["method", "metric", "value", "low", "high", "change", "change_low", "change_high"]
-    return pd.DataFrame(rows, columns=columns)
+        rows += [
+            {"method": method, "metric": name, **values[name]._asdict(), **changes[name].flat("change")}
+            for name in GAINS
+        ]
+    return pd.DataFrame(rows)
 
 
 def _purity(tpr: np.ndarray, fpr: np.ndarray, fraction: float) -> np.ndarray:
@@ -279,19 +260,11 @@ def _logits(probabilities: np.ndarray) -> np.ndarray:
 
 def _both_classes(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Checked labels and probabilities, and weights of the images with which each class sums to 1/2."""
-    y, p, _ = _checked(labels, probabilities, np.arange(len(np.atleast_1d(labels))), 0.5)
+    y, p, _ = checks.predictions(labels, probabilities, np.arange(len(np.atleast_1d(labels))))
     images = np.bincount(y, minlength=2)
     if not images.all():
         raise InputError(f"labels should hold both classes, got {images[1]} mergers and {images[0]} non-mergers")
     return y, p, 0.5 / images[y]
-
-
-def _probabilities(given: np.ndarray) -> np.ndarray:
-    p = np.asarray(given, dtype=np.float64)
-    outside = ~((p >= 0) & (p <= 1))
-    if outside.any():
-        raise InputError(f"probabilities should lie in [0, 1], got {p[outside][0]} ({outside.sum()} such)")
-    return p
 
 
 def _share(name: str, value: float) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deepmerge.analysis import checks
 from deepmerge.cluster import count_cores, mapping
 from deepmerge.data.memory_map import forget
 from deepmerge.errors import InputError
@@ -100,8 +101,15 @@ def measure(
     called as images are done. Raises InputError if an argument is out of range.
     """
     workers = count_cores() if workers is None else workers
-    rows = np.asarray(rows)
-    _check_arguments(images, rows, filter_index, workers, cache, fingerprint)
+    if images.ndim != 4:
+        raise InputError(f"images should have shape (N, filters, H, W), got {images.shape}")
+    if not 0 <= filter_index < images.shape[1]:
+        raise InputError(f"filter_index should be 0 … {images.shape[1] - 1}, got {filter_index}")
+    if workers < 1:
+        raise InputError(f"expected at least one worker, received {workers}; leave it out to use every core")
+    if cache is not None and not fingerprint:
+        raise InputError("a cache needs the fingerprint of the data, got none: measurements of other images would do")
+    rows = checks.row_numbers("rows", rows, len(images)) if np.size(rows) else np.empty(0, int)
     file = None if cache is None else cache / _file_name(fingerprint, filter_index)
     lines = {} if file is None else _read(file)
     missing = np.setdiff1d(rows, list(lines))
@@ -121,21 +129,6 @@ def measure(
                     _write(lines, file)
             forget(images)
     return _table({row: lines[row] for row in rows.tolist()}).set_index("row").loc[rows].reset_index()
-
-
-def _check_arguments(
-    images: np.ndarray, rows: np.ndarray, filter_index: int, workers: int, cache: Path | None, fingerprint: str
-) -> None:
-    if images.ndim != 4:
-        raise InputError(f"images should have shape (N, filters, H, W), got {images.shape}")
-    if not 0 <= filter_index < images.shape[1]:
-        raise InputError(f"filter_index should be 0 … {images.shape[1] - 1}, got {filter_index}")
-    if rows.ndim != 1 or (rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= len(images))):
-        raise InputError(f"rows should be a list of row numbers 0 … {len(images) - 1}, got {rows!r}")
-    if workers < 1:
-        raise InputError(f"expected at least one worker, received {workers}; leave it out to use every core")
-    if cache is not None and not fingerprint:
-        raise InputError("a cache needs the fingerprint of the data, got none: measurements of other images would do")
 
 
 def _measured(image: np.ndarray, caught: list[warnings.WarningMessage]) -> Line:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmerge.analysis import metrics
+from deepmerge.analysis import checks, metrics
 from deepmerge.cluster import count_cores
 from deepmerge.errors import InputError
 from deepmerge.estimate import Estimate
@@ -57,7 +57,7 @@ def importance(
     same share their importance: each alone can be spared. Otherwise as `scores`.
     """
     values, labels, train = _checked(kind, features, labels, train)
-    held_out = _checked_rows(held_out, len(values), "held_out")
+    held_out = checks.row_numbers("held_out", held_out, len(values))
     model = _fitted(kind, values, labels, train, seed)
     unshuffled = values[held_out]
     rng = np.random.default_rng(seed)
@@ -120,18 +120,11 @@ def _checked(
     if np.isinf(values).any():
         names = features.columns[np.isinf(values).any(axis=0)]
         raise InputError(f"features should be finite, or NaN where not measured, got infinity in: {', '.join(names)}")
-    train = _checked_rows(train, len(values), "train")
+    train = checks.row_numbers("train", train, len(values))
     if set(labels[train].tolist()) != {0, 1}:
         got = np.unique(labels[train]).tolist()
         raise InputError(f"training rows should have both labels, 0 (non-merger) and 1 (merger), got {got}")
     return values, labels, train
-
-
-def _checked_rows(rows: np.ndarray, total: int, name: str) -> np.ndarray:
-    rows = np.asarray(rows)
-    if rows.ndim != 1 or not len(rows) or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= total:
-        raise InputError(f"{name} should be a list of row numbers 0 … {total - 1}, got {rows!r}")
-    return rows
 
 
 def _fitted(kind: str, values: np.ndarray, labels: np.ndarray, train: np.ndarray, seed: int) -> Any:

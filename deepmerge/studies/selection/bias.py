@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from deepmerge.analysis.metrics import _checked
-from deepmerge.errors import InputError
-from deepmerge.studies.selection.rates import CLASSES, checked_property, galaxy_means
+from deepmerge.analysis import checks
+from deepmerge.studies.selection.rates import CLASSES, galaxy_means
 
 
 def bias_tests(
@@ -35,12 +34,11 @@ def bias_tests(
     `correlation`, `p_value`, `p_holm`; these three are NaN for constant values or fewer than two galaxies, and such a
     test is not counted. Raises InputError for input that is not as above.
     """
-    y, p, ids = _checked(labels, probabilities, galaxies, 0.5)
-    if not isinstance(permutations, int | np.integer) or permutations < 1:
-        raise InputError(f"permutations should be a whole number ≥ 1 (2000 is usual), got {permutations!r}")
+    y, p, ids = checks.predictions(labels, probabilities, galaxies)
+    checks.whole_number("permutations", permutations, 1, usual=2000)
     rows = []
     for name, values in properties.items():
-        x = checked_property(f"property {name!r}", values, len(y))
+        x = checks.measurements(f"property {name!r}", values, len(y))
         for label in (1, 0):
             used = (y == label) & ~np.isnan(x)
             count = len(np.unique(ids[used]))
@@ -51,7 +49,7 @@ def bias_tests(
             rows.append((name, CLASSES[label], count, left_out, *tested))
     names = ["property", "class", "galaxies", "not_measured", "correlation", "p_value"]
     table = pd.DataFrame(rows, columns=names)
-    return table.assign(p_holm=_holm(table["p_value"].to_numpy(dtype=float)))
+    return table.assign(p_holm=holm(table["p_value"].to_numpy(dtype=float)))
 
 
 def _permutation_test(a: np.ndarray, b: np.ndarray, permutations: int, seed: int) -> tuple[float, float]:
@@ -71,7 +69,7 @@ def _permutation_test(a: np.ndarray, b: np.ndarray, permutations: int, seed: int
     return correlation, float((1 + as_large.sum()) / (1 + permutations))
 
 
-def _holm(p_values: np.ndarray) -> np.ndarray:
+def holm(p_values: np.ndarray) -> np.ndarray:
     """Holm's adjusted p-values; NaN stays NaN and does not count."""
     order = np.argsort(p_values)[: np.isfinite(p_values).sum()]  # NaN last
     adjusted = np.full(len(p_values), np.nan)
