@@ -152,7 +152,7 @@ def test_the_contours_hold_their_share_of_the_images():
 def test_the_running_median_is_that_of_bins_of_equally_many_images():
     order = np.random.default_rng(0).permutation(90)
     x, y = np.arange(90.0), np.arange(90.0) % 30
-    masses, scores = figures._running_median(x[order], y[order])
+    masses, scores = figures.running_median(x[order], y[order])
     assert masses == [14.5, 44.5, 74.5]
     assert scores == [14.5] * 3
 

@@ -18,6 +18,7 @@ from deepmerge.errors import InputError
 from deepmerge.estimate import HIGH, LOW
 
 INTERVAL = (0.025, 0.975)
+THRESHOLD = 0.5  # of the probability, from which on an image is predicted merger
 
 _CHUNK = 2**18  # image weights held at once: 2 MB an array, which stays in the processor's cache
 
@@ -63,7 +64,7 @@ class Sample(NamedTuple):
         order = np.argsort(-self.probabilities, kind="stable")
         return Sample(*(column[order] for column in self))
 
-    def called(self, threshold: float) -> np.ndarray:
+    def called(self, threshold: float = THRESHOLD) -> np.ndarray:
         """Whether each image is predicted merger, (n,): from the threshold on (≥). Raises InputError outside [0, 1]."""
         if not 0 <= threshold <= 1:
             raise InputError(f"threshold should lie in [0, 1], got {threshold}")
@@ -102,7 +103,7 @@ def resampled(sample: Sample, resamples: int, seed: int) -> Iterator[np.ndarray]
         yield weights
 
 
-def bands(sample: Sample, measure: Measure, resamples: int, seed: int) -> dict[str, Band]:
+def bands(sample: Sample, measure: Measure, resamples: int, seed: int = 0) -> dict[str, Band]:
     """What `measure` finds in the sample, with percentile intervals over resamples of its galaxies.
 
     measure: takes weights of the galaxies (b, G) and returns arrays (b, …) by name, NaN for what is not defined, which

@@ -108,10 +108,9 @@ def reliability(
     labels: np.ndarray,
     probabilities: np.ndarray,
     galaxies: np.ndarray,
-    fraction: float = 0.5,
+    fraction: float = BALANCE,
     *,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Compare predicted with observed where the merger fraction is `fraction`: a row for each of the bins of `metrics`.
 
@@ -132,7 +131,7 @@ def reliability(
         total = counts.sum(axis=1)
         return {"probability": summed.sum(axis=1) / total, "observed": counts[:, 1] / total}
 
-    measured = bands(sample, measure, resamples, seed)
+    measured = bands(sample, measure, resamples)
     others, mergers = in_bin[:, :, 0].sum(axis=0).astype(int)
     observed = measured["observed"].with_width().flat("observed")
     return pd.DataFrame(
@@ -148,7 +147,6 @@ def operating_points(
     thresholds: Sequence[float] | np.ndarray,
     *,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Measure purity and completeness at each threshold where the merger fraction is `fraction`.
 
@@ -173,7 +171,7 @@ def operating_points(
         return {"purity": _purity(tpr, fpr, fraction), "completeness": tpr}
 
     columns = {"threshold": cuts}
-    for name, band in bands(sample, measure, resamples, seed).items():
+    for name, band in bands(sample, measure, resamples).items():
         columns |= band.with_width().flat(name)
     fp, tp = called.sum(axis=0).astype(int)
     return pd.DataFrame(columns | {"tp": tp, "fp": fp})
@@ -226,7 +224,6 @@ def gains(
     others: Mapping[str, np.ndarray],
     *,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Measure the metrics GAINS of a reference and of other methods, and how they differ from it on the same galaxies.
 
@@ -238,11 +235,10 @@ def gains(
     """
     if REFERENCE in others:
         raise InputError(f"the other methods should not be named {REFERENCE!r}: rename it")
-    draw = {"resamples": resamples, "seed": seed}
     rows = []
     for method, probabilities in {REFERENCE: reference, **others}.items():
-        values = evaluate(labels, probabilities, galaxies, **draw).metrics
-        changes = difference(labels, probabilities, reference, galaxies, **draw)
+        values = evaluate(labels, probabilities, galaxies, resamples=resamples).metrics
+        changes = difference(labels, probabilities, reference, galaxies, resamples=resamples)
         rows += [
             {"method": method, "metric": name, **values[name]._asdict(), **changes[name].flat("change")}
             for name in GAINS

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepmerge.analysis.bootstrap import Band, Sample, bands
+from deepmerge.analysis.bootstrap import THRESHOLD, Band, Sample, bands
 from deepmerge.errors import InputError
 from deepmerge.estimate import AT_BALANCE, WITH_BALANCE, Estimate
 
@@ -49,21 +49,20 @@ def evaluate(
     probabilities: np.ndarray,
     galaxies: np.ndarray,
     *,
-    threshold: float = 0.5,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
     """Measure predictions and give every metric a 95 % percentile interval from the bootstrap over galaxies.
 
     labels: (n,) 0 or 1 = merger; probabilities: (n,) of a merger, in [0, 1]; galaxies: (n,) ids of any
-    sortable type. An image is predicted merger from `threshold` on (≥). `resamples` = 0 gives no intervals.
+    sortable type. `resamples` = 0 gives no intervals.
 
     Metrics: those of `point_metrics`. Intervals are NaN where the value is, for those in WITHOUT_INTERVAL, and
     all of them when a class has a single galaxy, whose scatter cannot be known.
     Raises InputError for input that is not as above.
     """
     sample = Sample.of(labels, probabilities, galaxies)
-    measured = bands(sample, _Measure(sample, threshold), resamples, seed)
+    measured = bands(sample, _Measure(sample), resamples, seed)
     return Evaluation(
         metrics=_estimates(measured),
         true_positive_rate=measured["true_positive_rate"],
@@ -81,7 +80,6 @@ def difference(
     reigning: np.ndarray,
     galaxies: np.ndarray,
     *,
-    threshold: float = 0.5,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
@@ -95,7 +93,7 @@ def difference(
     """
     # Both samples number the galaxies alike and have the same strata, so the weights of one are those of the other.
     samples = [Sample.of(labels, probabilities, galaxies) for probabilities in (candidate, reigning)]
-    ours, theirs = (_Measure(sample, threshold) for sample in samples)
+    ours, theirs = (_Measure(sample) for sample in samples)
 
     def change(weights: np.ndarray) -> dict[str, np.ndarray]:
         reference = theirs(weights)
@@ -108,12 +106,13 @@ def point_metrics(
     labels: np.ndarray,
     probabilities: np.ndarray,
     *,
-    threshold: float = 0.5,
+    threshold: float = THRESHOLD,
     weights: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Measure predictions, without intervals.
 
-    labels, probabilities, threshold as in `evaluate`; weights: (n,) ≥ 0 of the images, default 1 each.
+    labels, probabilities as in `evaluate`; threshold: from which on (≥) an image is predicted merger; weights: (n,) ≥ 0
+    of the images, default 1 each.
 
     - tp, fp, tn, fn: (weighted) counts; accuracy, balanced_accuracy = (completeness + specificity) / 2;
     - purity = tp / (tp + fp), completeness = tp / (tp + fn), f1 = 2 tp / (2 tp + fp + fn);
@@ -163,7 +162,7 @@ class _Measure:
     galaxy, merger: (n,) of the images by falling probability; ends: last image of each run of equal probabilities.
     """
 
-    def __init__(self, sample: Sample, threshold: float) -> None:
+    def __init__(self, sample: Sample, threshold: float = THRESHOLD) -> None:
         ranked = sample.ranked()
         y, p, _, self.galaxy = ranked
         self.merger = y == 1

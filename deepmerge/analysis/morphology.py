@@ -43,6 +43,7 @@ _ATTRIBUTES = {
 QUANTITIES = tuple(_ATTRIBUTES)
 GOOD, SUSPECT, BAD, CATASTROPHIC = 0, 1, 2, 4  # statmorph's flags
 NOT_MEASURED = 8  # ours: no source was found, or statmorph failed
+FLAGS = {GOOD: "good", SUSPECT: "suspect", BAD: "bad", CATASTROPHIC: "catastrophic", NOT_MEASURED: "not_measured"}
 
 METHOD = 1  # to be raised with every change of the numbers: measurements of another method are not taken over
 

@@ -14,11 +14,8 @@ from deepmerge.errors import InputError
 from deepmerge.estimate import Estimate
 
 RANDOM_FOREST, LOGISTIC, TRIVIAL = "random_forest", "logistic", "trivial"
-BASELINES = {
-    RANDOM_FOREST: "Random Forest on the quantities (the method of Snyder et al. 2019, MNRAS 486, 3702)",
-    LOGISTIC: "logistic regression on the standardised quantities",
-    TRIVIAL: "0.5 for every image",
-}
+# The forest is the method of Snyder et al. 2019, MNRAS 486, 3702; the regression takes standardised quantities.
+BASELINES = {RANDOM_FOREST: "Random Forest", LOGISTIC: "logistic regression", TRIVIAL: "0.5 always"}
 PROTOCOLS = ("rows", "galaxy")
 TEST_SHARE = 0.2  # as in the published split of rows
 

@@ -180,7 +180,7 @@ def score_and_mass(
         alpha = float(np.clip(60 / max(len(x), 1), 0.08, 0.5))
         axes.scatter(x, y, s=6, color=colour, alpha=alpha, linewidth=0, rasterized=True)
         _contours(axes, x, y, colour)
-        axes.plot(*_running_median(x, y), color="black", marker="o", markersize=3, zorder=4)
+        axes.plot(*running_median(x, y), color="black", marker="o", markersize=3, zorder=4)
         axes.axhline(0.5, **THRESHOLD)
         lost = int(of_stage.sum() - used.sum())
         axes.set_title(f"{name} (n = {len(x)}{f', {lost} without mass' if lost else ''})")
@@ -223,7 +223,7 @@ def _contours(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
         axes.contour(*grid, heights, levels=levels, colors=colour, linewidths=[0.8, 1.4])
 
 
-def _running_median(x: np.ndarray, y: np.ndarray) -> tuple[list[float], list[float]]:
+def running_median(x: np.ndarray, y: np.ndarray) -> tuple[list[float], list[float]]:
     """Return the medians of x and y in up to 8 bins of equally many points by rising x."""
     order = np.argsort(x, kind="stable")
     bins = np.array_split(order, min(8, len(x) // FEWEST_IN_MEDIAN)) if len(x) >= FEWEST_IN_MEDIAN else []

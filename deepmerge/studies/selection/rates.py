@@ -42,14 +42,12 @@ def by_bins(
     galaxies: np.ndarray,
     *,
     bins: int = 5,
-    threshold: float = 0.5,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Measure the selection function: completeness, purity and false positive rate in bins of a property.
 
     values: (n,) the property of each image (log stellar mass, concentration …), NaN where it is not measured; labels,
-    probabilities, galaxies, threshold, resamples as in `metrics.evaluate`. The inner edges are quantiles over the
+    probabilities, galaxies, resamples as in `metrics.evaluate`. The inner edges are quantiles over the
     galaxies (mean of a galaxy's images), so the bins hold about as many galaxies; [low, high), the last with its end.
     Edges that coincide leave fewer than `bins`. An image counts in the bin of its own value.
 
@@ -80,7 +78,7 @@ def by_bins(
             "centre": [np.median(x[each & measured]) if (each & measured).any() else np.nan for each in members.T],
         }
     )
-    table = table.join(_by_group(members, sample, threshold, resamples, seed))
+    table = table.join(_by_group(members, sample, resamples))
     return table if members[:, -1].any() else table.iloc[:-1]
 
 
@@ -90,9 +88,7 @@ def by_stage(
     probabilities: np.ndarray,
     galaxies: np.ndarray,
     *,
-    threshold: float = 0.5,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Measure each stage: the completeness of past and future mergers, the false positive rate of non-mergers.
 
@@ -117,7 +113,7 @@ def by_stage(
             f"{words[wrong[0]]!r} and label {y[wrong[0]]} ({len(wrong)} such rows)"
         )
     there = [stage for stage in STAGES if (words == stage).any()]
-    table = _by_group(words[:, None] == np.array(there), sample, threshold, resamples, seed)
+    table = _by_group(words[:, None] == np.array(there), sample, resamples)
     merging = np.array(there) != "non-merger"
     columns = {
         "stage": there,
@@ -135,13 +131,7 @@ def by_stage(
 
 
 def view_agreement(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    galaxies: np.ndarray,
-    *,
-    threshold: float = 0.5,
-    resamples: int = 1000,
-    seed: int = 0,
+    labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray, *, resamples: int = 1000
 ) -> pd.DataFrame:
     """Ask whether the views of one galaxy are right together, against views that err independently.
 
@@ -163,7 +153,7 @@ def view_agreement(
 
     sample = Sample.of(labels, probabilities, galaxies)
     p, ones = sample.probabilities, np.ones_like(sample.probabilities)
-    sums = sample.sums(np.column_stack([ones, sample.called(threshold) == sample.labels, p, p**2]))
+    sums = sample.sums(np.column_stack([ones, sample.called() == sample.labels, p, p**2]))
     views, right, score, square = np.moveaxis(sums, 2, 0)
     has = views > 0
     one, most, every = right > 0, right > views / 2, has & (right == views)
@@ -181,7 +171,7 @@ def view_agreement(
         return {**{name: share / g for name, share in shares}, "intraclass_correlation": correlation}
 
     several = has.sum(axis=0) > 1
-    measured = {name: band.with_width(several) for name, band in bands(sample, measure, resamples, seed).items()}
+    measured = {name: band.with_width(several) for name, band in bands(sample, measure, resamples).items()}
     rows = []
     for label in (1, 0):
         m = views[has[:, label], label]
@@ -196,10 +186,10 @@ def view_agreement(
     return pd.DataFrame(rows)
 
 
-def _by_group(members: np.ndarray, sample: Sample, threshold: float, resamples: int, seed: int) -> pd.DataFrame:
+def _by_group(members: np.ndarray, sample: Sample, resamples: int) -> pd.DataFrame:
     """Counts and RATES with their intervals, a row for each column of members (n, k) bool; groups may overlap."""
     p = sample.probabilities
-    columns = np.column_stack([np.ones_like(p), sample.called(threshold), p])
+    columns = np.column_stack([np.ones_like(p), sample.called(), p])
     totals = sample.sums(members[:, :, None] * columns[:, None])
 
     def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -211,7 +201,7 @@ def _by_group(members: np.ndarray, sample: Sample, threshold: float, resamples: 
 
     has = totals[:, :, :, 0] > 0
     several = has.sum(axis=0) > 1
-    measured = bands(sample, measure, resamples, seed)
+    measured = bands(sample, measure, resamples)
     rates = {name: band.with_width(several[RATES[name]]) for name, band in measured.items()}
     # A purity mixes the rates of both classes: where one has no interval, its own would be too narrow.
     sure = ~np.isnan([rates["completeness"].low, rates["false_positive_rate"].low]).any(axis=0)
