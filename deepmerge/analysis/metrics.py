@@ -45,12 +45,7 @@ class Evaluation:
 
 
 def evaluate(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    galaxies: np.ndarray,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
+    labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray, *, resamples: int = 1000, seed: int = 0
 ) -> Evaluation:
     """Measure predictions and give every metric a 95 % percentile interval from the bootstrap over galaxies.
 
@@ -85,29 +80,23 @@ def difference(
 ) -> dict[str, Estimate]:
     """Measure candidate − reigning in every metric, with 95 % intervals from a paired bootstrap over galaxies.
 
-    candidate, reigning: (n,) probabilities of a merger by two models for the same images; labels, galaxies and the
-    rest as in `evaluate`. Each resample of galaxies measures both models, so what is hard for both cancels: the
-    interval is that of the difference, narrower than two separate intervals suggest where the errors go together.
-    A difference is NaN where one of its two values is; its interval is as in `evaluate`. Raises InputError for input
-    that is not as above.
+    candidate, reigning: (n,) probabilities by two models for the same images; all else as in `evaluate`. Each resample
+    of galaxies measures both models, so what is hard for both cancels: the interval is narrower than two separate
+    intervals suggest where the errors go together. A difference is NaN where one of its two values is.
     """
     # Both samples number the galaxies alike and have the same strata, so the weights of one are those of the other.
     samples = [Sample.of(labels, probabilities, galaxies) for probabilities in (candidate, reigning)]
-    ours, theirs = (_Measure(sample) for sample in samples)
+    of_candidate, of_reigning = (_Measure(sample) for sample in samples)
 
     def change(weights: np.ndarray) -> dict[str, np.ndarray]:
-        reference = theirs(weights)
-        return {name: values - reference[name] for name, values in ours(weights).items() if values.ndim == 1}
+        reference = of_reigning(weights)
+        return {name: value - reference[name] for name, value in of_candidate(weights).items() if value.ndim == 1}
 
     return _estimates(bands(samples[0], change, resamples, seed))
 
 
 def point_metrics(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    *,
-    threshold: float = THRESHOLD,
-    weights: np.ndarray | None = None,
+    labels: np.ndarray, probabilities: np.ndarray, *, threshold: float = THRESHOLD, weights: np.ndarray | None = None
 ) -> dict[str, float]:
     """Measure predictions, without intervals.
 

@@ -61,8 +61,8 @@ CHANGES: dict[str, dict[str, Any]] = {
 class Scored(NamedTuple):
     """All galaxies, each scored by the network that had not seen it, and how fast the networks learned.
 
-    lines: one an image; reached: epochs and seconds (folds, 2) until the validation log loss was low enough, NaN where
-    it never was; loss: (folds,) lowest validation log loss; epoch: (folds,) mean seconds of an epoch.
+    lines: one an image; reached: epochs and seconds (folds, 2) until the validation log loss was at the target, NaN
+    where it never was; loss: (folds,) lowest validation log loss; epoch: (folds,) mean seconds of an epoch.
     """
 
     lines: pd.DataFrame
@@ -85,13 +85,13 @@ def compare_recipes(
     `published_epochs`. `target` is the validation log loss (both classes weighing the same) whose time is taken.
     """
     data = base.opened(experiment)
-    made = protocols.cross(data, experiment.split, folds)
-    copies.require_apart(data, made)
+    splits = protocols.cross(data, experiment.split, folds)
+    copies.require_apart(data, splits)
     planned = {
         name: experiment.with_settings({**change, **({"epochs": published_epochs} if name == PUBLISHED else {})})
         for name, change in CHANGES.items()
     }
-    note = warning(data, made[0])
+    note = warning(data, splits[0])
 
     def measure(study: str) -> Findings:
         scores = {}
@@ -99,7 +99,7 @@ def compare_recipes(
         with progress_bar(f"{len(planned)} recipes on {data.name}", total) as advance:
             for name, recipe in planned.items():
                 scored = []
-                for number, split in enumerate(made, 1):
+                for number, split in enumerate(splits, 1):
                     used = protocols.with_copies(data, split) if name == PUBLISHED else split
                     tags = {"recipe": name, "fold": str(number)}
                     trial = base.run(study, f"{name}, fold {number}", data, used, recipe, advance, tags=tags)

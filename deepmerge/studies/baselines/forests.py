@@ -135,11 +135,7 @@ def _fitted(kind: str, values: np.ndarray, labels: np.ndarray, train: np.ndarray
     imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
     if kind == RANDOM_FOREST:
         forest = RandomForestClassifier(
-            _TREES,
-            min_samples_leaf=_SMALLEST_LEAF,
-            class_weight="balanced",
-            random_state=seed,
-            n_jobs=count_cores(),
+            _TREES, min_samples_leaf=_SMALLEST_LEAF, class_weight="balanced", random_state=seed, n_jobs=count_cores()
         )
         model = make_pipeline(imputer, forest).fit(values[train], labels[train])
         # Threads would sum up the trees in any order, and the last digit of a score with them.

@@ -72,12 +72,7 @@ def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | Non
             **base.named(table, "method"),
             **{f"morphology_{flag}": share for flag, share in flags.loc["all"].to_dict().items()},
         }
-        tables = {
-            "baselines": table,
-            "importance": importance,
-            "flags": flags.reset_index(),
-            "morphology": measured,
-        }
+        tables = {"baselines": table, "importance": importance, "flags": flags.reset_index(), "morphology": measured}
         return Findings(sentence(table), estimates, tables, _figures(table, importance, data.name, note))
 
     return base.conduct(STUDY, experiment, data, measure, note=note, tags={"judged": run_id}, pdf=pdf, out=out)

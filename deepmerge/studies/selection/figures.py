@@ -38,10 +38,7 @@ _RATE = {"ylim": (-0.04, 1.04), "yticks": np.linspace(0, 1, 6)}
 
 @styled
 def selection(
-    tables: Mapping[str, pd.DataFrame],
-    *,
-    title: str = "Selection function",
-    note: str | None = None,
+    tables: Mapping[str, pd.DataFrame], *, title: str = "Selection function", note: str | None = None
 ) -> Figure:
     """Draw the rates of SHOWN_RATES against properties, a column each, under the number of galaxies in each bin.
 

@@ -1,10 +1,9 @@
 """On what kind of galaxy a model works: selection function, stages, agreement of views.
 
-Everything is measured on images that were not in training. The intervals are the 95 % percentile intervals of
-`metrics` (bootstrap over galaxies, stratified by class): the whole sample is drawn once and counted in every bin, so a
-galaxy whose views fall in several bins comes along in all of them. What is not defined is NaN. So is the interval of a
-rate that rests on a single galaxy of a class, and one without width: a bin in which nothing went wrong does not tell
-how seldom it does. Intervals that rest on fewer than some ten galaxies are rough: read them with the counts.
+Everything is measured on images that were not in training. The intervals are those of `bootstrap`: the whole sample is
+drawn and counted in every bin, so a galaxy whose views fall in several bins comes along in all of them. What is not
+defined is NaN. So is the interval of a rate that rests on a single galaxy of a class, and one without width.
+Intervals that rest on fewer than some ten galaxies are rough: read them with the counts.
 """
 
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from deepmerge.analysis import checks
 from deepmerge.analysis.bootstrap import Sample, bands
 from deepmerge.data.catalogue import STAGES
 from deepmerge.errors import InputError
-from deepmerge.estimate import UNDEFINED, Estimate
+from deepmerge.estimate import Estimate, read
 
 WHOLE, NOT_MEASURED = "all", "not measured"
 CLASSES = ("non-merger", "merger")  # by label
@@ -46,17 +45,16 @@ def by_bins(
 ) -> pd.DataFrame:
     """Measure the selection function: completeness, purity and false positive rate in bins of a property.
 
-    values: (n,) the property of each image (log stellar mass, concentration …), NaN where it is not measured; labels,
-    probabilities, galaxies, resamples as in `metrics.evaluate`. The inner edges are quantiles over the
-    galaxies (mean of a galaxy's images), so the bins hold about as many galaxies; [low, high), the last with its end.
-    Edges that coincide leave fewer than `bins`. An image counts in the bin of its own value.
+    values: (n,) the property of each image (log stellar mass, concentration …), NaN where it is not measured; all else
+    and errors as in `metrics.evaluate`. The inner edges are quantiles over the galaxies (mean of a galaxy's images), so
+    bins hold about equally many; [low, high), the last with its end. Edges that coincide leave fewer than `bins`. An
+    image counts in the bin of its own value.
 
     Rows: `bin` = WHOLE, then the bins by rising value, then NOT_MEASURED if there is such an image. Columns: `bin`;
     `low`, `high`, `centre` (median of the images); counts `images`, `mergers` (images), `galaxies`, `merger_galaxies`;
-    and each of RATES with `_low`, `_high`. `purity` is that of the sample, and falls with the share of mergers in a bin
+    and each of RATES with its interval. `purity` is that of the sample, and falls with the share of mergers in a bin
     whatever the model does; `purity_at_balance` is t / (t + f) from the completeness t and false positive rate f, and
     compares between bins. `merger_score`, `non_merger_score`: mean probability of a merger.
-    Raises InputError for input that is not as above.
     """
     sample = Sample.of(labels, probabilities, galaxies)
     x = checks.measurements("values", values, len(sample.labels))
@@ -92,11 +90,11 @@ def by_stage(
 ) -> pd.DataFrame:
     """Measure each stage: the completeness of past and future mergers, the false positive rate of non-mergers.
 
-    stages: (n,) words of `data.catalogue.STAGES`, in agreement with the labels; the rest as in `metrics.evaluate`.
+    stages: (n,) words of `data.catalogue.STAGES` that agree with the labels; all else and errors as in `by_bins`.
 
-    A row a stage that is there. Columns: `stage`, `rate` (completeness or false_positive_rate), `images`, `galaxies`,
-    `value`, the share of its images that is predicted merger, and `score`, their mean probability of a merger, each
-    with `_low`, `_high`. Raises InputError for input that is not as above.
+    A row for each stage in the sample. Columns: `stage`, `rate` (completeness or false_positive_rate), `images`,
+    `galaxies`, and with their intervals `value`, the share of its images that is predicted merger, and `score`, their
+    mean probability.
     """
     sample = Sample.of(labels, probabilities, galaxies)
     y = sample.labels
@@ -112,42 +110,32 @@ def by_stage(
             f"stages and labels should agree on what is a merger, but row {wrong[0]} has stage "
             f"{words[wrong[0]]!r} and label {y[wrong[0]]} ({len(wrong)} such rows)"
         )
-    there = [stage for stage in STAGES if (words == stage).any()]
-    table = _by_group(words[:, None] == np.array(there), sample, resamples)
-    merging = np.array(there) != "non-merger"
-    columns = {
-        "stage": there,
-        "rate": np.where(merging, "completeness", "false_positive_rate"),
-        "images": table["images"],
-        "galaxies": table["galaxies"],
-    }
-    for name, of_mergers, of_others in (
-        ("value", "completeness", "false_positive_rate"),
-        ("score", "merger_score", "non_merger_score"),
-    ):
-        for column, merger, other in zip(*map(UNDEFINED.flat, (name, of_mergers, of_others)), strict=True):
-            columns[column] = np.where(merging, table[merger], table[other])
-    return pd.DataFrame(columns)
+    present = [stage for stage in STAGES if (words == stage).any()]
+    rows, groups = [], _by_group(words[:, None] == present, sample, resamples).to_dict("records")
+    for stage, row in zip(present, groups, strict=True):
+        merging = stage != "non-merger"
+        rate, score = ("completeness", "merger_score") if merging else ("false_positive_rate", "non_merger_score")
+        counts = {"stage": stage, "rate": rate, "images": row["images"], "galaxies": row["galaxies"]}
+        rows.append(counts | read(row, rate).flat("value") | read(row, score).flat("score"))
+    return pd.DataFrame(rows)
 
 
 def view_agreement(
     labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray, *, resamples: int = 1000
 ) -> pd.DataFrame:
-    """Ask whether the views of one galaxy are right together, against views that err independently.
+    """Measure whether the views of one galaxy are right together, against views that err independently.
 
-    Input as in `metrics.evaluate`; every image counts as a view, so leave flipped copies out to ask about directions.
-    A row a class that is there, mergers first. Columns: `class`, `images`, `galaxies`;
+    Input and errors as in `metrics.evaluate`; every image counts as a view, so leave flipped copies out.
+    A row for each class in the sample, mergers first. Columns: `class`, `images`, `galaxies`;
 
     - `accuracy`: share a of the images that is right;
     - `at_least_one`, `most`, `all`: share of the galaxies that are right from ≥ 1, more than half, all of their m
-      views, each with `_low`, `_high`, and `_expected`: that for independent views, the mean over galaxies of the
-      probability under Binomial(m, a). Views that err together lower `at_least_one` and raise `all`;
-    - `intraclass_correlation` of the probabilities with `_low`, `_high`: the correlation between two views of a galaxy,
+      views, with their intervals, and `…_expected` for independent views: the mean over galaxies of the probability
+      under Binomial(m, a). Views that err together lower `at_least_one` and raise `all`;
+    - `intraclass_correlation` of the probabilities, with its interval: the correlation between two views of a galaxy,
       ICC(1) = (B − W) / (B + (k − 1) W) with the mean squares B between and W within galaxies and
       k = (N − Σ m² / N) / (G − 1) for G galaxies of N = Σ m views (Donner 1986, Int. Stat. Rev. 54, 67, section 2).
       1 = all views alike, 0 = independent; NaN when no galaxy has two views or all probabilities are the same.
-
-    Raises InputError for input that is not as above.
     """
     from scipy.stats import binom
 
