@@ -57,10 +57,9 @@ MODEL_FIGURES = {
 
 @dataclass(frozen=True)
 class Study:
-    """What a kind of study declares: the title and command of its section in a report, and what the section shows.
+    """What a kind of study declares: the title and command line ({}: data set) of its section in a report.
 
-    command: its command line, {} for the data set; captions: those of the figures shown, by their names; tables: those
-    of the tables shown.
+    captions, tables: of the figures and tables that the section shows, by the name of their file.
     """
 
     kind: str
@@ -72,11 +71,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a study found: one sentence in Markdown, estimates with the facts that belong to them, tables and figures.
-
-    estimates: by name, in the order in which they are stored; facts are plain numbers and words. tables, figures: by
-    the name of their file.
-    """
+    """What a study found: a sentence in Markdown, estimates and plain facts by name, tables and figures by file."""
 
     sentence: str
     estimates: Mapping[str, Estimate | float | str]
@@ -95,11 +90,10 @@ def conduct(
     pdf: bool = False,
     out: Path | None = None,
 ) -> Results:
-    """Open the run of a study, let `measure` find something in it, and log that; returns the results, stored flat.
+    """Open the run of a study, measure in it, log the findings and return the results, stored flat.
 
-    measure: takes the run's id, for trainings below it; note: what nobody may overlook (`warning`), written behind the
-    sentence. Numbers become metrics of the run; all results (RESULT, for reports) and tables (CSV) go to the run and
-    the folder `out`.
+    measure: takes the run's id, for trainings below it; note: a warning, written behind the sentence. Numbers become
+    metrics of the run; results (RESULT, for reports) and tables (CSV) go to the run and the folder `out`.
     """
     with open_run(study.kind, experiment, data, tags=tags) as run_id:
         findings = measure(run_id)
@@ -118,7 +112,7 @@ def conduct(
 
 
 def warnings(run: runs.Run) -> list[str]:
-    """What nobody may overlook in what is made of a run's model: simulated data, a leaking split."""
+    """Warnings that belong on all that is made of a run's model: simulated data, a leaking split."""
     tags = run.data.tags
     return [SIMULATED] * (tags["data_source"] == "simulated") + [LEAKS] * (tags["split"] == "rows")
 
@@ -218,12 +212,11 @@ def comparison(
 
 
 def mean_with_interval(values: ArrayLike, bounds: tuple[float, float] = SHARE) -> Estimate:
-    """Mean of a number that lies within `bounds`, measured in several independent trainings, with its 95 % interval.
+    """Mean of a number within `bounds` over several independent trainings, (n,), with its 95 % interval.
 
     Student's t for the logit of the mean's place between the bounds, its error by the delta method (Brown, Cai &
     DasGupta 2001, Stat. Sci. 16, 101): near the middle the usual interval, near a bound a lopsided one that never gets
-    there. The single values may be at a bound. The ends are NaN where nothing scatters (one training, or all values
-    equal), since that does not tell how much the next one would.
+    there. The ends are NaN where nothing scatters: one training, all values equal, or a mean at a bound.
     """
     from scipy import special, stats
 

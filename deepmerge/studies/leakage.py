@@ -51,9 +51,9 @@ def measure_leakage(
 ) -> Results:
     """Train under both protocols and ask each network about its own test images and about galaxies never seen.
 
-    Each seed sets other galaxies aside, splits the rest in both ways, with equally many images, and trains both. Where
-    there is a catalogue of mass, concentration and M20 (the release's, also as a folder of the authors' arrays), a
-    Random Forest on these three numbers is judged under both protocols too.
+    Each seed sets other galaxies aside, splits the rest both ways, with equally many images, and trains both. With a
+    catalogue of mass, concentration and M20 (of the data, or a folder of the authors' arrays), a Random Forest on these
+    three numbers is judged under both protocols too.
     """
     data = base.opened(experiment)
     copies.require_apart(data, _without_leak(experiment, data, seeds))
@@ -183,23 +183,16 @@ def _catalogue_summary(draws: pd.DataFrame, table: pd.DataFrame) -> dict[str, An
 
 
 def _catalogue_figure(draws: pd.DataFrame, summary: Mapping[str, Any], note: str | None) -> Figure:
-    lines = [
-        Line(
-            f"{words} ({100 * summary[f'forest_{protocol}_shared_galaxies']:.0f} % of the test rows have their galaxy "
-            "in training)",
-            [summary[f"forest_{protocol}_{metric}"] for metric in FOREST_METRICS],
-            1 - group,
-            [draws.loc[draws["protocol"] == protocol, metric].tolist() for metric in FOREST_METRICS],
-        )
-        for group, (protocol, words) in enumerate(PROTOCOLS.items())
-    ]
-    return forest(
-        lines,
-        [SHOWN[metric] for metric in FOREST_METRICS],
-        references=[0.5, 0.5],
-        title="A Random Forest on mass, concentration and M20: repeated splits",
-        note=note,
-    )
+    lines = []
+    for group, (protocol, words) in enumerate(PROTOCOLS.items()):
+        shared = 100 * summary[f"forest_{protocol}_shared_galaxies"]
+        name = f"{words} ({shared:.0f} % of the test rows have their galaxy in training)"
+        estimates = [summary[f"forest_{protocol}_{metric}"] for metric in FOREST_METRICS]
+        single = draws.loc[draws["protocol"] == protocol, list(FOREST_METRICS)].to_numpy().T.tolist()
+        lines.append(Line(name, estimates, 1 - group, single))
+    title = "A Random Forest on mass, concentration and M20: repeated splits"
+    labels = [SHOWN[metric] for metric in FOREST_METRICS]
+    return forest(lines, labels, references=[0.5, 0.5], title=title, note=note)
 
 
 def _sentence(estimates: Mapping[str, Any], seeds: int, epochs: int) -> str:
