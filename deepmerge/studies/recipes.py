@@ -81,8 +81,8 @@ def compare_recipes(
 ) -> Results:
     """Train every recipe on the same grouped folds and compare them on all galaxies, in pairs.
 
-    The published recipe trains on the flipped and turned copies that it was made for, by galaxy, for
-    `published_epochs`. `target` is the validation log loss (both classes weighing the same) whose time is taken.
+    The published recipe trains on flipped and turned copies, as it was published but split by galaxy, for
+    `published_epochs`. `target` is the validation log loss (at balance) to which the recipes are timed.
     """
     data = base.opened(experiment)
     splits = protocols.cross(data, experiment.split, folds)

@@ -1,6 +1,6 @@
-"""What a network has to beat: classifiers of measured quantities (morphology, say), without a look at the pixels.
+"""What a network has to beat: classifiers of measured quantities, such as morphology, that see no pixels.
 
-They give probabilities at balanced classes, as the networks do, so that all are judged by the same metrics.
+They give probabilities at balance, as the networks do, so that all are judged by the same metrics.
 """
 
 from typing import Any
@@ -25,11 +25,11 @@ _SMALLEST_LEAF = 8  # images, twice the views of a galaxy: a leaf that holds one
 
 
 def scores(kind: str, features: pd.DataFrame, labels: np.ndarray, train: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Probabilities of a merger for all n images, (n,), from one of BASELINES that has learned from `train` alone.
+    """Probabilities of a merger for all n images, (n,), from one of BASELINES trained on the rows `train` alone.
 
-    features: (n, k) numbers; NaN is replaced by the median of the training rows, and a column says so, since that a
-    quantity could not be measured tells something of the image. labels: (n,) 0 or 1 = merger; those outside `train` are
-    not looked at. train: row numbers. Raises InputError for other input, and where training rows lack a class.
+    features: (n, k) numbers; NaN is replaced by the median of the training rows and marked in a column, since a failed
+    measurement says something of the image. labels: (n,) 0 or 1 = merger, used in the rows `train` only. Raises
+    InputError for other input, and where training rows lack a class.
     """
     values, labels, train = _checked(kind, features, labels, train)
     return _predicted(_fitted(kind, values, labels, train, seed), values)
@@ -50,8 +50,8 @@ def importance(
     """How much AUC on the rows `held_out` is lost when one quantity is shuffled among them, the greatest loss first.
 
     Permutation importance (Breiman 2001, Machine Learning 45, 5), `repeats` shuffles together; columns: feature, value,
-    low, high: the loss and its 95 % interval from a paired bootstrap over galaxies, (n,) ids. Quantities that say the
-    same share their importance: each alone can be spared. Otherwise as `scores`.
+    low, high: the loss and its 95 % interval from a paired bootstrap over galaxies, (n,) ids. Correlated quantities
+    share their importance. Otherwise as `scores`.
     """
     values, labels, train = _checked(kind, features, labels, train)
     held_out = checks.row_numbers("held_out", held_out, len(values))
@@ -73,10 +73,10 @@ def importance(
 def leak(
     features: pd.DataFrame, labels: np.ndarray, galaxies: np.ndarray, *, repeats: int = 10, seed: int = 0
 ) -> pd.DataFrame:
-    """What a split of rows lets a Random Forest learn by heart: its test scores under both PROTOCOLS.
+    """What a split of rows lets a Random Forest memorise: its test scores under both PROTOCOLS.
 
-    A fifth of the rows (stratified by class), or of the galaxies, is drawn as test set, `repeats` times. One line a
-    draw; columns: protocol, repeat, accuracy, balanced_accuracy, auc, and shared_galaxies: the share of test rows whose
+    A fifth of the rows (stratified by class), or of the galaxies, is the test set, `repeats` times: a line each.
+    Columns: protocol, repeat, accuracy, balanced_accuracy, auc, and shared_galaxies: the share of test rows whose
     galaxy is in training. features (n, k) and labels (n,) as in `scores`; galaxies (n,) ids.
     """
     from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit
@@ -87,10 +87,10 @@ def leak(
         splitter(repeats, test_size=TEST_SHARE, random_state=seed)
         for splitter in (StratifiedShuffleSplit, GroupShuffleSplit)
     )
-    draws = zip(PROTOCOLS, (by_row.split(values, labels), by_galaxy.split(values, labels, ids)), strict=True)
+    draws = (by_row.split(values, labels), by_galaxy.split(values, labels, ids))
     lines = []
-    for protocol, draw in draws:
-        for repeat, (train, test) in enumerate(draw):
+    for protocol, splits in zip(PROTOCOLS, draws, strict=True):
+        for repeat, (train, test) in enumerate(splits):
             model = _fitted(RANDOM_FOREST, values, labels, train, seed)
             scored = metrics.point_metrics(labels[test], _predicted(model, values[test]))
             measured = {name: scored[name] for name in ("accuracy", "balanced_accuracy", "auc")}

@@ -51,13 +51,12 @@ def calibration(
 def purity_completeness(
     curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float] | None = None, *, note: str | None = None
 ) -> Figure:
-    """Draw purity against completeness at 1 to 4 merger fractions; mark and say both at the threshold 0.5 and another.
+    """Draw purity against completeness at 1 to 4 merger fractions, with marks and numbers at two thresholds.
 
-    `curves` is, by what a reader is told of the fraction ("10 % mergers"), the table of
-    `calibration.operating_points`; its thresholds should lie densely and hold 0.5. `chosen` gives another of its
-    thresholds to some of the curves. The band is the 95 % interval of the purity at a threshold, drawn over the
-    completeness there; below stand the images called mergers, rightly and wrongly, on which a point rests.
-    Raises InputError for other input.
+    `curves`: by the title of a panel ("10 % mergers"), a table of `calibration.operating_points` with dense thresholds,
+    0.5 among them, which is marked. `chosen`: another threshold of the table to mark, for some curves. The band is the
+    95 % interval of the purity at a threshold, drawn over the completeness there; below stand the images predicted
+    merger, rightly and wrongly. Raises InputError for other input.
     """
     expect(1 <= len(curves) <= MOST_FRACTIONS, "curves", f"1 to {MOST_FRACTIONS} merger fractions", len(curves))
     others = dict(chosen or {})
@@ -95,8 +94,8 @@ def costs(gains: pd.DataFrame, costs: Mapping[str, Mapping[str, float]], *, note
     """
     methods = [method for method in gains["method"].unique() if method != REFERENCE]
     expect(bool(methods), "gains", "methods besides the reference", "none")
-    lacking = [method for method in methods if method not in costs]
-    expect(not lacking, "costs", "one for every method", f"none for {lacking}")
+    without = [method for method in methods if method not in costs]
+    expect(not without, "costs", "one for every method", f"none for {without}")
     table = {(row["method"], row["metric"]): row for row in gains.to_dict("records")}
     lines = []
     for method in methods:

@@ -156,12 +156,12 @@ def score_and_mass(
     scores = as_probabilities("probabilities", probabilities)
     masses = numbers("log_mass", log_mass, len(scores))
     labels = np.array(words("stages", stages, len(scores), STAGES), dtype=str)
-    there = [stage for stage in STAGES if (labels == stage).any()]
-    expect(bool(there), "stages", "one image or more", len(labels))
+    present = [stage for stage in STAGES if (labels == stage).any()]
+    expect(bool(present), "stages", "one image or more", len(labels))
 
     figure = canvas(PAGE, 2.75, "Merger probability and stellar mass", note)
-    panels = figure.subplots(1, len(there), squeeze=False, sharex=True, sharey=True)[0]
-    for axes, stage in zip(panels, there, strict=True):
+    panels = figure.subplots(1, len(present), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, stage in zip(panels, present, strict=True):
         name, colour, _ = STAGES[stage]
         of_stage = labels == stage
         used = of_stage & np.isfinite(masses) & np.isfinite(scores)
