@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks import peers
 from benchmarks.measure import Row, compared, console, interleaved
 from deepmerge import config
+from deepmerge.analysis import bootstrap as resampling
 from deepmerge.analysis import metrics, saliency
 from deepmerge.data import dataset as datasets
 from deepmerge.data.batches import TrainingBatches, gather
@@ -157,7 +158,7 @@ def bootstrap(images: int, resamples: int, repeats: int) -> Iterator[Row]:
         found["ours"] = metrics.evaluate(labels, probability, galaxies, resamples=resamples, seed=0).metrics
 
     weights = np.concatenate(
-        list(metrics._resampled_galaxies(metrics._Sample(labels, probability, galaxies, 0.5), resamples, 0))
+        list(resampling.resampled(resampling.Sample.of(labels, probability, galaxies), resamples, 0))
     )[:, galaxies]
 
     def loop() -> None:
@@ -165,7 +166,7 @@ def bootstrap(images: int, resamples: int, repeats: int) -> Iterator[Row]:
 
     seconds = interleaved({"deepmerge": ours, "scikit-learn in a loop": loop}, repeats)
     for name, values in found["loop"].items():
-        np.testing.assert_allclose(found["ours"][name][1:], np.quantile(values, metrics.INTERVAL), rtol=1e-9)
+        np.testing.assert_allclose(found["ours"][name][1:], np.quantile(values, resampling.INTERVAL), rtol=1e-9)
     work = f"{len(found['ours'])} metrics of {len(labels):,} images, {resamples:,} resamples"
     peer = f"{len(found['loop'])} of them by scikit-learn in a loop"
     seconds = {"deepmerge": seconds["deepmerge"], peer: seconds["scikit-learn in a loop"]}

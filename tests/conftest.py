@@ -193,3 +193,27 @@ def checkout(tmp_path_factory):
         *("python", "-m", "deepmerge", "data", "simulate", "--galaxies", "120", "--merger-fraction", "0.4"),
     )
     return copy
+
+
+def predictions(galaxies=120, views=4, *, scatter=1.0, shared=1.0, decimals=None, seed=0):
+    """One merger in three; `shared` is the scatter that all views of a galaxy have in common."""
+    rng = np.random.default_rng(seed)
+    galaxy = np.repeat(rng.permutation(galaxies) + 1000, views)
+    labels = (galaxy % 3 == 0).astype(int)
+    offset = rng.normal(size=galaxies)[galaxy - 1000]
+    logit = 2 * labels - 1 + shared * offset + scatter * rng.normal(size=len(galaxy))
+    probabilities = 1 / (1 + np.exp(-logit))
+    return labels, probabilities if decimals is None else probabilities.round(decimals), galaxy
+
+
+def measured_galaxies(galaxies=90, views=4, *, shared=1.0, slope=0.0, missing=0.0, seed=0):
+    """Labels, probabilities, galaxies and a property of each image; one galaxy in three is a merger."""
+    rng = np.random.default_rng(seed)
+    galaxy = rng.permutation(np.repeat(np.arange(galaxies), views))
+    labels = (galaxy % 3 == 0).astype(int)
+    mass = rng.normal(10.3, 0.4, galaxies)
+    offset = shared * rng.normal(size=galaxies) + slope * (mass - 10.3)
+    logit = 2 * labels - 1 + offset[galaxy] + rng.normal(size=len(galaxy))
+    values = mass[galaxy] + rng.normal(0, 0.1, len(galaxy))
+    values[rng.random(len(galaxy)) < missing] = np.nan
+    return labels, 1 / (1 + np.exp(-logit)), galaxy, values

@@ -6,6 +6,7 @@ import pytest
 from sklearn import metrics as sk
 
 from deepmerge.errors import InputError
+from deepmerge.studies.base import SHOWN
 from deepmerge.studies.baselines import study
 from deepmerge.studies.baselines.forests import LOGISTIC, PROTOCOLS, RANDOM_FOREST, TRIVIAL, importance, leak, scores
 
@@ -244,6 +245,6 @@ def test_mass_concentration_and_m20_of_the_release_tell_galaxies_and_not_mergers
 
 def test_of_baselines_that_are_alike_the_first_is_named_the_best():
     methods = [study.NETWORK, *(f"baseline {number}" for number in range(20)), "0.5 always"]
-    numbers = {f"{name}_{metric}": 0.9 for name in ("test", "change") for metric in study.SHOWN}
+    numbers = {f"{name}_{metric}": 0.9 for name in ("test", "change") for metric in SHOWN}
     table = pd.DataFrame([{"method": method, **numbers} for method in methods])
-    assert "(baseline 0)" in study._sentence(table)
+    assert "(baseline 0)" in study.sentence(table)

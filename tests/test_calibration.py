@@ -6,11 +6,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import expit, logit
 from sklearn import metrics as sk
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
+from deepmerge.analysis.bootstrap import Sample, resampled
 from deepmerge.analysis.calibration import (
     GAINS,
     REFERENCE,
@@ -29,8 +32,6 @@ from deepmerge.analysis.metrics import (
     BINS,
     SMALLEST_PROBABILITY,
     WITHOUT_INTERVAL,
-    _resampled_galaxies,
-    _Sample,
     difference,
     evaluate,
     point_metrics,
@@ -95,13 +96,11 @@ def test_perfect_and_useless_probabilities_end_at_the_bounds():
     assert fit_temperature(y, np.full(4, 0.5)) in TEMPERATURES  # where every temperature is as good
 
 
-def test_tempering_keeps_the_order_and_one_half_and_can_be_undone():
+def test_tempering_keeps_one_half_and_is_finite_where_the_network_was_certain():
     p = np.linspace(0.01, 0.99, 99)
     warm = tempered(p, 2.5)
-    assert (np.diff(warm) > 0).all()
     assert warm[49] == pytest.approx(0.5)
     assert (np.abs(warm - 0.5) <= np.abs(p - 0.5)).all()
-    np.testing.assert_allclose(tempered(warm, 1 / 2.5), p)
     assert np.isfinite(tempered([0.0, 1.0], 2.0)).all()
     assert tempered([0.0], 1.0)[0] == pytest.approx(SMALLEST_PROBABILITY)
 
@@ -138,11 +137,26 @@ def test_the_shift_to_another_prior_is_worked_by_hand():
     np.testing.assert_allclose(at_prior([0.9, 0.5, 0.0, 1.0], 0.1), [0.5, 0.1, 0.0, 1.0])
 
 
-def test_the_shift_can_be_undone_and_done_in_steps():
-    p = np.random.default_rng(0).uniform(size=(3, 5))
-    np.testing.assert_allclose(at_prior(p, 0.5), p)
-    np.testing.assert_allclose(at_prior(at_prior(p, 0.03), 0.5, trained_at=0.03), p)
-    np.testing.assert_allclose(at_prior(at_prior(p, 0.2), 0.03, trained_at=0.2), at_prior(p, 0.03))
+SHARES = st.floats(0.001, 0.999)
+SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=30).map(np.array)
+
+
+@given(SCORES, SHARES, SHARES, SHARES)
+def test_the_shift_can_be_undone_and_done_in_steps_and_keeps_the_ranks(p, fraction, other, trained_at):
+    shifted = at_prior(p, fraction, trained_at)
+    assert ((shifted >= 0) & (shifted <= 1)).all()
+    assert (np.diff(shifted[np.argsort(p, kind="stable")]) >= -1e-15).all()
+    np.testing.assert_allclose(at_prior(p, trained_at, trained_at), p, atol=1e-12)
+    np.testing.assert_allclose(at_prior(shifted, trained_at, trained_at=fraction), p, atol=1e-9)
+    np.testing.assert_allclose(at_prior(shifted, other, trained_at=fraction), at_prior(p, other, trained_at), atol=1e-9)
+
+
+@given(SCORES, st.floats(0.1, 10))
+def test_tempering_keeps_the_ranks_and_can_be_undone(p, temperature):
+    warm = tempered(p, temperature)
+    assert (np.diff(warm[np.argsort(p, kind="stable")]) >= 0).all()
+    certain = (p < 0.01) | (p > 0.99) | (warm < 0.01) | (warm > 0.99)  # kept away from 0 and 1
+    np.testing.assert_allclose(tempered(warm, 1 / temperature)[~certain], p[~certain], atol=1e-9)
 
 
 def test_calibrated_probabilities_stay_calibrated_at_another_prior():
@@ -200,8 +214,8 @@ def slow_rates(y, p, w, threshold, fraction):
 def test_operating_points_and_their_intervals_equal_a_loop_over_the_same_galaxies(decimals):
     y, p, galaxy = sample(galaxies=24, mergers=8, decimals=decimals)
     y[np.flatnonzero(y)[0]] = 0  # a galaxy whose views have both labels
-    table = operating_points(y, p, galaxy, 0.1, THRESHOLDS, resamples=40, seed=3)
-    (weights,) = _resampled_galaxies(_Sample(y, p, galaxy, 0.5), 40, 3)
+    table = operating_points(y, p, galaxy, 0.1, THRESHOLDS, resamples=40)
+    (weights,) = resampled(Sample.of(y, p, galaxy), 40, 0)
     number = np.unique(galaxy, return_inverse=True)[1]
     for row in table.itertuples():
         point = slow_rates(y, p, np.ones(len(y)), row.threshold, 0.1)
@@ -229,8 +243,8 @@ def test_purity_at_a_fraction_is_what_a_survey_with_that_fraction_finds():
 
 def test_at_the_samples_own_fraction_purity_is_that_of_evaluate():
     y, p, galaxy = sample()
-    ours = operating_points(y, p, galaxy, y.mean(), [0.6], resamples=100).iloc[0]
-    theirs = evaluate(y, p, galaxy, threshold=0.6, resamples=100).metrics
+    ours = operating_points(y, p, galaxy, y.mean(), [0.5], resamples=100).iloc[0]
+    theirs = evaluate(y, p, galaxy, resamples=100).metrics
     for name in ("purity", "completeness"):
         assert ours[[name, f"{name}_low", f"{name}_high"]].tolist() == pytest.approx(list(theirs[name]))
 
@@ -310,10 +324,10 @@ def test_a_purity_that_cannot_be_had_is_refused_with_the_best():
 def test_gains_are_those_of_evaluate_and_difference():
     y, p, galaxy = sample(temperature=3)
     mild = tempered(p, 3)
-    table = gains(y, galaxy, p, {"temperature": mild}, resamples=50, seed=2).set_index(["method", "metric"])
+    table = gains(y, galaxy, p, {"temperature": mild}, resamples=50).set_index(["method", "metric"])
     assert len(table) == 2 * len(GAINS)
-    values = evaluate(y, mild, galaxy, resamples=50, seed=2).metrics
-    changes = difference(y, mild, p, galaxy, resamples=50, seed=2)
+    values = evaluate(y, mild, galaxy, resamples=50).metrics
+    changes = difference(y, mild, p, galaxy, resamples=50)
     for metric in GAINS:
         np.testing.assert_equal(table.loc[("temperature", metric)].tolist(), [*values[metric], *changes[metric]])
         ends = [np.nan] * 2 if metric in WITHOUT_INTERVAL else [0, 0]
@@ -336,7 +350,7 @@ Y, P, G = [0, 0, 1, 1], [0.1, 0.4, 0.3, 0.9], [1, 2, 3, 4]
         (lambda: fit_temperature([0, 1], [0.2, 1.3]), r"\[0, 1\], got 1.3"),
         (lambda: tempered(P, 0), "temperature should be a number above 0.*got 0"),
         (lambda: tempered(P, np.nan), "temperature should be .*got nan"),
-        (lambda: tempered([0.2, np.nan], 2), r"\[0, 1\], got nan \(1 such\)"),
+        (lambda: tempered([0.2, np.nan], 2), r"\[0, 1\], got nan in row 1 \(1 such\)"),
         (lambda: fit_isotonic(Y, P)([-1]), r"\[0, 1\], got -1"),
         (lambda: at_prior(P, 3), "fraction should be a share of mergers between 0 and 1, got 3"),
         (lambda: at_prior(P, 0.1, trained_at=0), "trained_at should be a share"),

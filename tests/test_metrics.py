@@ -2,36 +2,27 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from conftest import predictions
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
+from deepmerge.analysis.bootstrap import Sample, resampled
 from deepmerge.analysis.metrics import (
     BINS,
     FALSE_POSITIVE_RATES,
     SMALLEST_PROBABILITY,
     WITHOUT_INTERVAL,
-    _resampled_galaxies,
-    _Sample,
     difference,
     evaluate,
     point_metrics,
 )
 from deepmerge.errors import InputError
-from deepmerge.estimate import WITH_BALANCE, Estimate, flat
+from deepmerge.estimate import WITH_BALANCE, Estimate
 from deepmerge.studies.folds import ranking
 
 COUNTS = ("tp", "fp", "tn", "fn")
-
-
-def predictions(galaxies=120, views=4, *, scatter=1.0, shared=1.0, decimals=None, seed=0):
-    """One merger in three; `shared` is the scatter that all views of a galaxy have in common."""
-    rng = np.random.default_rng(seed)
-    galaxy = np.repeat(rng.permutation(galaxies) + 1000, views)
-    labels = (galaxy % 3 == 0).astype(int)
-    offset = rng.normal(size=galaxies)[galaxy - 1000]
-    logit = 2 * labels - 1 + shared * offset + scatter * rng.normal(size=len(galaxy))
-    probabilities = 1 / (1 + np.exp(-logit))
-    return labels, probabilities if decimals is None else probabilities.round(decimals), galaxy
 
 
 def by_scikit_learn(y, p, w, threshold=0.5):
@@ -129,11 +120,21 @@ def test_at_balance_equals_a_sample_with_as_many_of_both_classes():
     assert balanced["accuracy"] == pytest.approx(ours["balanced_accuracy"])
 
 
-def test_only_the_order_of_probabilities_matters_for_the_ranking():
-    y, p, _ = predictions(decimals=2)
-    before, after = point_metrics(y, p), point_metrics(y, p**3 / 2)
-    for name in ("auc", "average_precision"):
-        assert after[name] == pytest.approx(before[name], rel=1e-12)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 1000)), min_size=1, max_size=40), st.randoms())
+def test_the_ranking_depends_on_the_order_of_probabilities_alone_and_not_on_that_of_images(images, random):
+    def ranked(images, transformed=lambda p: p):
+        y, p = np.array(images).T
+        measured = point_metrics(y, transformed(p / 1000))
+        return [measured[name] for name in ("auc", "average_precision", "average_precision_at_balance")]
+
+    before = ranked(images)
+    for transformed in (np.sqrt, lambda p: p**3 / 2, lambda p: 1 / (1 + np.exp(-9 * p))):
+        np.testing.assert_allclose(ranked(images, transformed), before, rtol=1e-12)
+    np.testing.assert_allclose(ranked(random.sample(images, len(images))), before, rtol=1e-12)
+    y, p = np.array(images).T
+    if 0 < y.sum() < len(y):
+        pairs = np.sign(p[y == 1][:, None] - p[y == 0])
+        assert before[0] == pytest.approx((1 + pairs.mean()) / 2)  # of pairs in order, half of the ties
 
 
 def test_swapping_the_classes_swaps_what_it_should():
@@ -163,7 +164,7 @@ def test_intervals_equal_a_loop_of_scikit_learn_over_the_same_resamples(decimals
     y[np.flatnonzero(both)[0]] = 1  # a galaxy whose views have both labels
     ours = evaluate(y, p, galaxy, resamples=60, seed=3)
     number = np.unique(galaxy, return_inverse=True)[1]
-    (weights,) = _resampled_galaxies(_Sample(y, p, galaxy, 0.5), 60, 3)
+    (weights,) = resampled(Sample.of(y, p, galaxy), 60, 3)
     rows = [row[number] for row in weights]
     loop = [by_scikit_learn(y, p, row) for row in rows]
     for name, estimate in ours.metrics.items():
@@ -177,25 +178,6 @@ def test_intervals_equal_a_loop_of_scikit_learn_over_the_same_resamples(decimals
     np.testing.assert_allclose(ours.true_positive_rate.high, np.quantile(curves, 0.975, axis=0), atol=1e-12)
     matrices = [sk.confusion_matrix(y, p >= 0.5, sample_weight=row, normalize="true") for row in rows]
     np.testing.assert_allclose(ours.confusion_fraction.high, np.quantile(matrices, 0.975, axis=0))
-
-
-def test_a_resample_draws_as_many_galaxies_of_each_class():
-    y, p, galaxy = predictions()
-    (weights,) = _resampled_galaxies(_Sample(y, p, galaxy, 0.5), 200, 0)
-    merger = np.unique(galaxy) % 3 == 0
-    assert (weights[:, merger].sum(axis=1) == merger.sum()).all()
-    assert (weights[:, ~merger].sum(axis=1) == (~merger).sum()).all()
-    assert weights.mean() == 1
-    assert weights.var(axis=0).mean() == pytest.approx(1, abs=0.05)
-
-
-def test_the_classes_are_drawn_independently():
-    y, p, galaxy = predictions()
-    same_size = np.isin(galaxy % 3, (0, 1))
-    (weights,) = _resampled_galaxies(_Sample(y[same_size], p[same_size], galaxy[same_size], 0.5), 500, 0)
-    merger = np.unique(galaxy[same_size]) % 3 == 0
-    together = np.corrcoef(weights[:, merger].ravel(), weights[:, ~merger].ravel())[0, 1]
-    assert abs(together) < 0.03
 
 
 def test_identical_views_add_nothing_and_independent_images_do():
@@ -229,7 +211,7 @@ def test_the_calibration_error_has_no_interval_since_noise_lifts_it_again_in_eve
     p = rng.uniform(size=300)
     y = (rng.uniform(size=300) < p).astype(int)  # calibrated by construction
     number = np.arange(300)
-    (weights,) = _resampled_galaxies(_Sample(y, p, number, 0.5), 500, 0)
+    (weights,) = resampled(Sample.of(y, p, number), 500, 0)
     lifted = [point_metrics(y, p, weights=row)["calibration_error"] for row in weights]
     found = evaluate(y, p, number).metrics
     assert 0 < found["calibration_error"].value < np.median(lifted)
@@ -240,26 +222,21 @@ def test_the_calibration_error_has_no_interval_since_noise_lifts_it_again_in_eve
             assert np.isnan([estimate.low, estimate.high]).all()
 
 
-def odd_predictions(rng):
-    """A small sample with whatever can be odd about it."""
-    n = int(rng.integers(2, 30))
-    y = rng.integers(0, 2, n) if rng.random() < 0.8 else np.full(n, rng.integers(2))
-    kinds = (
-        rng.random(n),
-        rng.integers(0, 2, n).astype(float),
-        y.astype(float),
-        1.0 - y,
-        np.full(n, rng.random()),
-        rng.choice([0.0, 1e-300, 1e-9, 0.5, 1 - 1e-16, 1.0], n),
-        rng.random(n).round(1),
+@st.composite
+def odd_predictions(draw):
+    """Labels, probabilities, those of another model, and galaxies of a few images; extreme, tied and of one class."""
+    n = draw(st.integers(2, 25))
+    scores = st.lists(
+        st.sampled_from([0.0, 1e-300, 1e-9, 0.5, 1 - 1e-16, 1.0]) | st.floats(0, 1), min_size=n, max_size=n
     )
-    return y, kinds[rng.integers(len(kinds))], rng.integers(0, int(rng.integers(1, n + 1)), n)
+    labels = draw(st.lists(st.integers(0, 1), min_size=n, max_size=n))
+    galaxies = draw(st.lists(st.integers(0, n - 1), min_size=n, max_size=n))
+    return np.array(labels), np.array(draw(scores)), np.array(draw(scores)), np.array(galaxies)
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_no_interval_leaves_the_bounds_of_its_metric_for_any_input(seed):
-    y, p, galaxy = odd_predictions(np.random.default_rng(seed))
-    other = np.random.default_rng(seed + 1000).permutation(p)
+@given(odd_predictions())
+def test_no_interval_leaves_the_bounds_of_its_metric_for_any_input(drawn):
+    y, p, other, galaxy = drawn
     fold = galaxy % 3
     for values, changes in (
         (evaluate(y, p, galaxy, resamples=40).metrics, difference(y, p, other, galaxy, resamples=40)),
@@ -289,7 +266,7 @@ def test_the_order_of_images_the_names_of_galaxies_and_the_chunks_do_not_matter(
     y, p, galaxy = predictions(decimals=2)
     shuffled = np.random.default_rng(5).permutation(len(y))
     result = evaluate(y, p, galaxy, resamples=90)
-    monkeypatch.setattr("deepmerge.analysis.metrics._CHUNK", 7 * len(y))
+    monkeypatch.setattr("deepmerge.analysis.bootstrap._CHUNK", 7 * len(y))
     names = np.array([f"subhalo {number}" for number in galaxy], dtype=object)
     other = evaluate(y[shuffled], p[shuffled], names[shuffled], resamples=90)
     for name, estimate in result.metrics.items():
@@ -331,7 +308,7 @@ def test_the_paired_interval_equals_a_loop_of_scikit_learn_over_the_same_galaxie
     y, ours, theirs, galaxy = (one[:160] for one in two_models(shared=1.0, decimals=decimals))
     found = difference(y, ours, theirs, galaxy, resamples=40, seed=3)
     number = np.unique(galaxy, return_inverse=True)[1]
-    (weights,) = _resampled_galaxies(_Sample(y, theirs, galaxy, 0.5), 40, 3)
+    (weights,) = resampled(Sample.of(y, theirs, galaxy), 40, 3)
 
     def slow(w):
         a, b = by_scikit_learn(y, ours, w), by_scikit_learn(y, theirs, w)
@@ -493,54 +470,7 @@ def test_no_resamples_no_intervals():
 # --- names and faults --------------------------------------------------------------------------------------
 
 
-def test_flat_names_follow_the_contract():
-    named = flat({"auc": Estimate(0.8, 0.7, 0.9)}, "test")
-    assert named == {"test_auc": 0.8, "test_auc_low": 0.7, "test_auc_high": 0.9}
-
-
-def test_a_column_of_probabilities_as_keras_returns_it_is_taken():
-    y, p, _ = predictions()
-    assert point_metrics(y, p[:, np.newaxis]) == point_metrics(y, p)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"labels": [0, 1]}, r"one length.*got shapes \(2,\), \(3,\), \(3,\)"),
-        ({"galaxies": [1, 2]}, "one length"),
-        ({"labels": [], "probabilities": [], "galaxies": []}, "one length"),
-        ({"labels": [0, 1, 2]}, "0 .*or 1 .*got"),
-        ({"labels": [0, 1, np.nan]}, "0 .*or 1 .*nan"),
-        ({"probabilities": [0.1, 1.2, 0.3]}, r"\[0, 1\], got 1.2 in row 1 .*sigmoid"),
-        ({"probabilities": [0.1, np.nan, 0.3]}, r"\[0, 1\], got nan in row 1"),
-        ({"probabilities": ["a", "b", "c"]}, "numbers"),
-        ({"galaxies": [1.0, np.nan, 2.0]}, "galaxy of every image, got NaN for 1"),
-        ({"galaxies": np.array(["a", None, "b"], dtype=object)}, "galaxy of every image"),
-        ({"threshold": 50}, r"threshold should lie in \[0, 1\], got 50"),
-        ({"resamples": -1}, "resamples should be a whole number"),
-        ({"resamples": 10.5}, "resamples should be a whole number"),
-    ],
-)
-def test_wrong_input_is_named(change, message):
-    given = {"labels": [0, 1, 1], "probabilities": [0.1, 0.2, 0.3], "galaxies": [1, 2, 3], **change}
-    with pytest.raises(InputError, match=message):
-        evaluate(**given)
-
-
 @pytest.mark.parametrize("weights", [[1, 1], [1, 1, -1], [1, 1, np.inf], [0, 0, 0]])
 def test_wrong_weights_are_named(weights):
     with pytest.raises(InputError, match="weights should be 3 finite numbers"):
         point_metrics([0, 1, 1], [0.1, 0.2, 0.3], weights=weights)
-
-
-@pytest.mark.parametrize(
-    ("estimate", "text"),
-    [
-        (Estimate(0.9664, 0.9391, 0.989), "0.966 [0.939, 0.989]"),
-        (Estimate(-0.0004, -0.01, 0.0), "0.000 [-0.010, 0.000]"),
-        (Estimate(0.5, np.nan, np.nan), "0.500"),
-        (Estimate(np.nan, np.nan, np.nan), "undefined"),
-    ],
-)
-def test_an_estimate_is_said_with_what_is_known_of_its_interval(estimate, text):
-    assert estimate.text() == text

@@ -58,10 +58,10 @@ BUILDERS = {
 
 
 @pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
-def test_title_note_and_all_else_are_written_within_the_page(build):
-    title, note = " ".join(["title"] * 30), " ".join([NOTE] * 8)
-    figure = build(title=title, note=note)
-    assert {title, note} <= set(texts(figure))
+def test_a_long_note_and_all_else_are_written_within_the_page(build):
+    note = " ".join([NOTE] * 8)
+    figure = build(note=note)
+    assert note in texts(figure)
     drawn, page = figure.get_tightbbox(), figure.get_size_inches()
     assert (drawn.min >= 0).all()
     assert (drawn.max <= page).all()

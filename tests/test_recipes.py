@@ -47,7 +47,7 @@ def test_a_fold_that_never_got_there_took_longer_than_any():
         "most": scored((3, 30), never, (5, 50)),
         "few": scored(never, (3, 30), never),
     }
-    table = recipes._table(found).set_index("recipe")
+    table = recipes.recipe_table(found).set_index("recipe")
     assert table["folds_at_target"].tolist() == [3, 2, 1]
     np.testing.assert_equal(table["epochs_to_target"].tolist(), [4, 5, np.nan])
     np.testing.assert_equal(table["seconds_to_target"].tolist(), [40, 50, np.nan])

@@ -294,10 +294,10 @@ def test_panels_hold_the_surest_and_the_least_sure_of_each_kind():
     assert rows["FP"].confident.dtype.kind == "i"
 
 
-def test_panels_show_no_image_twice_and_follow_the_threshold():
+def test_panels_show_no_image_twice_and_count_the_threshold_to_the_mergers():
     rows = panel_rows([1, 1, 1], [0.9, 0.8, 0.7], per_kind=2)["TP"]
     assert [rows.confident.tolist(), rows.uncertain.tolist()] == [[0, 1], [2]]
-    assert panel_rows([1, 0], [0.3, 0.2], threshold=0.3)["TP"].confident.tolist() == [0]
+    assert panel_rows([1, 0], [0.5, 0.4])["TP"].confident.tolist() == [0]
 
 
 def test_panels_show_a_galaxy_once_if_asked():

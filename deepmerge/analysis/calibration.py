@@ -1,12 +1,10 @@
 """What merger probabilities mean: calibrated, at a survey's merger fraction, and cut at a threshold.
 
-Networks here train with both classes weighing the same, so their probabilities are meant at balance: a prior of
-1/2. Those trained with `balance: none` are meant at the merger fraction of their training images, and `at_prior` brings
-them to balance before anything else is done with them. Whatever is fitted or chosen belongs on validation images and
-is judged on test images.
+Networks here train with both classes weighing the same, so their probabilities hold at balance: a prior of 1/2. Those
+trained with `balance: none` hold at the merger fraction of their training images, and `at_prior` brings them to balance
+before anything else. Whatever is fitted or chosen belongs on validation images and is judged on test images.
 
-Intervals are those of `metrics` (95 %, bootstrap over galaxies), but of rates NaN where they have no width: a sample
-in which something never went wrong does not tell how seldom it does.
+Intervals are those of `bootstrap`; those of rates are NaN where they have no width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,17 +14,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from deepmerge.analysis.metrics import (
-    BINS,
-    SMALLEST_PROBABILITY,
-    _band,
-    _checked,
-    _resampled_galaxies,
-    _Sample,
-    _with_width,
-    difference,
-    evaluate,
-)
+from deepmerge.analysis import checks
+from deepmerge.analysis.bootstrap import Sample, bands
+from deepmerge.analysis.metrics import SMALLEST_PROBABILITY, binned, difference, evaluate
 from deepmerge.errors import InputError
 
 # Logits ten times too large or too small: beyond them the probabilities are past calibration, not in need of it.
@@ -45,16 +35,16 @@ class Isotonic:
 
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
         """Return calibrated probabilities, of the same shape; beyond the knots that of the nearest."""
-        return np.interp(_probabilities(probabilities), self.x, self.y)
+        return np.interp(checks.unit_interval(probabilities), self.x, self.y)
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Find the temperature T at which sigmoid(logit(p) / T) has the least log loss, both classes weighing the same.
+    """Find the temperature T at which sigmoid(logit(p) / T) has the least log loss at balance.
 
-    Temperature scaling (Guo et al. 2017, arXiv:1706.04599, section 4.2); above 1 the network is too sure of itself.
-    labels: (n,) 0 or 1 = merger, both there; probabilities: (n,) in [0, 1], kept SMALLEST_PROBABILITY away from its
-    ends. T lies within TEMPERATURES: it is the lower end where 0.5 parts the classes without error, so that no T is
-    too small, and the upper end where the probabilities are no better than chance. Raises InputError for other input.
+    Temperature scaling (Guo et al. 2017, arXiv:1706.04599, section 4.2); above 1 the network is overconfident. labels:
+    (n,) 0 or 1 = merger, of both classes; probabilities: (n,) in [0, 1], kept SMALLEST_PROBABILITY away from its ends.
+    T lies within TEMPERATURES: at the lower end where 0.5 separates the classes without error, at the upper end where
+    the probabilities are no better than chance. Raises InputError for other input.
     """
     from scipy.optimize import brentq
 
@@ -80,16 +70,15 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """
     if not 0 < temperature < np.inf:
         raise InputError(f"temperature should be a number above 0 (1 changes nothing), got {temperature}")
-    return expit(_logits(_probabilities(probabilities)) / temperature)
+    return expit(_logits(checks.unit_interval(probabilities)) / temperature)
 
 
 def fit_isotonic(labels: np.ndarray, probabilities: np.ndarray) -> Isotonic:
-    """Fit the map, never falling, with the least squared error, both classes weighing the same.
+    """Fit the map, never falling, with the least squared error at balance (Zadrozny & Elkan 2002, KDD, 694).
 
-    Isotonic regression (Zadrozny & Elkan 2002, KDD, 694). labels, probabilities as in `fit_temperature`. It bends as
-    it needs, so it overfits small samples, and its steps make ties. No result is nearer to 0 or 1 than 1 / (n + 2),
-    n = images of the scarcer class: Laplace's rule of succession for what did not happen in n trials.
-    Raises InputError for input that is not as above.
+    labels, probabilities and errors as in `fit_temperature`. Isotonic regression overfits small samples, and its steps
+    make ties. No result is nearer to 0 or 1 than 1 / (n + 2), n = images of the scarcer class: Laplace's rule of
+    succession for what did not happen in n trials.
     """
     from sklearn.isotonic import IsotonicRegression
 
@@ -103,10 +92,10 @@ def at_prior(probabilities: np.ndarray, fraction: float, trained_at: float = BAL
     """Move probabilities from one merger fraction to another (Saerens et al. 2002, Neural Comput. 14, 21, eq. 4).
 
     probabilities: any shape, in [0, 1]; fraction: share of mergers among the galaxies to be judged; trained_at: that
-    at which the probabilities are meant; both in (0, 1). This is Bayes' rule: right if the probabilities are
-    calibrated and a class looks the same in both samples. Raises InputError for other input.
+    at which the probabilities hold; both in (0, 1). This is Bayes' rule: right if the probabilities are calibrated and
+    a class looks the same in both samples. Raises InputError for other input.
     """
-    p = _probabilities(probabilities)
+    p = checks.unit_interval(probabilities)
     to, of = _share("fraction", fraction), _share("trained_at", trained_at)
     mergers, others = p * to / of, (1 - p) * (1 - to) / (1 - of)
     return mergers / (mergers + others)
@@ -116,41 +105,34 @@ def reliability(
     labels: np.ndarray,
     probabilities: np.ndarray,
     galaxies: np.ndarray,
-    fraction: float = 0.5,
+    fraction: float = BALANCE,
     *,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare predicted with observed where the merger fraction is `fraction`: a row for each of the bins of `metrics`.
+    """Compare predicted with observed at a merger fraction in (0, 1): a row for each of the bins of `metrics`.
 
-    `metrics.evaluate` does so at the sample's own fraction, where probabilities meant at balance miss the diagonal
-    however well calibrated. labels, probabilities, galaxies as there; fraction in (0, 1).
+    `metrics.evaluate` does so at the sample's own fraction, where probabilities at balance miss the diagonal however
+    well calibrated. labels, probabilities, galaxies and errors as there.
 
-    Columns: `probability` (mean predicted), `observed` (share of mergers) with `observed_low` and `observed_high`, and
-    the images in the sample: `mergers`, `non_mergers`. NaN in empty bins. Raises InputError for other input.
+    Columns: `probability` (mean predicted), `observed` (share of mergers, with its interval), and the images in the
+    sample: `mergers`, `non_mergers`. NaN in empty bins.
     """
-    sample = _Sample(labels, probabilities, galaxies, 0.5)
     shares = np.array([1 - _share("fraction", fraction), fraction])[:, None]
+    sample = Sample.of(labels, probabilities, galaxies).ranked()
+    size, in_bin = sample.images(), sample.sums(binned(sample.probabilities))
 
-    def measured(weights: np.ndarray) -> np.ndarray:
-        """Mean predicted and observed, (b, 2, BINS)."""
-        sums = np.tensordot(weights, sample.totals, axes=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            in_bin, summed = np.split((sums / sums[:, :, :1] * shares)[:, :, 4:], 2, axis=2)
-            return np.stack([summed.sum(axis=1), in_bin[:, 1]], axis=1) / in_bin.sum(axis=1, keepdims=True)
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        images = np.tensordot(weights, size, axes=1)[:, :, None, None]
+        # (b, class, 2, BINS), then (b, BINS)
+        counts, summed = np.moveaxis(np.tensordot(weights, in_bin, axes=1) / images * shares[:, None], 2, 0)
+        total = counts.sum(axis=1)
+        return {"probability": summed.sum(axis=1) / total, "observed": counts[:, 1] / total}
 
-    draws = [measured(weights) for weights in _resampled_galaxies(sample, resamples, seed)]
-    value, low, high = _with_width(_band(measured(sample.once), draws))
-    others, mergers = sample.totals[:, :, 4 : 4 + BINS].sum(axis=0).astype(int)
+    measured = bands(sample, measure, resamples)
+    others, mergers = in_bin[:, :, 0].sum(axis=0).astype(int)
+    observed = measured["observed"].with_width().flat("observed")
     return pd.DataFrame(
-        {
-            "probability": value[0],
-            "observed": value[1],
-            "observed_low": low[1],
-            "observed_high": high[1],
-            "mergers": mergers,
-            "non_mergers": others,
-        }
+        {"probability": measured["probability"].value, **observed, "mergers": mergers, "non_mergers": others}
     )
 
 
@@ -162,40 +144,32 @@ def operating_points(
     thresholds: Sequence[float] | np.ndarray,
     *,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Measure purity and completeness at each threshold where the merger fraction is `fraction`.
 
     With true and false positive rates t, f: completeness = t, purity = π t / (π t + (1 − π) f), π = fraction in (0, 1).
-    labels, probabilities, galaxies as in `metrics.evaluate`; thresholds: (k,) in [0, 1], an image is called a merger
-    from its threshold on (≥).
+    labels, probabilities, galaxies as in `metrics.evaluate`; thresholds: (k,) in [0, 1], from which on (≥) an image is
+    predicted merger.
 
-    Columns: `threshold`; `purity`, `completeness`, each with `_low` and `_high`; `tp`, `fp`: images of the sample that
-    are called mergers, rightly and wrongly. With few `fp` the purity at a small fraction rests on these few.
-    Purity is NaN where no image is called. Raises InputError for other input.
+    Columns: `threshold`; `purity` (NaN where no image is predicted merger), `completeness`, with their intervals; `tp`,
+    `fp`: images of the sample. With few `fp` the purity at a small fraction rests on these few.
+    Raises InputError for other input.
     """
-    y, p, ids = _checked(labels, probabilities, galaxies, 0.5)
-    pi = _share("fraction", fraction)
+    sample = Sample.of(labels, probabilities, galaxies)
+    _share("fraction", fraction)
     cuts = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
     if cuts.ndim != 1 or not ((cuts >= 0) & (cuts <= 1)).all():
         raise InputError(f"thresholds should be a list of numbers in [0, 1], got {thresholds!r}")
-    sample = _Sample(y, p, ids, 0.5)
-    galaxy = np.unique(ids, return_inverse=True)[1]
-    called = np.zeros((len(sample.totals), 2, len(cuts)))
-    np.add.at(called, (galaxy, y), p[:, None] >= cuts)
+    size, called = sample.images(), sample.sums(sample.probabilities[:, None] >= cuts)
 
-    def measured(weights: np.ndarray) -> np.ndarray:
-        """Purity and completeness, (b, 2, k)."""
-        images = weights @ sample.totals[:, :, 0]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            fpr, tpr = np.moveaxis(np.tensordot(weights, called, axes=1) / images[:, :, None], 1, 0)
-            return np.stack([_purity(tpr, fpr, pi), tpr], axis=1)
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        rates = np.tensordot(weights, called, axes=1) / (weights @ size)[:, :, None]
+        fpr, tpr = np.moveaxis(rates, 1, 0)
+        return {"purity": _purity(tpr, fpr, fraction), "completeness": tpr}
 
-    draws = [measured(weights) for weights in _resampled_galaxies(sample, resamples, seed)]
-    value, low, high = _with_width(_band(measured(sample.once), draws))
     columns = {"threshold": cuts}
-    for row, name in enumerate(("purity", "completeness")):
-        columns |= {name: value[row], f"{name}_low": low[row], f"{name}_high": high[row]}
+    for name, band in bands(sample, measure, resamples).items():
+        columns |= band.with_width().flat(name)
     fp, tp = called.sum(axis=0).astype(int)
     return pd.DataFrame(columns | {"tp": tp, "fp": fp})
 
@@ -210,30 +184,29 @@ def choose_threshold(
 ) -> float:
     """Choose the threshold of highest completeness among those with the wanted `purity`, or the other way round.
 
-    labels, probabilities: of validation images, (n,), with both classes; fraction: merger fraction in (0, 1) at which
-    purity counts; purity or completeness, one of them, in (0, 1]: the least that will do. The threshold is one of the
-    probabilities, of equally good ones the highest. Being the best of many on these images, it promises too much:
-    measure it on test images by `operating_points`.
-    Raises InputError for other input, and where the purity cannot be had: it says how much can.
+    labels, probabilities: (n,) of validation images of both classes; fraction: merger fraction in (0, 1) of the purity;
+    purity or completeness, one of them, in (0, 1]: the least that will do. The threshold is one of the probabilities,
+    of equally good ones the highest. As the best of many on these images it promises too much: measure it on test
+    images by `operating_points`. Raises InputError for other input and for a purity out of reach.
     """
     from sklearn.metrics import roc_curve
 
     if (purity is None) == (completeness is None):
         raise InputError(f"give one of purity and completeness, got purity={purity}, completeness={completeness}")
-    wanted = purity if completeness is None else completeness
-    if wanted is None or not 0 < wanted <= 1:
-        raise InputError(f"the wanted purity or completeness should lie in (0, 1], got {wanted}")
+    least = purity if completeness is None else completeness
+    if least is None or not 0 < least <= 1:
+        raise InputError(f"the wanted purity or completeness should lie in (0, 1], got {least}")
     y, p, _ = _both_classes(labels, probabilities)
     # The first point of the curve calls no image a merger, and has no purity.
     fpr, tpr, thresholds = (column[1:] for column in roc_curve(y, p, drop_intermediate=False))
     pure = _purity(tpr, fpr, _share("fraction", fraction))
     bound, sought = (pure, tpr) if completeness is None else (tpr, pure)
-    enough = np.flatnonzero(bound >= wanted)
+    enough = np.flatnonzero(bound >= least)
     if not len(enough):
         best = np.argmax(pure)
         raise InputError(
             f"purity should be at most {pure[best]:.3f}, which the threshold {thresholds[best]:.3f} gives with a "
-            f"completeness of {tpr[best]:.3f} where {fraction:.3g} are mergers, got {wanted}"
+            f"completeness of {tpr[best]:.3f} where {fraction:.3g} are mergers, got {least}"
         )
     # Thresholds fall along the curve, so the first of equals is the highest.
     best = max(enough, key=lambda k: (sought[k], bound[k]))
@@ -247,26 +220,26 @@ def gains(
     others: Mapping[str, np.ndarray],
     *,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Measure the metrics GAINS of a reference and of other methods, and how they differ from it on the same galaxies.
 
-    labels, galaxies as in `metrics.evaluate`; reference: (n,) probabilities, the method named REFERENCE in the table;
-    others: such probabilities by method. Lower is better but for the AUC.
+    labels, galaxies and errors as in `metrics.evaluate`; reference: (n,) probabilities, the method named REFERENCE in
+    the table; others: such probabilities by method.
 
-    Columns: `method`, `metric`; `value`, `low`, `high` as of `metrics.evaluate`; `change` (method − reference),
-    `change_low`, `change_high` as of `metrics.difference`. Raises InputError for other input.
+    Columns: `method`, `metric`; `value`, `low`, `high` of `metrics.evaluate`; `change` (method − reference) with its
+    interval, of `metrics.difference`.
     """
     if REFERENCE in others:
         raise InputError(f"the other methods should not be named {REFERENCE!r}: rename it")
-    draw = {"resamples": resamples, "seed": seed}
     rows = []
     for method, probabilities in {REFERENCE: reference, **others}.items():
-        values = evaluate(labels, probabilities, galaxies, **draw).metrics
-        changes = difference(labels, probabilities, reference, galaxies, **draw)
-        rows += [(method, metric, *values[metric], *changes[metric]) for metric in GAINS]
-    columns = ["method", "metric", "value", "low", "high", "change", "change_low", "change_high"]
-    return pd.DataFrame(rows, columns=columns)
+        values = evaluate(labels, probabilities, galaxies, resamples=resamples).metrics
+        changes = difference(labels, probabilities, reference, galaxies, resamples=resamples)
+        rows += [
+            {"method": method, "metric": name, **values[name]._asdict(), **changes[name].flat("change")}
+            for name in GAINS
+        ]
+    return pd.DataFrame(rows)
 
 
 def _purity(tpr: np.ndarray, fpr: np.ndarray, fraction: float) -> np.ndarray:
@@ -279,19 +252,11 @@ def _logits(probabilities: np.ndarray) -> np.ndarray:
 
 def _both_classes(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Checked labels and probabilities, and weights of the images with which each class sums to 1/2."""
-    y, p, _ = _checked(labels, probabilities, np.arange(len(np.atleast_1d(labels))), 0.5)
+    y, p, _ = checks.predictions(labels, probabilities, np.arange(len(np.atleast_1d(labels))))
     images = np.bincount(y, minlength=2)
     if not images.all():
         raise InputError(f"labels should hold both classes, got {images[1]} mergers and {images[0]} non-mergers")
     return y, p, 0.5 / images[y]
-
-
-def _probabilities(given: np.ndarray) -> np.ndarray:
-    p = np.asarray(given, dtype=np.float64)
-    outside = ~((p >= 0) & (p <= 1))
-    if outside.any():
-        raise InputError(f"probabilities should lie in [0, 1], got {p[outside][0]} ({outside.sum()} such)")
-    return p
 
 
 def _share(name: str, value: float) -> float:

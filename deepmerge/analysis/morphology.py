@@ -1,8 +1,7 @@
-"""What an image's shape says without a network: the non-parametric morphology that astronomers have long used.
+"""Non-parametric morphology of images by statmorph (Rodriguez-Gomez et al. 2019, MNRAS 483, 4140).
 
-The statistics are those of statmorph (Rodriguez-Gomez et al. 2019, MNRAS 483, 4140); here are the sky, the
-segmentation, the processes that share the images, and the file that spares a second measurement. What could not be
-measured is NaN.
+Here are the sky, the segmentation, the processes that share the images, and the file that spares a second measurement.
+What could not be measured is NaN.
 """
 
 import logging
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deepmerge.analysis import checks
 from deepmerge.cluster import count_cores, mapping
 from deepmerge.data.memory_map import forget
 from deepmerge.errors import InputError
@@ -23,25 +23,15 @@ from deepmerge.progress import Advance
 
 log = logging.getLogger(__name__)
 
-# Our name of each quantity, and statmorph's. Radii are in pixels, fluxes in units of the image.
-_ATTRIBUTES = {
-    "concentration": "concentration",
-    "asymmetry": "asymmetry",
-    "smoothness": "smoothness",
-    "gini": "gini",
-    "m20": "m20",
-    "multimode": "multimode",
-    "intensity": "intensity",
-    "deviation": "deviation",
-    "shape_asymmetry": "shape_asymmetry",
-    "ellipticity": "ellipticity_asymmetry",
-    "rpetro_circ": "rpetro_circ",
-    "sn_per_pixel": "sn_per_pixel",
-    "flux": "flux_circ",
-}
-QUANTITIES = tuple(_ATTRIBUTES)
+# As statmorph names them, but for two. Radii are in pixels, fluxes in units of the image.
+QUANTITIES = (
+    *("concentration", "asymmetry", "smoothness", "gini", "m20", "multimode", "intensity", "deviation"),
+    *("shape_asymmetry", "ellipticity", "rpetro_circ", "sn_per_pixel", "flux"),
+)
+_ATTRIBUTES = dict(zip(QUANTITIES, QUANTITIES, strict=True), ellipticity="ellipticity_asymmetry", flux="flux_circ")
 GOOD, SUSPECT, BAD, CATASTROPHIC = 0, 1, 2, 4  # statmorph's flags
 NOT_MEASURED = 8  # ours: no source was found, or statmorph failed
+FLAGS = {GOOD: "good", SUSPECT: "suspect", BAD: "bad", CATASTROPHIC: "catastrophic", NOT_MEASURED: "not_measured"}
 
 METHOD = 1  # to be raised with every change of the numbers: measurements of another method are not taken over
 
@@ -67,7 +57,7 @@ def measure_image(image: np.ndarray) -> Line:
     defined is NaN. The sky's share of asymmetry and smoothness is subtracted, so they may be negative; sn_per_pixel is
     NaN where the sky has no noise. Nothing is corrected for the PSF, which statmorph uses for its Sérsic fits alone.
 
-    Never fails for an odd image; raises InputError for an array that is none.
+    Never fails for an odd image; raises InputError for an array of another shape.
     """
     if np.ndim(image) != 2:
         raise InputError(f"an image should have shape (H, W), got {np.shape(image)}: choose one filter")
@@ -100,9 +90,17 @@ def measure(
     called as images are done. Raises InputError if an argument is out of range.
     """
     workers = count_cores() if workers is None else workers
-    rows = np.asarray(rows)
-    _check_arguments(images, rows, filter_index, workers, cache, fingerprint)
-    file = None if cache is None else cache / _file_name(fingerprint, filter_index)
+    if images.ndim != 4:
+        raise InputError(f"images should have shape (N, filters, H, W), got {images.shape}")
+    if not 0 <= filter_index < images.shape[1]:
+        raise InputError(f"filter_index should be 0 … {images.shape[1] - 1}, got {filter_index}")
+    if workers < 1:
+        raise InputError(f"expected at least one worker, received {workers}; leave it out to use every core")
+    if cache is not None and not fingerprint:
+        raise InputError("a cache needs the fingerprint of the data, got none: measurements of other images would do")
+    rows = checks.row_numbers("rows", rows, len(images)) if np.size(rows) else np.empty(0, int)
+    method = f"method{METHOD}-statmorph{version('statmorph')}"
+    file = None if cache is None else cache / f"morphology-{fingerprint}-filter{filter_index}-{method}.parquet"
     lines = {} if file is None else _read(file)
     missing = np.setdiff1d(rows, list(lines))
     advance(len(rows) - len(missing))
@@ -118,24 +116,10 @@ def measure(
             finally:
                 lines |= {int(row): line for row, line in zip(batch, done, strict=False)}
                 if file is not None:
-                    _write(lines, file)
+                    with replacing(file) as aside:
+                        _table(lines).to_parquet(aside, index=False)
             forget(images)
     return _table({row: lines[row] for row in rows.tolist()}).set_index("row").loc[rows].reset_index()
-
-
-def _check_arguments(
-    images: np.ndarray, rows: np.ndarray, filter_index: int, workers: int, cache: Path | None, fingerprint: str
-) -> None:
-    if images.ndim != 4:
-        raise InputError(f"images should have shape (N, filters, H, W), got {images.shape}")
-    if not 0 <= filter_index < images.shape[1]:
-        raise InputError(f"filter_index should be 0 … {images.shape[1] - 1}, got {filter_index}")
-    if rows.ndim != 1 or (rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= len(images))):
-        raise InputError(f"rows should be a list of row numbers 0 … {len(images) - 1}, got {rows!r}")
-    if workers < 1:
-        raise InputError(f"expected at least one worker, received {workers}; leave it out to use every core")
-    if cache is not None and not fingerprint:
-        raise InputError("a cache needs the fingerprint of the data, got none: measurements of other images would do")
 
 
 def _measured(image: np.ndarray, caught: list[warnings.WarningMessage]) -> Line:
@@ -203,9 +187,9 @@ def _reason(caught: list[warnings.WarningMessage]) -> str:
     """What statmorph complained of, without what concerns the fit that is not used."""
     from astropy.utils.exceptions import AstropyUserWarning
 
-    said = [str(warning.message) for warning in caught if warning.category is AstropyUserWarning]
-    said = [text for text in said if not text.startswith(("[sersic]", "The fit may be unsuccessful"))]
-    return "; ".join(dict.fromkeys(said)) or "the segments of Gini and of MID differ, or are in parts"
+    texts = [str(warning.message) for warning in caught if warning.category is AstropyUserWarning]
+    texts = [text for text in texts if not text.startswith(("[sersic]", "The fit may be unsuccessful"))]
+    return "; ".join(dict.fromkeys(texts)) or "the segments of Gini and of MID differ, or are in parts"
 
 
 def _unmeasured(reason: str) -> Line:
@@ -214,10 +198,6 @@ def _unmeasured(reason: str) -> Line:
 
 def _measure_chunk(images: np.ndarray) -> list[Line]:
     return [measure_image(image) for image in images]
-
-
-def _file_name(fingerprint: str, filter_index: int) -> str:
-    return f"morphology-{fingerprint}-filter{filter_index}-method{METHOD}-statmorph{version('statmorph')}.parquet"
 
 
 def _table(lines: dict[int, Line]) -> pd.DataFrame:
@@ -235,8 +215,3 @@ def _read(file: Path) -> dict[int, Line]:
         return {}
     lines: list[Any] = table.to_dict("records")
     return {line.pop("row"): line for line in lines}
-
-
-def _write(lines: dict[int, Line], file: Path) -> None:
-    with replacing(file) as aside:
-        _table(lines).to_parquet(aside, index=False)

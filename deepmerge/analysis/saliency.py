@@ -1,13 +1,14 @@
 """Where a network looked: Grad-CAM maps, the images worth showing them for, and how well they point."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import Field, dataclass, fields
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from deepmerge.analysis.bootstrap import THRESHOLD
 from deepmerge.errors import InputError
 
 TARGETS = ("merger", "non-merger")
@@ -26,16 +27,11 @@ class GradCam:
 
     model: takes (n, H, W, F) pixels and ends in one sigmoid unit, either Dense(1, activation='sigmoid') or a
     sigmoid Activation layer. layer: name of a Conv2D at the top level of the model, or its number among them
-    (−1 = the last). Raises InputError for any other model, layer or method.
+    (−1 = the last, the default). Raises InputError for any other model, layer or method.
     """
 
     def __init__(
-        self,
-        model: keras.Model,
-        layer: str | int | None = None,
-        *,
-        method: str = "gradcam",
-        batch_size: int = 256,
+        self, model: keras.Model, layer: str | int | None = None, *, method: str = "gradcam", batch_size: int = 256
     ) -> None:
         if method not in METHODS:
             raise InputError(f"method should be one of {', '.join(METHODS)}, got {method!r}")
@@ -57,7 +53,10 @@ class GradCam:
         normalised. Raises InputError for images of another shape and for NaN or infinity in images or maps.
         """
         for batch in [images] if isinstance(images, np.ndarray) else images:
-            self._check(batch)
+            shape = np.shape(batch)
+            if len(shape) != 4 or any(n not in (None, m) for n, m in zip(self.shape, shape[1:], strict=True)):
+                expected = ", ".join(str(n or "any") for n in self.shape)
+                raise InputError(f"images should have shape (n, {expected}), channels last, got {shape}")
             for start in range(0, len(batch), self.batch_size):
                 piece = np.asarray(batch[start : start + self.batch_size], dtype=np.float32)
                 maps, finite = self._compiled(piece)
@@ -65,13 +64,6 @@ class GradCam:
                 if not (finite and np.isfinite(piece).all()):
                     raise InputError("images and weights should be finite and give finite maps, got NaN or infinity")
                 yield maps.numpy()
-
-    def _check(self, images: np.ndarray) -> None:
-        shape = np.shape(images)
-        fits = len(shape) == 4 and all(n in (None, m) for n, m in zip(self.shape, shape[1:], strict=True))
-        if not fits:
-            wanted = ", ".join(str(n or "any") for n in self.shape)
-            raise InputError(f"images should have shape (n, {wanted}), channels last, got {shape}")
 
     def _maps(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
@@ -97,8 +89,8 @@ def maps(
     batch_size: int = 256,
 ) -> np.ndarray:
     """Saliency maps of all images at once, (n, 2, H, W); see GradCam, whose `batches` spares the memory."""
-    found = list(GradCam(model, layer, method=method, batch_size=batch_size).batches(images))
-    return np.concatenate(found) if found else np.empty((0, 2, *model.input_shape[1:3]), np.float32)
+    batches = list(GradCam(model, layer, method=method, batch_size=batch_size).batches(images))
+    return np.concatenate(batches) if batches else np.empty((0, 2, *model.input_shape[1:3]), np.float32)
 
 
 def normalised(maps: np.ndarray) -> np.ndarray:
@@ -108,16 +100,15 @@ def normalised(maps: np.ndarray) -> np.ndarray:
 
 
 def _convolution(model: keras.Model, choice: str | int | None) -> keras.layers.Layer:
-    found = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
-    names = [layer.name for layer in found]
-    if choice in names:
-        return found[names.index(choice)]
+    layers = {layer.name: layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)}
+    if choice in layers:
+        return layers[choice]
+    number = -1 if choice is None else choice
     try:
-        return found[-1 if choice is None else int(choice)]
+        return list(layers.values())[int(number)]
     except (ValueError, IndexError):
-        listed = ", ".join(f"{number} = {name}" for number, name in enumerate(names)) or "none in this model"
-        wanted = "-1" if choice is None else repr(choice)
-        raise InputError(f"layer should be a Conv2D of the model ({listed}), got {wanted}") from None
+        listed = ", ".join(f"{place} = {name}" for place, name in enumerate(layers)) or "none in this model"
+        raise InputError(f"layer should be a Conv2D of the model ({listed}), got {number!r}") from None
 
 
 def _sigmoid_layer(model: keras.Model) -> keras.layers.Layer:
@@ -138,10 +129,9 @@ def _sigmoid_layer(model: keras.Model) -> keras.layers.Layer:
 
 
 def _logit(last: keras.layers.Layer, below: tf.Tensor) -> tf.Tensor:
-    """What the sigmoid of the last layer is applied to.
+    """What the sigmoid of the last layer is applied to, from the layer's own weights.
 
-    Taken from the layer's own weights, since p no longer holds it: in float32 p = 1 from a logit of 17 on,
-    where the gradient p (1 − p) is 0 and log(p / (1 − p)) infinite. The model itself stays as it is.
+    p no longer holds it: in float32 p = 1 from a logit of 17 on, where its gradient is 0 and its logit infinite.
     """
     if isinstance(last, keras.layers.Activation):
         return below
@@ -157,20 +147,13 @@ class Panel(NamedTuple):
 
 
 def panel_rows(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    *,
-    per_kind: int = 4,
-    threshold: float = 0.5,
-    galaxies: np.ndarray | None = None,
+    labels: np.ndarray, probabilities: np.ndarray, *, per_kind: int = 4, galaxies: np.ndarray | None = None
 ) -> dict[str, Panel]:
-    """Choose the images to show: of each of KINDS the rows farthest from the threshold and the nearest.
+    """Choose the images to show: of each of KINDS the rows farthest from THRESHOLD and the nearest.
 
-    labels: (n,) 0 or 1; probabilities: (n,) in [0, 1]; galaxies: (n,) ids, to show each galaxy at most
-    once in a kind. Either list of a Panel has at most `per_kind` rows and none is in both: a kind with few
-    images gives the confident ones first, an empty kind gives empty arrays. Equal probabilities come in row
-    order.
-    Raises InputError for lengths that differ.
+    labels: (n,) 0 or 1; probabilities: (n,) in [0, 1]; galaxies: (n,) ids, to show each galaxy at most once in a kind.
+    Either list of a Panel has at most `per_kind` rows and none is in both: a kind with few images gives the confident
+    ones first. Equal probabilities come in row order. Raises InputError for lengths that differ.
     """
     y, p = np.asarray(labels), np.asarray(probabilities)
     owner = np.arange(len(y)) if galaxies is None else np.asarray(galaxies)
@@ -179,8 +162,8 @@ def panel_rows(
             "labels, probabilities and galaxies should be lists of one length, "
             f"got shapes {y.shape}, {p.shape}, {owner.shape}"
         )
-    predicted = p >= threshold
-    margin = np.abs(p - threshold)
+    predicted = p >= THRESHOLD
+    margin = np.abs(p - THRESHOLD)
     chosen = {}
     for kind in KINDS:
         rows = np.flatnonzero((predicted == (kind[1] == "P")) & ((predicted == (y == 1)) == (kind[0] == "T")))
@@ -250,20 +233,15 @@ def pointing(maps: np.ndarray, masks: np.ndarray, light: np.ndarray) -> Pointing
 
 def pooled(games: Sequence[Pointing]) -> Pointing:
     """The pointing game on the images of all `games` together."""
-    used = np.array([game.used for game in games])
+    played = [game for game in games if game.used]
 
-    def mean(shares: list[float]) -> float:
-        return float(np.average(np.array(shares)[used > 0], weights=used[used > 0])) if used.any() else np.nan
+    def pool(field: Field[Any]) -> Any:
+        if field.type is int:
+            return sum(getattr(game, field.name) for game in games)
+        shares = [getattr(game, field.name) for game in played]
+        return float(np.average(shares, weights=[game.used for game in played])) if played else np.nan
 
-    return Pointing(
-        hit_rate=mean([game.hit_rate for game in games]),
-        by_area=mean([game.by_area for game in games]),
-        by_light=mean([game.by_light for game in games]),
-        brightest_pixel=mean([game.brightest_pixel for game in games]),
-        used=int(used.sum()),
-        empty_masks=sum(game.empty_masks for game in games),
-        empty_maps=sum(game.empty_maps for game in games),
-    )
+    return Pointing(**{field.name: pool(field) for field in fields(Pointing)})
 
 
 def _peaks(values: np.ndarray) -> np.ndarray:

@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from deepmerge import config
 from deepmerge.analysis.metrics import point_metrics
@@ -18,11 +19,12 @@ from deepmerge.data import dataset as datasets
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
-from deepmerge.estimate import METRICS, Estimate
+from deepmerge.estimate import METRICS, Estimate, flat, read
 from deepmerge.jobs.judged import Judged
 from deepmerge.jobs.run import LEAKS, SIMULATED, Results, log_figures, open_run, write_json, write_table
 from deepmerge.jobs.train import epoch_metrics, metadata_of
 from deepmerge.model import devices, training
+from deepmerge.plots.forest import Line, forest
 from deepmerge.progress import Advance
 from deepmerge.tracking import runs
 
@@ -55,10 +57,9 @@ MODEL_FIGURES = {
 
 @dataclass(frozen=True)
 class Study:
-    """What a kind of study declares: the title and command of its section in a report, and what the section shows.
+    """What a kind of study declares: the title and command line ({}: data set) of its section in a report.
 
-    command: its command line, {} for the data set; captions: those of the figures shown, by their names; tables: those
-    of the tables shown.
+    captions, tables: of the figures and tables that the section shows, by the name of their file.
     """
 
     kind: str
@@ -70,11 +71,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a study found: one sentence in Markdown, estimates with the facts that belong to them, tables and figures.
-
-    estimates: by name, in the order in which they are stored; facts are plain numbers and words. tables, figures: by
-    the name of their file.
-    """
+    """What a study found: a sentence in Markdown, estimates and plain facts by name, tables and figures by file."""
 
     sentence: str
     estimates: Mapping[str, Estimate | float | str]
@@ -93,11 +90,10 @@ def conduct(
     pdf: bool = False,
     out: Path | None = None,
 ) -> Results:
-    """Open the run of a study, let `measure` find something in it, and log that; returns the results, stored flat.
+    """Open the run of a study, measure in it, log the findings and return the results, stored flat.
 
-    measure: takes the run's id, for trainings below it; note: what nobody may overlook (`warning`), said behind the
-    sentence. Numbers become metrics of the run; all results (RESULT, for reports) and tables (CSV) go to the run and
-    the folder `out`.
+    measure: takes the run's id, for trainings below it; note: a warning, written behind the sentence. Numbers become
+    metrics of the run; results (RESULT, for reports) and tables (CSV) go to the run and the folder `out`.
     """
     with open_run(study.kind, experiment, data, tags=tags) as run_id:
         findings = measure(run_id)
@@ -107,21 +103,16 @@ def conduct(
         runs.describe(" ".join(filter(None, (findings.sentence, note))))
         log_figures(findings.figures, pdf)
         runs.log_metrics({name: value for name, value in results.items() if isinstance(value, float | int)})
-        with runs.artifact_folder(".") as folder:
-            _write(results, findings.tables, folder)
-        if out is not None:
-            _write(results, findings.tables, out)
+        with runs.artifact_folder(".") as artifacts:
+            for folder in filter(None, (artifacts, out)):
+                write_json(results, folder / RESULT)
+                for name, table in findings.tables.items():
+                    write_table(table, folder / f"{name}.csv")
     return results
 
 
-def _write(results: Results, tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
-    write_json(results, folder / RESULT)
-    for name, table in tables.items():
-        write_table(table, folder / f"{name}.csv")
-
-
 def warnings(run: runs.Run) -> list[str]:
-    """What nobody may overlook in what is made of a run's model: simulated data, a leaking split."""
+    """Warnings that belong on all that is made of a run's model: simulated data, a leaking split."""
     tags = run.data.tags
     return [SIMULATED] * (tags["data_source"] == "simulated") + [LEAKS] * (tags["split"] == "rows")
 
@@ -177,9 +168,9 @@ def run(
         advance(experiment.training.epochs - len(seconds))
         judged = Judged(runs.find(run_id, experiment.name), experiment, data, split, trained.model)
         probability = judged.scores("test", afresh=True)
-        found = point_metrics(data.labels[split.test.rows], probability)
+        scored = point_metrics(data.labels[split.test.rows], probability)
         runs.log_metrics({"best_epoch": trained.best_epoch, "seconds": seconds[-1]})
-        runs.log_metrics({f"test_{metric}": value for metric, value in found.items()})
+        runs.log_metrics({f"test_{metric}": value for metric, value in scored.items()})
         runs.log_json(trained.history, "history.json")
         if keep_model:
             example = gather(data.images, split.train.rows[:2])
@@ -198,13 +189,34 @@ def named(table: pd.DataFrame, column: str) -> dict[str, float]:
     }
 
 
-def mean_with_interval(values: Sequence[float] | np.ndarray[Any, Any], bounds: tuple[float, float] = SHARE) -> Estimate:
-    """Mean of a number that lies within `bounds`, measured in several independent trainings, with its 95 % interval.
+def compared(metrics: Mapping[str, Estimate], change: Mapping[str, Estimate]) -> dict[str, float]:
+    """The metrics SHOWN and their paired change against a reference, as columns `test_…` and `change_…` of a table."""
+    return flat({name: metrics[name] for name in SHOWN}, "test") | flat(
+        {name: change[name] for name in SHOWN}, "change"
+    )
+
+
+def comparison(
+    table: pd.DataFrame, groups: Sequence[int], change: str, *, guess: float | None, title: str, note: str | None
+) -> Figure:
+    """Draw a table of `compared` lines, named by its first column: the metrics SHOWN and the change of AUC.
+
+    groups: colour of each line; change: title of the last column; guess: what guessing gives, a line to compare with.
+    """
+    columns = {**{f"test_{name}": label for name, label in SHOWN.items()}, "change_auc": change}
+    lines = [
+        Line(str(line[table.columns[0]]), [read(line, name) for name in columns], group)
+        for line, group in zip(table.to_dict("records"), groups, strict=True)
+    ]
+    return forest(lines, list(columns.values()), references=[guess, guess, 0.0], title=title, note=note)
+
+
+def mean_with_interval(values: ArrayLike, bounds: tuple[float, float] = SHARE) -> Estimate:
+    """Mean of a number within `bounds` over several independent trainings, (n,), with its 95 % interval.
 
     Student's t for the logit of the mean's place between the bounds, its error by the delta method (Brown, Cai &
     DasGupta 2001, Stat. Sci. 16, 101): near the middle the usual interval, near a bound a lopsided one that never gets
-    there. The single values may be at a bound. The ends are NaN where nothing scatters (one training, or all values
-    equal), since that does not tell how much the next one would.
+    there. The ends are NaN where nothing scatters: one training, all values equal, or a mean at a bound.
     """
     from scipy import special, stats
 

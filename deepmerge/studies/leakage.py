@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from deepmerge import config
 from deepmerge.analysis import metrics
+from deepmerge.analysis.bootstrap import INTERVAL
 from deepmerge.data import copies, protocols, splits
 from deepmerge.data.dataset import Dataset, open_array
 from deepmerge.data.released import layout
@@ -50,19 +51,19 @@ def measure_leakage(
 ) -> Results:
     """Train under both protocols and ask each network about its own test images and about galaxies never seen.
 
-    Each seed sets other galaxies aside, splits the rest in both ways, with equally many images, and trains both. Where
-    there is a catalogue of mass, concentration and M20 (the release's, also as a folder of the authors' arrays), a
-    Random Forest on these three numbers is judged under both protocols too.
+    Each seed sets other galaxies aside, splits the rest both ways, with equally many images, and trains both. With a
+    catalogue of mass, concentration and M20 (of the data, or a folder of the authors' arrays), a Random Forest on these
+    three numbers is judged under both protocols too.
     """
     data = base.opened(experiment)
-    copies.require_apart(data, _honest(experiment, data, seeds))
+    copies.require_apart(data, _without_leak(experiment, data, seeds))
     table = _catalogue(data, catalogue)
     note = warning(data)
 
     def measure(study: str) -> Findings:
-        made = pd.DataFrame(list(_trainings(study, experiment, data, seeds)))
-        estimates = _summary(made)
-        tables, figures = {"trainings": made}, {"leakage": _figure(made, estimates, note)}
+        trainings = pd.DataFrame(list(_trainings(study, experiment, data, seeds)))
+        estimates = _summary(trainings)
+        tables, figures = {"trainings": trainings}, {"leakage": _figure(trainings, estimates, note)}
         sentence = _sentence(estimates, seeds, experiment.training.epochs)
         if table is not None:
             draws = forests.leak(table[list(CATALOGUE)], table["label"].to_numpy(), table["galaxy_id"].to_numpy())
@@ -76,7 +77,7 @@ def measure_leakage(
     return base.conduct(STUDY, experiment, data, measure, note=note, pdf=pdf, out=out)
 
 
-def _honest(experiment: config.Experiment, data: Dataset, seeds: int) -> Iterator[Split]:
+def _without_leak(experiment: config.Experiment, data: Dataset, seeds: int) -> Iterator[Split]:
     """The splits by galaxy of all seeds, and the same with the galaxies never seen for a test."""
     for seed in range(seeds):
         both = protocols.protocols(data, experiment.reseeded(seed).split)
@@ -95,9 +96,8 @@ def _trainings(study: str, experiment: config.Experiment, data: Dataset, seeds: 
                 trial = base.run(study, name, data, split, seeded, advance, tags={"protocol": protocol})
                 unseen = trial.judged.scores(both.unseen)
                 training = {"protocol": protocol, "seed": seed, "shared_galaxies": splits.shared_galaxies(data, split)}
-                for place, part, scored in (
-                    ("claimed", split.test, trial.probability),
-                    ("unseen", both.unseen, unseen),
+                for place, part, scored in zip(
+                    PLACES, (split.test, both.unseen), (trial.probability, unseen), strict=True
                 ):
                     labels, galaxies = data.labels[part.rows], data.galaxies[part.rows]
                     measured = flat(metrics.evaluate(labels, scored, galaxies).metrics, "test")
@@ -123,39 +123,43 @@ def _catalogue(data: Dataset, folder: Path | None) -> pd.DataFrame | None:
     return table.dropna(subset=list(CATALOGUE)).reset_index(drop=True)
 
 
-def _summary(made: pd.DataFrame) -> dict[str, Estimate | float]:
+def _by_seed(trainings: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A metric by seed (rows), and by protocol and place (columns)."""
+    return trainings.pivot(index="seed", columns=["protocol", "judged_on"], values=f"test_{metric}")
+
+
+def _summary(trainings: pd.DataFrame) -> dict[str, Estimate | float]:
     """Means over the seeds, with their intervals: what each protocol claims, what is true, and the difference."""
     estimates: dict[str, Estimate | float] = {}
     for metric in SHOWN:
+        scores = _by_seed(trainings, metric)
         for protocol in PROTOCOLS:
-            ours = made[made["protocol"] == protocol].set_index("seed")
-            claimed, unseen = (ours.loc[ours["judged_on"] == place, f"test_{metric}"] for place in PLACES)
-            for name, values, bounds in (
-                ("claimed", claimed, base.SHARE),
-                ("unseen", unseen, base.SHARE),
-                ("excess", claimed - unseen, base.DIFFERENCE),
-            ):
-                estimates[f"{protocol}_{name}_{metric}"] = base.mean_with_interval(values.to_numpy(), bounds)
-        own = made[made["judged_on"] == "claimed"].pivot(index="seed", columns="protocol", values=f"test_{metric}")
-        over = (own["rows"] - own["galaxy"]).to_numpy()
+            claimed, unseen = (scores[protocol, place] for place in PLACES)
+            estimates |= {
+                f"{protocol}_claimed_{metric}": base.mean_with_interval(claimed),
+                f"{protocol}_unseen_{metric}": base.mean_with_interval(unseen),
+                f"{protocol}_excess_{metric}": base.mean_with_interval(claimed - unseen, base.DIFFERENCE),
+            }
+        over = scores["rows", "claimed"] - scores["galaxy", "claimed"]
         estimates[f"rows_over_galaxy_{metric}"] = base.mean_with_interval(over, base.DIFFERENCE)
-    shared = made.groupby("protocol")["shared_galaxies"].mean()
+    shared = trainings.groupby("protocol")["shared_galaxies"].mean()
     return {**estimates, **{f"{protocol}_shared_galaxies": float(shared[protocol]) for protocol in PROTOCOLS}}
 
 
-def _figure(made: pd.DataFrame, estimates: Mapping[str, Any], note: str | None) -> Figure:
+def _figure(trainings: pd.DataFrame, estimates: Mapping[str, Any], note: str | None) -> Figure:
+    scores = {metric: _by_seed(trainings, metric) for metric in SHOWN}
     lines = []
     for group, protocol in enumerate(PROTOCOLS):
-        ours = made[made["protocol"] == protocol].set_index("seed")
-        claimed, unseen = (ours[ours["judged_on"] == place] for place in PLACES)
-        excess = claimed["test_auc"] - unseen["test_auc"]
-        for place, table in zip(PLACES, (claimed, unseen), strict=True):
-            # What is claimed too much belongs to the claim.
-            too_much = estimates[f"{protocol}_excess_auc"] if place == "claimed" else UNDEFINED
+        claimed, unseen = (scores["auc"][protocol, place] for place in PLACES)
+        # What is claimed too much belongs to the claim.
+        excess = {
+            "claimed": (estimates[f"{protocol}_excess_auc"], (claimed - unseen).tolist()),
+            "unseen": (UNDEFINED, []),
+        }
+        for place, (too_much, single) in excess.items():
             values = [estimates[f"{protocol}_{place}_{metric}"] for metric in SHOWN]
-            single = [table[f"test_{metric}"].tolist() for metric in SHOWN]
-            faint = [*single, excess.tolist() if place == "claimed" else []]
-            lines.append(Line(PLACES[place], [*values, too_much], 1 - group, faint))
+            faint = [scores[metric][protocol, place].tolist() for metric in SHOWN]
+            lines.append(Line(PLACES[place], [*values, too_much], 1 - group, [*faint, single]))
     return forest(
         lines,
         [*SHOWN.values(), "AUC claimed too much"],
@@ -172,30 +176,23 @@ def _catalogue_summary(draws: pd.DataFrame, table: pd.DataFrame) -> dict[str, An
     for protocol, lines in draws.groupby("protocol"):
         for metric in FOREST_METRICS:
             values = lines[metric].to_numpy()
-            ends = map(float, np.quantile(values, metrics.INTERVAL))
+            ends = map(float, np.quantile(values, INTERVAL))
             summary[f"forest_{protocol}_{metric}"] = Estimate(float(values.mean()), *ends)
         summary[f"forest_{protocol}_shared_galaxies"] = float(lines["shared_galaxies"].mean())
     return summary
 
 
 def _catalogue_figure(draws: pd.DataFrame, summary: Mapping[str, Any], note: str | None) -> Figure:
-    lines = [
-        Line(
-            f"{words} ({100 * summary[f'forest_{protocol}_shared_galaxies']:.0f} % of the test rows have their galaxy "
-            "in training)",
-            [summary[f"forest_{protocol}_{metric}"] for metric in FOREST_METRICS],
-            1 - group,
-            [draws.loc[draws["protocol"] == protocol, metric].tolist() for metric in FOREST_METRICS],
-        )
-        for group, (protocol, words) in enumerate(PROTOCOLS.items())
-    ]
-    return forest(
-        lines,
-        [SHOWN[metric] for metric in FOREST_METRICS],
-        references=[0.5, 0.5],
-        title="A Random Forest on mass, concentration and M20: repeated splits",
-        note=note,
-    )
+    lines = []
+    for group, (protocol, words) in enumerate(PROTOCOLS.items()):
+        shared = 100 * summary[f"forest_{protocol}_shared_galaxies"]
+        name = f"{words} ({shared:.0f} % of the test rows have their galaxy in training)"
+        estimates = [summary[f"forest_{protocol}_{metric}"] for metric in FOREST_METRICS]
+        single = draws.loc[draws["protocol"] == protocol, list(FOREST_METRICS)].to_numpy().T.tolist()
+        lines.append(Line(name, estimates, 1 - group, single))
+    title = "A Random Forest on mass, concentration and M20: repeated splits"
+    labels = [SHOWN[metric] for metric in FOREST_METRICS]
+    return forest(lines, labels, references=[0.5, 0.5], title=title, note=note)
 
 
 def _sentence(estimates: Mapping[str, Any], seeds: int, epochs: int) -> str:

@@ -6,17 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from deepmerge import config
 from deepmerge.data import copies, protocols
 from deepmerge.data.splits import Split
-from deepmerge.estimate import flat, read
+from deepmerge.estimate import read
 from deepmerge.jobs.run import Results, warning
-from deepmerge.plots.forest import Line, forest
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
-from deepmerge.studies.base import SHOWN, Caption, Findings, Study
+from deepmerge.studies.base import Caption, Findings, Study
 from deepmerge.studies.folds import ranking
 
 STUDY = Study(
@@ -63,8 +61,8 @@ CHANGES: dict[str, dict[str, Any]] = {
 class Scored(NamedTuple):
     """All galaxies, each scored by the network that had not seen it, and how fast the networks learned.
 
-    lines: one an image; reached: epochs and seconds (folds, 2) until the validation log loss was low enough, NaN where
-    it never was; loss: (folds,) lowest validation log loss; epoch: (folds,) mean seconds of an epoch.
+    lines: one an image; reached: epochs and seconds (folds, 2) until the validation log loss was at the target, NaN
+    where it never was; loss: (folds,) lowest validation log loss; epoch: (folds,) mean seconds of an epoch.
     """
 
     lines: pd.DataFrame
@@ -83,17 +81,17 @@ def compare_recipes(
 ) -> Results:
     """Train every recipe on the same grouped folds and compare them on all galaxies, in pairs.
 
-    The published recipe trains on the flipped and turned copies that it was made for, by galaxy, for
-    `published_epochs`. `target` is the validation log loss (both classes weighing the same) whose time is taken.
+    The published recipe trains on flipped and turned copies, as it was published but split by galaxy, for
+    `published_epochs`. `target` is the validation log loss (at balance) to which the recipes are timed.
     """
     data = base.opened(experiment)
-    made = protocols.cross(data, experiment.split, folds)
-    copies.require_apart(data, made)
+    splits = protocols.cross(data, experiment.split, folds)
+    copies.require_apart(data, splits)
     planned = {
         name: experiment.with_settings({**change, **({"epochs": published_epochs} if name == PUBLISHED else {})})
         for name, change in CHANGES.items()
     }
-    note = warning(data, made[0])
+    note = warning(data, splits[0])
 
     def measure(study: str) -> Findings:
         scores = {}
@@ -101,16 +99,20 @@ def compare_recipes(
         with progress_bar(f"{len(planned)} recipes on {data.name}", total) as advance:
             for name, recipe in planned.items():
                 scored = []
-                for number, split in enumerate(made, 1):
+                for number, split in enumerate(splits, 1):
                     used = protocols.with_copies(data, split) if name == PUBLISHED else split
                     tags = {"recipe": name, "fold": str(number)}
                     trial = base.run(study, f"{name}, fold {number}", data, used, recipe, advance, tags=tags)
                     scored.append((split, trial))
                 scores[name] = _scored(data.labels, data.galaxies, scored, target)
-        table = _table(scores)
+        table = recipe_table(scores)
         facts = {"folds": folds, "target": target, "published_epochs": published_epochs}
-        figures = {"recipes": _figure(table, experiment.name, note)}
-        return Findings(_sentence(table, folds), {**facts, **base.named(table, "recipe")}, {"recipes": table}, figures)
+        groups = (table["recipe"] == PUBLISHED).astype(int).tolist()
+        title = f"Recipes on all galaxies of {experiment.name}"
+        figure = base.comparison(table, groups, "AUC, change (paired)", guess=None, title=title, note=note)
+        return Findings(
+            _sentence(table, folds), {**facts, **base.named(table, "recipe")}, {"recipes": table}, {"recipes": figure}
+        )
 
     return base.conduct(STUDY, experiment, data, measure, note=note, tags={"split": "galaxy"}, pdf=pdf, out=out)
 
@@ -136,7 +138,7 @@ def time_to(losses: list[float], seconds: np.ndarray, target: float) -> tuple[fl
     return (float(low[0] + 1), float(seconds[low[0]])) if len(low) else (np.nan, np.nan)
 
 
-def _table(scores: Mapping[str, Scored]) -> pd.DataFrame:
+def recipe_table(scores: Mapping[str, Scored]) -> pd.DataFrame:
     """One line a recipe: metrics and their paired differences to the experiment's own, with intervals; times."""
     own = scores[OWN].lines
     table = []
@@ -152,8 +154,7 @@ def _table(scores: Mapping[str, Scored]) -> pd.DataFrame:
         table.append(
             {
                 "recipe": name,
-                **flat({metric: measured[metric] for metric in SHOWN}, "test"),
-                **flat({metric: change[metric] for metric in SHOWN}, "change"),
+                **base.compared(measured, change),
                 "lowest_val_log_loss": scored.loss.mean(),
                 "folds_at_target": int(reached.sum()),
                 "epochs_to_target": usual[0] if np.isfinite(usual[0]) else np.nan,
@@ -168,18 +169,3 @@ def _sentence(table: pd.DataFrame, folds: int) -> str:
     lines = table.set_index("recipe")
     auc = {name: read(lines.loc[name].to_dict(), "test_auc").text() for name in (OWN, PUBLISHED)}
     return f"AUC over all galaxies, {folds} folds: **{auc[OWN]}** {OWN}, {auc[PUBLISHED]} with the {PUBLISHED}."
-
-
-def _figure(table: pd.DataFrame, name: str, note: str | None) -> Figure:
-    columns = {**{f"test_{metric}": words for metric, words in SHOWN.items()}, "change_auc": "AUC, change (paired)"}
-    lines = [
-        Line(line["recipe"], [read(line, column) for column in columns], int(line["recipe"] == PUBLISHED))
-        for line in table.to_dict("records")
-    ]
-    return forest(
-        lines,
-        list(columns.values()),
-        references=[None, None, 0.0],
-        title=f"Recipes on all galaxies of {name}",
-        note=note,
-    )

@@ -1,6 +1,6 @@
-"""What a network has to beat: classifiers of measured quantities (morphology, say), without a look at the pixels.
+"""What a network has to beat: classifiers of measured quantities, such as morphology, that see no pixels.
 
-They give probabilities at balanced classes, as the networks do, so that all are judged by the same metrics.
+They give probabilities at balance, as the networks do, so that all are judged by the same metrics.
 """
 
 from typing import Any
@@ -8,17 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepmerge.analysis import metrics
+from deepmerge.analysis import checks, metrics
 from deepmerge.cluster import count_cores
 from deepmerge.errors import InputError
 from deepmerge.estimate import Estimate
 
 RANDOM_FOREST, LOGISTIC, TRIVIAL = "random_forest", "logistic", "trivial"
-BASELINES = {
-    RANDOM_FOREST: "Random Forest on the quantities (the method of Snyder et al. 2019, MNRAS 486, 3702)",
-    LOGISTIC: "logistic regression on the standardised quantities",
-    TRIVIAL: "0.5 for every image",
-}
+# The forest is the method of Snyder et al. 2019, MNRAS 486, 3702; the regression takes standardised quantities.
+BASELINES = {RANDOM_FOREST: "Random Forest", LOGISTIC: "logistic regression", TRIVIAL: "0.5 always"}
 PROTOCOLS = ("rows", "galaxy")
 TEST_SHARE = 0.2  # as in the published split of rows
 
@@ -28,11 +25,11 @@ _SMALLEST_LEAF = 8  # images, twice the views of a galaxy: a leaf that holds one
 
 
 def scores(kind: str, features: pd.DataFrame, labels: np.ndarray, train: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Probabilities of a merger for all n images, (n,), from one of BASELINES that has learned from `train` alone.
+    """Probabilities of a merger for all n images, (n,), from one of BASELINES trained on the rows `train` alone.
 
-    features: (n, k) numbers; NaN is replaced by the median of the training rows, and a column says so, since that a
-    quantity could not be measured tells something of the image. labels: (n,) 0 or 1 = merger; those outside `train` are
-    not looked at. train: row numbers. Raises InputError for other input, and where training rows lack a class.
+    features: (n, k) numbers; NaN is replaced by the median of the training rows and marked in a column, since a failed
+    measurement says something of the image. labels: (n,) 0 or 1 = merger, used in the rows `train` only. Raises
+    InputError for other input, and where training rows lack a class.
     """
     values, labels, train = _checked(kind, features, labels, train)
     return _predicted(_fitted(kind, values, labels, train, seed), values)
@@ -53,11 +50,11 @@ def importance(
     """How much AUC on the rows `held_out` is lost when one quantity is shuffled among them, the greatest loss first.
 
     Permutation importance (Breiman 2001, Machine Learning 45, 5), `repeats` shuffles together; columns: feature, value,
-    low, high: the loss and its 95 % interval from a paired bootstrap over galaxies, (n,) ids. Quantities that say the
-    same share their importance: each alone can be spared. Otherwise as `scores`.
+    low, high: the loss and its 95 % interval from a paired bootstrap over galaxies, (n,) ids. Correlated quantities
+    share their importance. Otherwise as `scores`.
     """
     values, labels, train = _checked(kind, features, labels, train)
-    held_out = _checked_rows(held_out, len(values), "held_out")
+    held_out = checks.row_numbers("held_out", held_out, len(values))
     model = _fitted(kind, values, labels, train, seed)
     unshuffled = values[held_out]
     rng = np.random.default_rng(seed)
@@ -76,10 +73,10 @@ def importance(
 def leak(
     features: pd.DataFrame, labels: np.ndarray, galaxies: np.ndarray, *, repeats: int = 10, seed: int = 0
 ) -> pd.DataFrame:
-    """What a split of rows lets a Random Forest learn by heart: its test scores under both PROTOCOLS.
+    """What a split of rows lets a Random Forest memorise: its test scores under both PROTOCOLS.
 
-    A fifth of the rows (stratified by class), or of the galaxies, is drawn as test set, `repeats` times. One line a
-    draw; columns: protocol, repeat, accuracy, balanced_accuracy, auc, and shared_galaxies: the share of test rows whose
+    A fifth of the rows (stratified by class), or of the galaxies, is the test set, `repeats` times: a line each.
+    Columns: protocol, repeat, accuracy, balanced_accuracy, auc, and shared_galaxies: the share of test rows whose
     galaxy is in training. features (n, k) and labels (n,) as in `scores`; galaxies (n,) ids.
     """
     from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit
@@ -90,10 +87,10 @@ def leak(
         splitter(repeats, test_size=TEST_SHARE, random_state=seed)
         for splitter in (StratifiedShuffleSplit, GroupShuffleSplit)
     )
-    draws = zip(PROTOCOLS, (by_row.split(values, labels), by_galaxy.split(values, labels, ids)), strict=True)
+    draws = (by_row.split(values, labels), by_galaxy.split(values, labels, ids))
     lines = []
-    for protocol, draw in draws:
-        for repeat, (train, test) in enumerate(draw):
+    for protocol, splits in zip(PROTOCOLS, draws, strict=True):
+        for repeat, (train, test) in enumerate(splits):
             model = _fitted(RANDOM_FOREST, values, labels, train, seed)
             scored = metrics.point_metrics(labels[test], _predicted(model, values[test]))
             measured = {name: scored[name] for name in ("accuracy", "balanced_accuracy", "auc")}
@@ -120,18 +117,11 @@ def _checked(
     if np.isinf(values).any():
         names = features.columns[np.isinf(values).any(axis=0)]
         raise InputError(f"features should be finite, or NaN where not measured, got infinity in: {', '.join(names)}")
-    train = _checked_rows(train, len(values), "train")
+    train = checks.row_numbers("train", train, len(values))
     if set(labels[train].tolist()) != {0, 1}:
         got = np.unique(labels[train]).tolist()
         raise InputError(f"training rows should have both labels, 0 (non-merger) and 1 (merger), got {got}")
     return values, labels, train
-
-
-def _checked_rows(rows: np.ndarray, total: int, name: str) -> np.ndarray:
-    rows = np.asarray(rows)
-    if rows.ndim != 1 or not len(rows) or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= total:
-        raise InputError(f"{name} should be a list of row numbers 0 … {total - 1}, got {rows!r}")
-    return rows
 
 
 def _fitted(kind: str, values: np.ndarray, labels: np.ndarray, train: np.ndarray, seed: int) -> Any:
@@ -145,11 +135,7 @@ def _fitted(kind: str, values: np.ndarray, labels: np.ndarray, train: np.ndarray
     imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
     if kind == RANDOM_FOREST:
         forest = RandomForestClassifier(
-            _TREES,
-            min_samples_leaf=_SMALLEST_LEAF,
-            class_weight="balanced",
-            random_state=seed,
-            n_jobs=count_cores(),
+            _TREES, min_samples_leaf=_SMALLEST_LEAF, class_weight="balanced", random_state=seed, n_jobs=count_cores()
         )
         model = make_pipeline(imputer, forest).fit(values[train], labels[train])
         # Threads would sum up the trees in any order, and the last digit of a score with them.

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from deepmerge.analysis import metrics, morphology
 from deepmerge.data.dataset import Dataset
 from deepmerge.errors import InputError
-from deepmerge.estimate import Estimate, flat, read
+from deepmerge.estimate import Estimate, read
 from deepmerge.jobs.judged import reload
 from deepmerge.jobs.run import Results, warning
 from deepmerge.plots.forest import Line, forest
 from deepmerge.studies import base
-from deepmerge.studies.base import SHOWN, Caption, Findings, Study
-from deepmerge.studies.baselines import forests as science
+from deepmerge.studies.base import Caption, Findings, Study
+from deepmerge.studies.baselines import forests
 from deepmerge.studies.leakage import CATALOGUE
 from deepmerge.studies.selection.study import shapes
 
@@ -32,14 +32,6 @@ STUDY = Study(
     tables={"baselines": "network and baselines on the same test galaxies"},
 )
 NETWORK = "network"
-WORDS = {science.RANDOM_FOREST: "Random Forest", science.LOGISTIC: "logistic regression", science.TRIVIAL: "0.5 always"}
-FLAGS = {
-    morphology.GOOD: "good",
-    morphology.SUSPECT: "suspect",
-    morphology.BAD: "bad",
-    morphology.CATASTROPHIC: "catastrophic",
-    morphology.NOT_MEASURED: "not_measured",
-}
 
 
 def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | None = None) -> Results:
@@ -66,12 +58,12 @@ def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | Non
         scored = {NETWORK: judged.scores("test")}
         sources = _sources(data, rows, measured)
         for source, features in sources.items():
-            for kind in (science.RANDOM_FOREST, science.LOGISTIC):
-                scored[f"{WORDS[kind]}, {source}"] = science.scores(kind, features, labels, train)[test]
-        scored[WORDS[science.TRIVIAL]] = np.full(len(test), 0.5)
+            for kind in (forests.RANDOM_FOREST, forests.LOGISTIC):
+                scored[f"{forests.BASELINES[kind]}, {source}"] = forests.scores(kind, features, labels, train)[test]
+        scored[forests.BASELINES[forests.TRIVIAL]] = np.full(len(test), 0.5)
         table = _table(scored, labels[test], galaxies[test])
         used = sources["morphology"]
-        importance = science.importance(science.RANDOM_FOREST, used, labels, train, test, galaxies)
+        importance = forests.importance(forests.RANDOM_FOREST, used, labels, train, test, galaxies)
         flags = _flags(measured, labels)
         estimates = {
             "judged": run_id,
@@ -80,13 +72,8 @@ def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | Non
             **base.named(table, "method"),
             **{f"morphology_{flag}": share for flag, share in flags.loc["all"].to_dict().items()},
         }
-        tables = {
-            "baselines": table,
-            "importance": importance,
-            "flags": flags.reset_index(),
-            "morphology": measured,
-        }
-        return Findings(_sentence(table), estimates, tables, _figures(table, importance, data.name, note))
+        tables = {"baselines": table, "importance": importance, "flags": flags.reset_index(), "morphology": measured}
+        return Findings(sentence(table), estimates, tables, _figures(table, importance, data.name, note))
 
     return base.conduct(STUDY, experiment, data, measure, note=note, tags={"judged": run_id}, pdf=pdf, out=out)
 
@@ -109,13 +96,7 @@ def _table(scored: dict[str, np.ndarray], labels: np.ndarray, galaxies: np.ndarr
     for method, probability in scored.items():
         measured = metrics.evaluate(labels, probability, galaxies).metrics
         change = metrics.difference(labels, probability, scored[NETWORK], galaxies)
-        lines.append(
-            {
-                "method": method,
-                **flat({name: measured[name] for name in SHOWN}, "test"),
-                **flat({name: change[name] for name in SHOWN}, "change"),
-            }
-        )
+        lines.append({"method": method, **base.compared(measured, change)})
     return pd.DataFrame(lines)
 
 
@@ -124,27 +105,23 @@ def _flags(measured: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
     flags = measured["flag"].to_numpy()
     groups = {"mergers": labels == 1, "non-mergers": labels == 0, "all": np.ones(len(labels), bool)}
     shares = {
-        group: {name: float((flags[chosen] == flag).mean()) for flag, name in FLAGS.items()}
+        group: {name: float((flags[chosen] == flag).mean()) for flag, name in morphology.FLAGS.items()}
         for group, chosen in groups.items()
     }
     return pd.DataFrame(shares).T.rename_axis("images")
 
 
 def _figures(table: pd.DataFrame, importance: pd.DataFrame, name: str, note: str | None) -> dict[str, Figure]:
-    columns = {**{f"test_{metric}": words for metric, words in SHOWN.items()}, "change_auc": "AUC − network's (paired)"}
-    lines = [
-        Line(line["method"], [read(line, column) for column in columns], int(line["method"] != NETWORK))
-        for line in table.to_dict("records")
-    ]
     losses = [
         Line(line["feature"], [Estimate(line["value"], line["low"], line["high"])], 1)
         for line in importance.to_dict("records")
     ]
     return {
-        "baselines": forest(
-            lines,
-            list(columns.values()),
-            references=[0.5, 0.5, 0.0],
+        "baselines": base.comparison(
+            table,
+            (table["method"] != NETWORK).astype(int).tolist(),
+            "AUC − network's (paired)",
+            guess=0.5,
             title=f"The network and what it has to beat, test galaxies of {name}",
             note=note,
         ),
@@ -158,10 +135,11 @@ def _figures(table: pd.DataFrame, importance: pd.DataFrame, name: str, note: str
     }
 
 
-def _sentence(table: pd.DataFrame) -> str:
+def sentence(table: pd.DataFrame) -> str:
+    """AUC of the network and of the best baseline: the first of several that are alike."""
     lines = {line["method"]: line for line in table.to_dict("records")}
-    others = [method for method in lines if method not in (NETWORK, WORDS[science.TRIVIAL])]
-    best = max(others, key=lambda method: lines[method]["test_auc"])  # the first of several that are alike
+    others = [method for method in lines if method not in (NETWORK, forests.BASELINES[forests.TRIVIAL])]
+    best = max(others, key=lambda method: lines[method]["test_auc"])
     ours, theirs, change = (
         read(lines[method], name).text()
         for method, name in ((NETWORK, "test_auc"), (best, "test_auc"), (best, "change_auc"))

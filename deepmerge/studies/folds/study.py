@@ -44,12 +44,12 @@ def cross_validate(dataset: str, model: str, count: int, pdf: bool = False, out:
     devices.prepare()
     trained = find(dataset, model)
     run, experiment, data = trained.run, trained.experiment, trained.data
-    made = protocols.cross(data, experiment.split, count)
-    copies.require_apart(data, made)
-    note = warning(data, made[0])
+    folds = protocols.cross(data, experiment.split, count)
+    copies.require_apart(data, folds)
+    note = warning(data, folds[0])
 
     def measure(study: str) -> Findings:
-        table = _out_of_fold(study, experiment, data, made)
+        table = _out_of_fold(study, experiment, data, folds)
         runs.log_table(table, PREDICTIONS)
         return _findings(table, experiment.name, note)
 
@@ -57,11 +57,11 @@ def cross_validate(dataset: str, model: str, count: int, pdf: bool = False, out:
     return base.conduct(STUDY, experiment, data, measure, note=note, tags=tags, pdf=pdf, out=out)
 
 
-def _out_of_fold(study: str, experiment: config.Experiment, data: Dataset, made: list[Split]) -> pd.DataFrame:
+def _out_of_fold(study: str, experiment: config.Experiment, data: Dataset, folds: list[Split]) -> pd.DataFrame:
     """One line an image, as in `evaluation.predictions`, all of the part test, with the fold that it tested."""
     tables = []
-    with progress_bar(f"{len(made)} folds of {data.name}", len(made) * experiment.training.epochs) as advance:
-        for number, split in enumerate(made, 1):
+    with progress_bar(f"{len(folds)} folds of {data.name}", len(folds) * experiment.training.epochs) as advance:
+        for number, split in enumerate(folds, 1):
             name = f"fold {number}"
             trial = base.run(study, name, data, split, experiment, advance, tags={"fold": str(number)}, keep_model=True)
             lines = split.table()
@@ -71,11 +71,12 @@ def _out_of_fold(study: str, experiment: config.Experiment, data: Dataset, made:
 
 
 def _findings(table: pd.DataFrame, name: str, note: str | None) -> Findings:
-    def measured(lines: pd.DataFrame) -> dict[str, Estimate]:
-        return metrics.evaluate(*(lines[name].to_numpy() for name in ("label", "probability", "galaxy_id"))).metrics
-
-    evaluation = ranking.evaluate(*(table[name].to_numpy() for name in ("label", "probability", "galaxy_id", "fold")))
-    each = {f"fold {number}": measured(lines) for number, lines in table.groupby("fold")}
+    columns = ["label", "probability", "galaxy_id", "fold"]
+    evaluation = ranking.evaluate(*(table[name].to_numpy() for name in columns))
+    each = {
+        f"fold {number}": metrics.evaluate(*(lines[name].to_numpy() for name in columns[:3])).metrics
+        for number, lines in table.groupby("fold")
+    }
     galaxies = table["galaxy_id"].nunique()
     estimates: dict[str, Estimate | float] = {
         "folds": len(each),

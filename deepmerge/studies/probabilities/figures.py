@@ -31,11 +31,7 @@ CHANGES = {
 
 
 def calibration(
-    tables: Mapping[str, pd.DataFrame],
-    errors: Mapping[str, Estimate],
-    *,
-    title: str = "Calibration where half are mergers",
-    note: str | None = None,
+    tables: Mapping[str, pd.DataFrame], errors: Mapping[str, Estimate], *, note: str | None = None
 ) -> Figure:
     """Draw observed against predicted, a panel a method, over the number of images of each class.
 
@@ -48,24 +44,19 @@ def calibration(
         observed = [read(row, "observed") for row in table.to_dict("records")]
         images = {"non-mergers": table["non_mergers"], "mergers": table["mergers"]}
         panels[f"{method}\nECE {errors[method].text()}"] = Bins(table["probability"], observed, images)
-    return reliability(panels, title=title, note=note)
+    return reliability(panels, title="Calibration where half are mergers", note=note)
 
 
 @styled
 def purity_completeness(
-    curves: Mapping[str, pd.DataFrame],
-    chosen: Mapping[str, float] | None = None,
-    *,
-    title: str = "Purity and completeness by merger fraction",
-    note: str | None = None,
+    curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float] | None = None, *, note: str | None = None
 ) -> Figure:
-    """Draw purity against completeness at 1 to 4 merger fractions; mark and say both at the threshold 0.5 and another.
+    """Draw purity against completeness at 1 to 4 merger fractions, with marks and numbers at two thresholds.
 
-    `curves` is, by what a reader is told of the fraction ("10 % mergers"), the table of
-    `calibration.operating_points`; its thresholds should lie densely and hold 0.5. `chosen` gives another of its
-    thresholds to some of the curves. The band is the 95 % interval of the purity at a threshold, drawn over the
-    completeness there; below stand the images called mergers, rightly and wrongly, on which a point rests.
-    Raises InputError for other input.
+    `curves`: by the title of a panel ("10 % mergers"), a table of `calibration.operating_points` with dense thresholds,
+    0.5 among them, which is marked. `chosen`: another threshold of the table to mark, for some curves. The band is the
+    95 % interval of the purity at a threshold, drawn over the completeness there; below stand the images predicted
+    merger, rightly and wrongly. Raises InputError for other input.
     """
     expect(1 <= len(curves) <= MOST_FRACTIONS, "curves", f"1 to {MOST_FRACTIONS} merger fractions", len(curves))
     others = dict(chosen or {})
@@ -92,16 +83,10 @@ def purity_completeness(
             page.write(x - 0.08, GLYPHS[marker], down, color=MARKS[marker])
             page.write(x + 0.06, "\n".join(lines), down, linespacing=1.2)
     page.y += side + 0.5 + 0.62 * max(map(len, marks.values()))
-    return page.build(title, note)
+    return page.build("Purity and completeness by merger fraction", note)
 
 
-def costs(
-    gains: pd.DataFrame,
-    costs: Mapping[str, Mapping[str, float]],
-    *,
-    title: str = "What each method gains, and what it costs",
-    note: str | None = None,
-) -> Figure:
+def costs(gains: pd.DataFrame, costs: Mapping[str, Mapping[str, float]], *, note: str | None = None) -> Figure:
     """Draw the change of log loss, calibration error and AUC of each method, whose cost stands beneath its name.
 
     `gains` is the table of `calibration.gains`; `costs` gives, by method, kinds of cost ("training", "prediction") in
@@ -109,8 +94,8 @@ def costs(
     """
     methods = [method for method in gains["method"].unique() if method != REFERENCE]
     expect(bool(methods), "gains", "methods besides the reference", "none")
-    lacking = [method for method in methods if method not in costs]
-    expect(not lacking, "costs", "one for every method", f"none for {lacking}")
+    without = [method for method in methods if method not in costs]
+    expect(not without, "costs", "one for every method", f"none for {without}")
     table = {(row["method"], row["metric"]): row for row in gains.to_dict("records")}
     lines = []
     for method in methods:
@@ -123,7 +108,7 @@ def costs(
         references=[0.0] * len(CHANGES),
         better=[better for _, better in CHANGES.values()],
         caption="change from the reference (shaded: better)",
-        title=title,
+        title="What each method gains, and what it costs",
         note=note,
     )
 

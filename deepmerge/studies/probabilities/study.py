@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from deepmerge import config
 from deepmerge.analysis import calibration
+from deepmerge.analysis.bootstrap import THRESHOLD
 from deepmerge.analysis.calibration import BALANCE
 from deepmerge.data import copies
 from deepmerge.data.splits import Part
@@ -42,7 +43,6 @@ STUDY = Study(
     tables={"gains": "calibration, dropout and ensemble on the same test galaxies"},
 )
 THRESHOLDS = np.round(np.linspace(0.01, 0.99, 99), 2)
-HALF = 0.5
 TEMPERATURE, ISOTONIC, DROPOUT, ENSEMBLE = "temperature", "isotonic", "MC dropout", "ensemble"
 ALONE = {"training": 1.0, "prediction": 1.0}  # cost of the one network
 RELIABLE = "calibration_error_at_balance"
@@ -56,17 +56,13 @@ class Methods(NamedTuple):
 
 
 def judge_probabilities(
-    dataset: str,
-    model: str,
-    settings: config.Study,
-    pdf: bool = False,
-    out: Path | None = None,
+    dataset: str, model: str, settings: config.Study, pdf: bool = False, out: Path | None = None
 ) -> Results:
     """Calibrate a model on its validation galaxies, choose thresholds there, and judge both on its test galaxies.
 
-    Beside it stand Monte-Carlo dropout and an ensemble of networks, of which the model is one and the others differ in
-    their seed. Thresholds are those with the purity of the settings at each of their merger fractions. The calibration
-    is kept with the model, for `predict`.
+    It is compared with Monte-Carlo dropout and an ensemble of networks, of which the model is one and the others differ
+    in their seed. Thresholds are those with the purity of the settings at each of their merger fractions. The
+    calibration is kept with the model, for `predict`.
     """
     judged = reload(dataset, model)
     experiment = judged.experiment
@@ -82,7 +78,7 @@ def judge_probabilities(
     note = warning(judged.data, judged.split)
 
     def measure(study: str) -> Findings:
-        methods = _methods(study, judged, experiment, settings.members, settings.passes, trained_at)
+        methods = _methods(study, judged, settings.members, settings.passes, trained_at)
         tempered = calibration.tempered(test.scores, fitted["temperature"])
         others = {TEMPERATURE: tempered, ISOTONIC: isotonic(test.scores), **methods.scores}
         costs = {**dict.fromkeys((TEMPERATURE, ISOTONIC), ALONE), **methods.costs}
@@ -125,10 +121,9 @@ class _Scored(NamedTuple):
         return cls(data.labels[part.rows], data.galaxies[part.rows], scores)
 
 
-def _methods(
-    study: str, judged: Judged, experiment: config.Experiment, members: int, passes: int, trained_at: float
-) -> Methods:
+def _methods(study: str, judged: Judged, members: int, passes: int, trained_at: float) -> Methods:
     """Dropout and ensemble on the test images; a network without dropout has no such method."""
+    experiment = judged.experiment
     began = time.perf_counter()
     alone = judged.scores("test", afresh=True)
     one = time.perf_counter() - began
@@ -164,14 +159,13 @@ def _operating_points(
     points, chosen = {}, {}
     for fraction in settings.merger_fractions:
         name = f"{100 * fraction:.0f} % mergers"
-        thresholds = THRESHOLDS
         try:
-            scored, purity = (validation.labels, validation.scores), settings.purity
-            threshold = calibration.choose_threshold(*scored, fraction, purity=purity)
-            chosen[name] = threshold
-            thresholds = np.unique([*THRESHOLDS, threshold])
+            chosen[name] = calibration.choose_threshold(
+                validation.labels, validation.scores, fraction, purity=settings.purity
+            )
         except InputError as refusal:
             log.warning("No threshold chosen for %s: %s", name, refusal)
+        thresholds = np.unique([*THRESHOLDS, chosen[name]]) if name in chosen else THRESHOLDS
         points[name] = calibration.operating_points(test.labels, test.scores, test.galaxies, fraction, thresholds)
     return points, chosen
 
@@ -203,7 +197,7 @@ def _at_thresholds(
     """Purity and completeness at 0.5 and at the chosen threshold, for each fraction of mergers."""
     estimates: dict[str, Estimate | float] = {}
     for fraction, (name, table) in zip(fractions, points.items(), strict=True):
-        at = {"at_half": HALF, **({"chosen": chosen[name]} if name in chosen else {})}
+        at = {"at_half": THRESHOLD, **({"chosen": chosen[name]} if name in chosen else {})}
         for place, threshold in at.items():
             line = table[np.isclose(table["threshold"], threshold)].iloc[0]
             prefix = f"mergers_{100 * fraction:.0f}_percent_{place}"

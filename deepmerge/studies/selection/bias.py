@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from deepmerge.analysis.metrics import _checked
-from deepmerge.errors import InputError
-from deepmerge.studies.selection.rates import CLASSES, checked_property, galaxy_means
+from deepmerge.analysis import checks
+from deepmerge.studies.selection.rates import CLASSES, galaxy_means
 
 
 def bias_tests(
@@ -24,23 +23,21 @@ def bias_tests(
     Null hypothesis: among the galaxies of a class, score and property are independent. A small p-value says that the
     model treats some of them differently, not why: a property may itself show how visible a merger is.
 
-    properties: name → (n,) values, NaN where not measured; labels, probabilities, galaxies as in `metrics.evaluate`.
-    Statistic: Spearman's rank correlation between the means of probability and property over a galaxy's images, those
-    that are measured. The p-value permutes galaxies: (1 + k) / (1 + permutations), k of them with a correlation of
-    either sign at least as large (Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9, 39), hence never 0. `p_holm`
-    corrects for all the tests of the table (Holm 1979, Scand. J. Stat. 6, 65): at most the chance that any of
-    them would be as small if all their null hypotheses held.
+    properties: name → (n,) values, NaN where not measured; all else and errors as in `metrics.evaluate`.
+    Statistic: Spearman's rank correlation between a galaxy's means of probability and property over its measured
+    images. The p-value permutes galaxies: (1 + k) / (1 + permutations), k of them with a correlation of either sign at
+    least as large (Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9, 39), hence never 0. `p_holm` corrects for all
+    tests of the table (Holm 1979, Scand. J. Stat. 6, 65).
 
     Two rows a property, mergers first. Columns: `property`, `class`, `galaxies`, `not_measured` (galaxies left out),
     `correlation`, `p_value`, `p_holm`; these three are NaN for constant values or fewer than two galaxies, and such a
-    test is not counted. Raises InputError for input that is not as above.
+    test is not counted.
     """
-    y, p, ids = _checked(labels, probabilities, galaxies, 0.5)
-    if not isinstance(permutations, int | np.integer) or permutations < 1:
-        raise InputError(f"permutations should be a whole number ≥ 1 (2000 is usual), got {permutations!r}")
+    y, p, ids = checks.predictions(labels, probabilities, galaxies)
+    checks.whole_number("permutations", permutations, 1, usual=2000)
     rows = []
     for name, values in properties.items():
-        x = checked_property(f"property {name!r}", values, len(y))
+        x = checks.measurements(f"property {name!r}", values, len(y))
         for label in (1, 0):
             used = (y == label) & ~np.isnan(x)
             count = len(np.unique(ids[used]))
@@ -51,7 +48,7 @@ def bias_tests(
             rows.append((name, CLASSES[label], count, left_out, *tested))
     names = ["property", "class", "galaxies", "not_measured", "correlation", "p_value"]
     table = pd.DataFrame(rows, columns=names)
-    return table.assign(p_holm=_holm(table["p_value"].to_numpy(dtype=float)))
+    return table.assign(p_holm=holm(table["p_value"].to_numpy(dtype=float)))
 
 
 def _permutation_test(a: np.ndarray, b: np.ndarray, permutations: int, seed: int) -> tuple[float, float]:
@@ -64,14 +61,14 @@ def _permutation_test(a: np.ndarray, b: np.ndarray, permutations: int, seed: int
         return np.nan, np.nan
     first, second = (each / norm for each, norm in zip(ranks, norms, strict=True))
     correlation = float(first @ second)
-    # The same stream in every test: a result does not hang on which others are asked for.
+    # The same stream in every test: a result does not depend on the other tests.
     rng = np.random.default_rng(seed)
     drawn = np.array([first @ rng.permutation(second) for _ in range(permutations)])
     as_large = np.abs(drawn) >= abs(correlation) - 1e-12  # sums of the same ranks differ by rounding
     return correlation, float((1 + as_large.sum()) / (1 + permutations))
 
 
-def _holm(p_values: np.ndarray) -> np.ndarray:
+def holm(p_values: np.ndarray) -> np.ndarray:
     """Holm's adjusted p-values; NaN stays NaN and does not count."""
     order = np.argsort(p_values)[: np.isfinite(p_values).sum()]  # NaN last
     adjusted = np.full(len(p_values), np.nan)

@@ -37,12 +37,7 @@ _RATE = {"ylim": (-0.04, 1.04), "yticks": np.linspace(0, 1, 6)}
 
 
 @styled
-def selection(
-    tables: Mapping[str, pd.DataFrame],
-    *,
-    title: str = "Selection function",
-    note: str | None = None,
-) -> Figure:
+def selection(tables: Mapping[str, pd.DataFrame], *, note: str | None = None) -> Figure:
     """Draw the rates of SHOWN_RATES against properties, a column each, under the number of galaxies in each bin.
 
     `tables` maps what to write on the axis ("log M* (solar masses)") to a table of `selection.by_bins`. A point is at
@@ -50,7 +45,7 @@ def selection(
     whole sample. Raises InputError unless there are 1 to MOST_PROPERTIES tables.
     """
     expect(1 <= len(tables) <= MOST_PROPERTIES, "tables", f"1 to {MOST_PROPERTIES} properties", len(tables))
-    figure = canvas(PAGE, 4.9, title, note)
+    figure = canvas(PAGE, 4.9, "Selection function", note)
     heights = [0.55, *[1.0] * len(SHOWN_RATES)]
     panels = figure.subplots(len(heights), len(tables), squeeze=False, sharex="col", height_ratios=heights)
     unmeasured = hollow = False
@@ -134,7 +129,7 @@ def _rates(axes: Axes, table: pd.DataFrame, rate: str, places: _Places) -> None:
     axes.set(**_RATE)
 
 
-def stages(table: pd.DataFrame, *, title: str = "By stage", note: str | None = None) -> Figure:
+def stages(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     """Draw the completeness of each merger stage and the false positive rate, with 95 % intervals and counts.
 
     `table` is that of `selection.by_stage`. Raises InputError for one without stages.
@@ -145,17 +140,12 @@ def stages(table: pd.DataFrame, *, title: str = "By stage", note: str | None = N
         rate = row["rate"].replace("_", " ")
         counts = f"{row['galaxies']} galaxies, {row['images']} images"
         lines.append(Line(f"{name}, {rate}\n{counts}", [read(row, "value")], COLOURS.index(colour)))
-    return forest(lines, ["Share predicted merger"], title=title, note=note)
+    return forest(lines, ["Share predicted merger"], title="By stage", note=note)
 
 
 @styled
 def score_and_mass(
-    log_mass: ArrayLike,
-    probabilities: ArrayLike,
-    stages: Sequence[str],
-    *,
-    title: str = "Merger probability and stellar mass",
-    note: str | None = None,
+    log_mass: ArrayLike, probabilities: ArrayLike, stages: Sequence[str], *, note: str | None = None
 ) -> Figure:
     """Draw the merger probability of images against stellar mass, a panel a stage (Ciprijanovic et al. 2020, fig. 7).
 
@@ -166,12 +156,12 @@ def score_and_mass(
     scores = as_probabilities("probabilities", probabilities)
     masses = numbers("log_mass", log_mass, len(scores))
     labels = np.array(words("stages", stages, len(scores), STAGES), dtype=str)
-    there = [stage for stage in STAGES if (labels == stage).any()]
-    expect(bool(there), "stages", "one image or more", len(labels))
+    present = [stage for stage in STAGES if (labels == stage).any()]
+    expect(bool(present), "stages", "one image or more", len(labels))
 
-    figure = canvas(PAGE, 2.75, title, note)
-    panels = figure.subplots(1, len(there), squeeze=False, sharex=True, sharey=True)[0]
-    for axes, stage in zip(panels, there, strict=True):
+    figure = canvas(PAGE, 2.75, "Merger probability and stellar mass", note)
+    panels = figure.subplots(1, len(present), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, stage in zip(panels, present, strict=True):
         name, colour, _ = STAGES[stage]
         of_stage = labels == stage
         used = of_stage & np.isfinite(masses) & np.isfinite(scores)
@@ -180,7 +170,7 @@ def score_and_mass(
         alpha = float(np.clip(60 / max(len(x), 1), 0.08, 0.5))
         axes.scatter(x, y, s=6, color=colour, alpha=alpha, linewidth=0, rasterized=True)
         _contours(axes, x, y, colour)
-        axes.plot(*_running_median(x, y), color="black", marker="o", markersize=3, zorder=4)
+        axes.plot(*running_median(x, y), color="black", marker="o", markersize=3, zorder=4)
         axes.axhline(0.5, **THRESHOLD)
         lost = int(of_stage.sum() - used.sum())
         axes.set_title(f"{name} (n = {len(x)}{f', {lost} without mass' if lost else ''})")
@@ -223,7 +213,7 @@ def _contours(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
         axes.contour(*grid, heights, levels=levels, colors=colour, linewidths=[0.8, 1.4])
 
 
-def _running_median(x: np.ndarray, y: np.ndarray) -> tuple[list[float], list[float]]:
+def running_median(x: np.ndarray, y: np.ndarray) -> tuple[list[float], list[float]]:
     """Return the medians of x and y in up to 8 bins of equally many points by rising x."""
     order = np.argsort(x, kind="stable")
     bins = np.array_split(order, min(8, len(x) // FEWEST_IN_MEDIAN)) if len(x) >= FEWEST_IN_MEDIAN else []
@@ -231,13 +221,13 @@ def _running_median(x: np.ndarray, y: np.ndarray) -> tuple[list[float], list[flo
 
 
 @styled
-def agreement(table: pd.DataFrame, *, title: str = "Agreement of views", note: str | None = None) -> Figure:
+def agreement(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     """Draw the share of galaxies that are right from one, most and all views, against independent views.
 
     `table` is that of `selection.view_agreement`; its intraclass correlations stand in the legend.
     """
     expect(len(table) > 0, "table", "one class or more", len(table))
-    figure = canvas(COLUMN, 3.2, title, note)
+    figure = canvas(COLUMN, 3.2, "Agreement of views", note)
     axes = figure.subplots()
     handles: list[Artist] = []
     for number, row in enumerate(table.to_dict("records")):

@@ -1,10 +1,9 @@
 """On what kind of galaxy a model works: selection function, stages, agreement of views.
 
-Everything is measured on images that were not in training. The intervals are the 95 % percentile intervals of
-`metrics` (bootstrap over galaxies, stratified by class): the whole sample is drawn once and counted in every bin, so a
-galaxy whose views fall in several bins comes along in all of them. What is not defined is NaN. So is the interval of a
-rate that rests on a single galaxy of a class, and one without width: a bin in which nothing went wrong does not tell
-how seldom it does. Intervals that rest on fewer than some ten galaxies are rough: read them with the counts.
+Everything is measured on images that were not in training. The intervals are those of `bootstrap`: the whole sample is
+drawn and counted in every bin, so a galaxy whose views fall in several bins comes along in all of them. What is not
+defined is NaN. So is the interval of a rate that rests on a single galaxy of a class, and one without width.
+Intervals that rest on fewer than some ten galaxies are rough: read them with the counts.
 """
 
 from collections.abc import Sequence
@@ -12,14 +11,23 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from deepmerge.analysis.metrics import _band, _checked, _resampled_galaxies, _Sample, _with_width
+from deepmerge.analysis import checks
+from deepmerge.analysis.bootstrap import Sample, bands
 from deepmerge.data.catalogue import STAGES
 from deepmerge.errors import InputError
-from deepmerge.estimate import UNDEFINED, Estimate
+from deepmerge.estimate import Estimate, read
 
 WHOLE, NOT_MEASURED = "all", "not measured"
-RATES = ("completeness", "purity", "purity_at_balance", "false_positive_rate", "merger_score", "non_merger_score")
 CLASSES = ("non-merger", "merger")  # by label
+# The rates, and the label of the class whose galaxies each rests on.
+RATES = {
+    "completeness": 1,
+    "purity": 1,
+    "purity_at_balance": 1,
+    "false_positive_rate": 0,
+    "merger_score": 1,
+    "non_merger_score": 0,
+}
 AGREEMENT = ("at_least_one", "most", "all")
 
 # Scores are float32: a class whose scores scatter by less is constant, and the rest of it rounding.
@@ -33,46 +41,42 @@ def by_bins(
     galaxies: np.ndarray,
     *,
     bins: int = 5,
-    threshold: float = 0.5,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Measure the selection function: completeness, purity and false positive rate in bins of a property.
 
-    values: (n,) the property of each image (log stellar mass, concentration …), NaN where it is not measured; labels,
-    probabilities, galaxies, threshold, resamples as in `metrics.evaluate`. The inner edges are quantiles over the
-    galaxies (mean of a galaxy's images), so the bins hold about as many galaxies; [low, high), the last with its end.
-    Edges that coincide leave fewer than `bins`. An image counts in the bin of its own value.
+    values: (n,) the property of each image (log stellar mass, concentration …), NaN where it is not measured; all else
+    and errors as in `metrics.evaluate`. The inner edges are quantiles over the galaxies (mean of a galaxy's images), so
+    bins hold about equally many; [low, high), the last with its end. Edges that coincide leave fewer than `bins`. An
+    image counts in the bin of its own value.
 
     Rows: `bin` = WHOLE, then the bins by rising value, then NOT_MEASURED if there is such an image. Columns: `bin`;
     `low`, `high`, `centre` (median of the images); counts `images`, `mergers` (images), `galaxies`, `merger_galaxies`;
-    and each of RATES with `_low`, `_high`. `purity` is that of the sample, and falls with the share of mergers in a bin
+    and each of RATES with its interval. `purity` is that of the sample, and falls with the share of mergers in a bin
     whatever the model does; `purity_at_balance` is t / (t + f) from the completeness t and false positive rate f, and
     compares between bins. `merger_score`, `non_merger_score`: mean probability of a merger.
-    Raises InputError for input that is not as above.
     """
-    y, p, ids = _checked(labels, probabilities, galaxies, threshold)
-    x = checked_property("values", values, len(y))
-    if not isinstance(bins, int | np.integer) or bins < 1:
-        raise InputError(f"bins should be a whole number ≥ 1 (5 is usual), got {bins!r}")
-    known = ~np.isnan(x)
-    edges = _edges(x[known], ids[known], bins)
+    sample = Sample.of(labels, probabilities, galaxies)
+    x = checks.measurements("values", values, len(sample.labels))
+    checks.whole_number("bins", bins, 1, usual=5)
+    measured = ~np.isnan(x)
+    edges = _edges(x[measured], sample.ids[measured], bins)
     place = np.searchsorted(edges[1:-1], x, side="right")
-    inside = (place[:, None] == np.arange(len(edges) - 1)) & known[:, None]
+    inside = (place[:, None] == np.arange(len(edges) - 1)) & measured[:, None]
     filled = inside.any(axis=0)
     inside, low, high = inside[:, filled], edges[:-1][filled], edges[1:][filled]
 
-    members = np.column_stack([np.ones(len(x), dtype=bool), inside, ~known])
-    ends = (x[known].min(), x[known].max()) if known.any() else (np.nan, np.nan)
+    members = np.column_stack([np.ones(len(x), dtype=bool), inside, ~measured])
+    ends = (x[measured].min(), x[measured].max()) if measured.any() else (np.nan, np.nan)
     table = pd.DataFrame(
         {
             "bin": [WHOLE, *(f"{a:.4g} – {b:.4g}" for a, b in zip(low, high, strict=True)), NOT_MEASURED],
             "low": [ends[0], *low, np.nan],
             "high": [ends[1], *high, np.nan],
-            "centre": [np.median(x[each & known]) if (each & known).any() else np.nan for each in members.T],
+            "centre": [np.median(x[each & measured]) if (each & measured).any() else np.nan for each in members.T],
         }
     )
-    table = table.join(_by_group(members, y, p, ids, threshold, resamples, seed))
+    table = table.join(_by_group(members, sample, resamples))
     return table if members[:, -1].any() else table.iloc[:-1]
 
 
@@ -82,19 +86,18 @@ def by_stage(
     probabilities: np.ndarray,
     galaxies: np.ndarray,
     *,
-    threshold: float = 0.5,
     resamples: int = 1000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Measure each stage: the completeness of past and future mergers, the false positive rate of non-mergers.
 
-    stages: (n,) words of `data.catalogue.STAGES`, in agreement with the labels; the rest as in `metrics.evaluate`.
+    stages: (n,) words of `data.catalogue.STAGES` that agree with the labels; all else and errors as in `by_bins`.
 
-    A row a stage that is there. Columns: `stage`, `rate` (completeness or false_positive_rate), `images`, `galaxies`,
-    `value`, the share of its images that is predicted merger, and `score`, their mean probability of a merger, each
-    with `_low`, `_high`. Raises InputError for input that is not as above.
+    A row for each stage in the sample. Columns: `stage`, `rate` (completeness or false_positive_rate), `images`,
+    `galaxies`, and with their intervals `value`, the share of its images that is predicted merger, and `score`, their
+    mean probability.
     """
-    y, p, ids = _checked(labels, probabilities, galaxies, threshold)
+    sample = Sample.of(labels, probabilities, galaxies)
+    y = sample.labels
     words = np.asarray(stages, dtype=str)
     if words.shape != y.shape or not np.isin(words, STAGES).all():
         raise InputError(
@@ -107,74 +110,56 @@ def by_stage(
             f"stages and labels should agree on what is a merger, but row {wrong[0]} has stage "
             f"{words[wrong[0]]!r} and label {y[wrong[0]]} ({len(wrong)} such rows)"
         )
-    there = [stage for stage in STAGES if (words == stage).any()]
-    table = _by_group(words[:, None] == np.array(there), y, p, ids, threshold, resamples, seed)
-    merging = np.array(there) != "non-merger"
-    columns = {
-        "stage": there,
-        "rate": np.where(merging, "completeness", "false_positive_rate"),
-        "images": table["images"],
-        "galaxies": table["galaxies"],
-    }
-    for name, of_mergers, of_others in (
-        ("value", "completeness", "false_positive_rate"),
-        ("score", "merger_score", "non_merger_score"),
-    ):
-        for column, merger, other in zip(*map(UNDEFINED.flat, (name, of_mergers, of_others)), strict=True):
-            columns[column] = np.where(merging, table[merger], table[other])
-    return pd.DataFrame(columns)
+    present = [stage for stage in STAGES if (words == stage).any()]
+    rows, groups = [], _by_group(words[:, None] == present, sample, resamples).to_dict("records")
+    for stage, row in zip(present, groups, strict=True):
+        merging = stage != "non-merger"
+        rate, score = ("completeness", "merger_score") if merging else ("false_positive_rate", "non_merger_score")
+        counts = {"stage": stage, "rate": rate, "images": row["images"], "galaxies": row["galaxies"]}
+        rows.append(counts | read(row, rate).flat("value") | read(row, score).flat("score"))
+    return pd.DataFrame(rows)
 
 
 def view_agreement(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    galaxies: np.ndarray,
-    *,
-    threshold: float = 0.5,
-    resamples: int = 1000,
-    seed: int = 0,
+    labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray, *, resamples: int = 1000
 ) -> pd.DataFrame:
-    """Ask whether the views of one galaxy are right together, against views that err independently.
+    """Measure whether the views of one galaxy are right together, against views that err independently.
 
-    Input as in `metrics.evaluate`; every image counts as a view, so leave flipped copies out to ask about directions.
-    A row a class that is there, mergers first. Columns: `class`, `images`, `galaxies`;
+    Input and errors as in `metrics.evaluate`; every image counts as a view, so leave flipped copies out.
+    A row for each class in the sample, mergers first. Columns: `class`, `images`, `galaxies`;
 
     - `accuracy`: share a of the images that is right;
     - `at_least_one`, `most`, `all`: share of the galaxies that are right from ≥ 1, more than half, all of their m
-      views, each with `_low`, `_high`, and `_expected`: that for independent views, the mean over galaxies of the
-      probability under Binomial(m, a). Views that err together lower `at_least_one` and raise `all`;
-    - `intraclass_correlation` of the probabilities with `_low`, `_high`: the correlation between two views of a galaxy,
+      views, with their intervals, and `…_expected` for independent views: the mean over galaxies of the probability
+      under Binomial(m, a). Views that err together lower `at_least_one` and raise `all`;
+    - `intraclass_correlation` of the probabilities, with its interval: the correlation between two views of a galaxy,
       ICC(1) = (B − W) / (B + (k − 1) W) with the mean squares B between and W within galaxies and
       k = (N − Σ m² / N) / (G − 1) for G galaxies of N = Σ m views (Donner 1986, Int. Stat. Rev. 54, 67, section 2).
       1 = all views alike, 0 = independent; NaN when no galaxy has two views or all probabilities are the same.
-
-    Raises InputError for input that is not as above.
     """
     from scipy.stats import binom
 
-    y, p, ids = _checked(labels, probabilities, galaxies, threshold)
-    sample = _Sample(y, p, ids, threshold)
-    galaxy = np.unique(ids, return_inverse=True)[1]
-    sums = np.zeros((len(sample.totals), 2, 4))
-    np.add.at(sums, (galaxy, y), np.column_stack([np.ones_like(p), (p >= threshold) == y, p, p**2]))
+    sample = Sample.of(labels, probabilities, galaxies)
+    p, ones = sample.probabilities, np.ones_like(sample.probabilities)
+    sums = sample.sums(np.column_stack([ones, sample.called() == sample.labels, p, p**2]))
     views, right, score, square = np.moveaxis(sums, 2, 0)
     has = views > 0
     one, most, every = right > 0, right > views / 2, has & (right == views)
     of_mean = np.divide(score**2, views, out=np.zeros_like(score), where=has)
     columns = np.stack([has, views, one, most, every, score, square, of_mean, views**2], axis=2).astype(float)
 
-    def measured(weights: np.ndarray) -> np.ndarray:
-        """The shares in AGREEMENT and the intraclass correlation, (b, 4, class)."""
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        """The shares in AGREEMENT and the intraclass correlation, (b, class) each."""
         g, n, ones, mosts, alls, s, q, means, squares = np.moveaxis(np.tensordot(weights, columns, axes=1), 2, 0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            between, within = (means - s**2 / n) / (g - 1), (q - means) / (n - g)
-            k = (n - squares / n) / (g - 1)
-            correlation = (between - within) / (between + (k - 1) * within)
-            correlation[(q - s**2 / n) / n < _CONSTANT] = np.nan
-            return np.stack([ones / g, mosts / g, alls / g, correlation], axis=1)
+        between, within = (means - s**2 / n) / (g - 1), (q - means) / (n - g)
+        k = (n - squares / n) / (g - 1)
+        correlation = (between - within) / (between + (k - 1) * within)
+        correlation[(q - s**2 / n) / n < _CONSTANT] = np.nan
+        shares = zip(AGREEMENT, (ones, mosts, alls), strict=True)
+        return {**{name: share / g for name, share in shares}, "intraclass_correlation": correlation}
 
-    draws = [measured(weights) for weights in _resampled_galaxies(sample, resamples, seed)]
-    value, low, high = _with_width(_band(measured(sample.once), draws), has.sum(axis=0) > 1)
+    several = has.sum(axis=0) > 1
+    measured = {name: band.with_width(several) for name, band in bands(sample, measure, resamples).items()}
     rows = []
     for label in (1, 0):
         m = views[has[:, label], label]
@@ -183,43 +168,32 @@ def view_agreement(
         accuracy = right[:, label].sum() / m.sum()
         expected = (1 - (1 - accuracy) ** m, binom.sf(m // 2, m, accuracy), accuracy**m)
         row = {"class": CLASSES[label], "images": int(m.sum()), "galaxies": len(m), "accuracy": accuracy}
-        for i, name in enumerate((*AGREEMENT, "intraclass_correlation")):
-            row |= Estimate(value[i, label], low[i, label], high[i, label]).flat(name)
+        for name, band in measured.items():
+            row |= Estimate(*(part[label] for part in band)).flat(name)
         rows.append(row | {f"{name}_expected": e.mean() for name, e in zip(AGREEMENT, expected, strict=True)})
     return pd.DataFrame(rows)
 
 
-def _by_group(
-    members: np.ndarray,
-    y: np.ndarray,
-    p: np.ndarray,
-    ids: np.ndarray,
-    threshold: float,
-    resamples: int,
-    seed: int,
-) -> pd.DataFrame:
+def _by_group(members: np.ndarray, sample: Sample, resamples: int) -> pd.DataFrame:
     """Counts and RATES with their intervals, a row for each column of members (n, k) bool; groups may overlap."""
-    sample = _Sample(y, p, ids, threshold)
-    galaxy = np.unique(ids, return_inverse=True)[1]  # numbered as in `sample`
-    columns = np.column_stack([np.ones_like(p), p >= threshold, p])
-    totals = np.zeros((len(sample.totals), 2, members.shape[1], 3))
-    np.add.at(totals, (galaxy, y), members[:, :, None] * columns[:, None])
+    p = sample.probabilities
+    columns = np.column_stack([np.ones_like(p), sample.called(), p])
+    totals = sample.sums(members[:, :, None] * columns[:, None])
 
-    def measured(weights: np.ndarray) -> np.ndarray:
-        """The RATES, (b, len(RATES), k)."""
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        """The RATES, (b, k) each."""
         images, called, score = np.moveaxis(np.tensordot(weights, totals, axes=1), 3, 0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            (f, t), (others_score, mergers_score) = (np.moveaxis(each / images, 1, 0) for each in (called, score))
-            purity = called[:, 1] / called.sum(axis=1)
-            return np.stack([t, purity, t / (t + f), f, mergers_score, others_score], axis=1)
+        (f, t), (others_score, mergers_score) = (np.moveaxis(each / images, 1, 0) for each in (called, score))
+        purity = called[:, 1] / called.sum(axis=1)
+        return dict(zip(RATES, (t, purity, t / (t + f), f, mergers_score, others_score), strict=True))
 
-    draws = [measured(weights) for weights in _resampled_galaxies(sample, resamples, seed)]
     has = totals[:, :, :, 0] > 0
     several = has.sum(axis=0) > 1
-    bands = _with_width(_band(measured(sample.once), draws), several[[1, 1, 1, 0, 1, 0]])
+    measured = bands(sample, measure, resamples)
+    rates = {name: band.with_width(several[RATES[name]]) for name, band in measured.items()}
     # A purity mixes the rates of both classes: where one has no interval, its own would be too narrow.
-    unsure = np.isnan(bands.low[[0, 3]]).any(axis=0)
-    bands.low[1:3, unsure] = bands.high[1:3, unsure] = np.nan
+    sure = ~np.isnan([rates["completeness"].low, rates["false_positive_rate"].low]).any(axis=0)
+    rates |= {name: rates[name].with_width(sure) for name in ("purity", "purity_at_balance")}
     images = totals[:, :, :, 0].sum(axis=0).astype(int)
     table = {
         "images": images.sum(axis=0),
@@ -227,23 +201,9 @@ def _by_group(
         "galaxies": has.any(axis=1).sum(axis=0),
         "merger_galaxies": has[:, 1].sum(axis=0),
     }
-    for name, *ends in zip(RATES, *bands, strict=True):
-        table |= dict(zip(UNDEFINED.flat(name), ends, strict=True))
+    for name, band in rates.items():
+        table |= band.flat(name)
     return pd.DataFrame(table)
-
-
-def checked_property(what: str, values: np.ndarray, count: int) -> np.ndarray:
-    """A property of images as numbers, (count,), NaN where not measured. Raises InputError for other values."""
-    try:
-        x = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{what} should be {count} numbers, one an image, got something else among them") from None
-    if x.shape != (count,) or np.isinf(x).any():
-        raise InputError(
-            f"{what} should be {count} numbers, one an image, NaN where not measured, "
-            f"got shape {x.shape} with {np.isinf(x).sum()} infinite"
-        )
-    return x
 
 
 def galaxy_means(values: np.ndarray, ids: np.ndarray) -> np.ndarray:

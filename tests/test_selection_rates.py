@@ -3,12 +3,11 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from conftest import measured_galaxies
 
 from deepmerge.analysis import metrics
 from deepmerge.errors import InputError
 from deepmerge.studies.selection import rates
-from deepmerge.studies.selection.bias import _holm, bias_tests
 from deepmerge.studies.selection.rates import (
     NOT_MEASURED,
     RATES,
@@ -19,19 +18,6 @@ from deepmerge.studies.selection.rates import (
 )
 
 ENDS = ("", "_low", "_high")
-
-
-def sample(galaxies=90, views=4, *, shared=1.0, slope=0.0, missing=0.0, seed=0):
-    """Labels, probabilities, galaxies and a property of each image; one galaxy in three is a merger."""
-    rng = np.random.default_rng(seed)
-    galaxy = rng.permutation(np.repeat(np.arange(galaxies), views))
-    labels = (galaxy % 3 == 0).astype(int)
-    mass = rng.normal(10.3, 0.4, galaxies)
-    offset = shared * rng.normal(size=galaxies) + slope * (mass - 10.3)
-    logit = 2 * labels - 1 + offset[galaxy] + rng.normal(size=len(galaxy))
-    values = mass[galaxy] + rng.normal(0, 0.1, len(galaxy))
-    values[rng.random(len(galaxy)) < missing] = np.nan
-    return labels, 1 / (1 + np.exp(-logit)), galaxy, values
 
 
 def rates_by_hand(labels, probabilities):
@@ -70,7 +56,7 @@ def estimates(table, name):
 
 
 def test_bins_equal_a_loop_over_images_and_resamples():
-    y, p, galaxy, x = sample(45, missing=0.2)
+    y, p, galaxy, x = measured_galaxies(45, missing=0.2)
     table = by_bins(x, y, p, galaxy, bins=3, resamples=40)
     draws = list(resampled_rows(y, galaxy, 40))
     for row in table.itertuples():
@@ -91,7 +77,7 @@ def test_bins_equal_a_loop_over_images_and_resamples():
 
 
 def test_the_whole_sample_has_the_values_and_intervals_of_the_metrics():
-    y, p, galaxy, x = sample()
+    y, p, galaxy, x = measured_galaxies()
     whole = by_bins(x, y, p, galaxy, resamples=200).iloc[:1]
     evaluated = metrics.evaluate(y, p, galaxy, resamples=200)
     for name in ("completeness", "purity", "purity_at_balance"):
@@ -101,7 +87,7 @@ def test_the_whole_sample_has_the_values_and_intervals_of_the_metrics():
 
 
 def test_bins_part_the_images_and_hold_equally_many_galaxies():
-    y, p, galaxy, _ = sample(100)
+    y, p, galaxy, _ = measured_galaxies(100)
     table = by_bins(galaxy**2, y, p, galaxy, resamples=0)
     assert table.bin[0] == WHOLE
     assert table.galaxies[1:].tolist() == [20] * 5
@@ -117,7 +103,7 @@ def test_a_galaxy_with_views_on_both_sides_of_an_edge_counts_in_both_bins():
 
 
 def test_images_without_the_property_are_the_last_line_and_change_no_other():
-    y, p, galaxy, x = sample(missing=0.3)
+    y, p, galaxy, x = measured_galaxies(missing=0.3)
     known = ~np.isnan(x)
     table = by_bins(x, y, p, galaxy, resamples=0)
     assert table.bin.tolist().index(NOT_MEASURED) == len(table) - 1
@@ -127,7 +113,7 @@ def test_images_without_the_property_are_the_last_line_and_change_no_other():
 
 
 def test_a_property_that_was_never_measured_leaves_the_whole_and_the_unmeasured():
-    y, p, galaxy, x = sample()
+    y, p, galaxy, x = measured_galaxies()
     table = by_bins(np.full(len(x), np.nan), y, p, galaxy, resamples=50)
     assert table.bin.tolist() == [WHOLE, NOT_MEASURED]
     assert table[["low", "high", "centre"]].isna().all(axis=None)
@@ -142,7 +128,7 @@ def test_equal_values_share_a_bin(values, bins):
 
 
 def test_only_the_order_of_the_property_matters_and_that_of_the_images_does_not():
-    y, p, galaxy, x = sample()
+    y, p, galaxy, x = measured_galaxies()
     x = galaxy.astype(float)
     counts_and_rates = slice("images", None)
     table = by_bins(x, y, p, galaxy, resamples=30)
@@ -153,7 +139,7 @@ def test_only_the_order_of_the_property_matters_and_that_of_the_images_does_not(
 
 
 def test_a_selection_that_depends_on_mass_is_seen_beyond_its_intervals():
-    y, p, galaxy, x = sample(600, slope=4.0)
+    y, p, galaxy, x = measured_galaxies(600, slope=4.0)
     table = by_bins(x, y, p, galaxy, resamples=200).iloc[1:]
     for name in ("completeness", "false_positive_rate"):
         assert (np.diff(table[name]) > 0).all()
@@ -162,7 +148,7 @@ def test_a_selection_that_depends_on_mass_is_seen_beyond_its_intervals():
 
 def test_intervals_cover_the_truth_in_a_bin_about_as_often_as_they_say():
     """Completeness among the light galaxies, against that of a hundred times as many."""
-    low_mass = {"bins": 2, "threshold": 0.6}
+    low_mass = {"bins": 2}
     truth = by_bins(*bins_input(9000, seed=1), resamples=0, **low_mass).completeness[1]
     covered = 0
     for seed in range(100, 200):
@@ -172,7 +158,7 @@ def test_intervals_cover_the_truth_in_a_bin_about_as_often_as_they_say():
 
 
 def bins_input(galaxies, seed):
-    y, p, galaxy, x = sample(galaxies, seed=seed)
+    y, p, galaxy, x = measured_galaxies(galaxies, seed=seed)
     return x, y, p, galaxy
 
 
@@ -200,20 +186,18 @@ def test_a_bin_without_a_class_has_no_rate_of_it():
 
 
 def test_an_image_at_the_threshold_is_predicted_merger_everywhere():
-    y, p, galaxy = np.array([1, 1, 0, 0]), np.full(4, 0.7), np.arange(4)
-    options = {"threshold": 0.7, "resamples": 0}
-    assert (by_bins(galaxy, y, p, galaxy, bins=1, **options)[["completeness", "false_positive_rate"]] == 1).all(
-        axis=None
-    )
-    assert (by_stage(["past", "past", "non-merger", "non-merger"], y, p, galaxy, **options).value == 1).all()
-    assert view_agreement(y, p, galaxy, **options).accuracy.tolist() == [1, 0]
+    y, p, galaxy = np.array([1, 1, 0, 0]), np.full(4, 0.5), np.arange(4)
+    rates_of_bin = by_bins(galaxy, y, p, galaxy, bins=1, resamples=0)[["completeness", "false_positive_rate"]]
+    assert (rates_of_bin == 1).all(axis=None)
+    assert (by_stage(["past", "past", "non-merger", "non-merger"], y, p, galaxy, resamples=0).value == 1).all()
+    assert view_agreement(y, p, galaxy, resamples=0).accuracy.tolist() == [1, 0]
 
 
 # --- stages ------------------------------------------------------------------------------------------------
 
 
 def staged(galaxies=90):
-    y, p, galaxy, _ = sample(galaxies)
+    y, p, galaxy, _ = measured_galaxies(galaxies)
     return np.where(y == 0, "non-merger", np.where(galaxy % 2, "past", "future")), y, p, galaxy
 
 
@@ -254,7 +238,7 @@ def anova(groups):
 
 
 def test_agreement_equals_a_loop_over_galaxies_and_resamples():
-    y, p, galaxy, _ = sample(45)
+    y, p, galaxy, _ = measured_galaxies(45)
     kept = np.random.default_rng(0).random(len(y)) < 0.8  # galaxies with 1 to 4 views
     y, p, galaxy = y[kept], p[kept], galaxy[kept]
     table = view_agreement(y, p, galaxy, resamples=30).set_index("class")
@@ -289,9 +273,9 @@ def test_agreement_worked_by_hand():
 
 
 def test_views_that_err_independently_meet_the_expectation_and_shared_errors_do_not():
-    y, p, galaxy, _ = sample(900, shared=0.0)
+    y, p, galaxy, _ = measured_galaxies(900, shared=0.0)
     independent = view_agreement(y, p, galaxy, resamples=200)
-    y, p, galaxy, _ = sample(900, shared=2.0)
+    y, p, galaxy, _ = measured_galaxies(900, shared=2.0)
     together = view_agreement(y, p, galaxy, resamples=200)
     for name in rates.AGREEMENT:
         inside = independent[f"{name}_expected"].between(independent[f"{name}_low"], independent[f"{name}_high"])
@@ -313,107 +297,16 @@ def test_the_intraclass_correlation_is_the_mean_correlation_of_pairs_of_views():
 
 @pytest.mark.parametrize(("views", "scores"), [(1, None), (3, 0.1)], ids=["single views", "one score for all"])
 def test_without_anything_to_correlate_the_correlation_is_nan(views, scores):
-    y, p, galaxy, _ = sample(30, views)
+    y, p, galaxy, _ = measured_galaxies(30, views)
     p = p if scores is None else np.full(len(p), scores)
     assert view_agreement(y, p, galaxy, resamples=20).filter(like="intraclass").isna().all(axis=None)
 
 
 def test_views_that_are_all_alike_correlate_fully():
-    y, p, galaxy, _ = sample(30, 1)
+    y, p, galaxy, _ = measured_galaxies(30, 1)
     table = view_agreement(*(np.repeat(each, 4) for each in (y, p, galaxy)), resamples=20)
     np.testing.assert_allclose(table["intraclass_correlation"], 1)
     np.testing.assert_allclose(table["all"], table["at_least_one"])
-
-
-# --- tests of bias -----------------------------------------------------------------------------------------
-
-
-def means(values, galaxy):
-    return pd.Series(values).groupby(galaxy).mean().to_numpy()
-
-
-def test_the_correlation_is_spearmans_over_galaxies():
-    y, p, galaxy, x = sample(slope=1.0)
-    table = bias_tests({"mass": x}, y, p, galaxy, permutations=9).set_index("class")
-    for name, label in (("merger", 1), ("non-merger", 0)):
-        here = y == label
-        expected = stats.spearmanr(means(p[here], galaxy[here]), means(x[here], galaxy[here])).statistic
-        assert table.correlation[name] == pytest.approx(expected)
-        assert table.galaxies[name] == len(set(galaxy[here]))
-
-
-def test_p_values_agree_with_all_permutations():
-    p, x = np.array([0.1, 0.5, 0.4, 0.8, 0.9, 0.7]), np.array([3.0, 1, 2, 6, 5, 5])
-    observed = abs(stats.spearmanr(p, x).statistic)
-    drawn = [abs(stats.spearmanr(p, each).statistic) for each in itertools.permutations(x)]
-    exact = np.mean(np.array(drawn) >= observed - 1e-12)
-    table = bias_tests({"x": x}, np.ones(6, dtype=int), p, np.arange(6), permutations=5000)
-    assert table.p_value[0] == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 5000))
-
-
-def test_p_values_are_uniform_when_the_score_does_not_depend_on_the_property():
-    found = []
-    for seed in range(150):
-        y, p, galaxy, x = sample(60, 2, seed=seed)
-        found.extend(bias_tests({"mass": x}, y, p, galaxy, permutations=99, seed=seed).p_value)
-    assert stats.kstest(found, "uniform").pvalue > 0.01
-    assert 0.02 <= np.mean(np.array(found) <= 0.05) <= 0.09
-
-
-def test_more_views_of_the_same_galaxies_are_no_more_evidence():
-    y, p, galaxy, x = sample(60, 1, slope=0.7)
-    once = bias_tests({"mass": x}, y, p, galaxy)
-    often = bias_tests({"mass": np.repeat(x, 2)}, *(np.repeat(each, 2) for each in (y, p, galaxy)))
-    pd.testing.assert_frame_equal(once, often)
-
-
-def test_a_dependence_is_found_with_its_sign_and_p_is_never_zero():
-    y, p, galaxy, x = sample(300, slope=3.0)
-    table = bias_tests({"mass": x, "minus": -x}, y, p, galaxy, permutations=99)
-    assert table.p_value.tolist() == [0.01] * 4
-    assert (table.correlation.to_numpy().reshape(2, 2) * [[1], [-1]] > 0.3).all()
-    assert table.p_holm.tolist() == pytest.approx([0.04] * 4)
-
-
-def test_two_galaxies_show_nothing():
-    table = bias_tests({"x": [1.0, 2.0]}, [1, 1], np.array([0.2, 0.8]), [1, 2], permutations=50)
-    assert table.correlation[0] == pytest.approx(1)
-    assert table.p_value[0] == 1
-
-
-def test_galaxies_without_the_property_are_left_out_and_counted():
-    y, p, galaxy, x = sample(60)
-    gone = np.isin(galaxy, [0, 3, 7])  # two mergers, one non-merger
-    x[gone] = np.nan
-    x[np.flatnonzero(galaxy == 6)[0]] = np.nan  # a galaxy with one view less stays
-    table = bias_tests({"mass": x}, y, p, galaxy, permutations=50)
-    assert table.not_measured.tolist() == [2, 1]
-    assert table.galaxies.tolist() == [18, 39]
-    known = ~np.isnan(x)
-    without = bias_tests({"mass": x[known]}, y[known], p[known], galaxy[known], permutations=50)
-    assert table.p_value.tolist() == without.p_value.tolist()
-
-
-def test_a_test_does_not_depend_on_the_others_but_for_the_correction():
-    y, p, galaxy, x = sample()
-    alone = bias_tests({"mass": x}, y, p, galaxy, permutations=200)
-    among = bias_tests({"x": np.arange(len(x)), "mass": x}, y, p, galaxy, permutations=200)
-    pd.testing.assert_frame_equal(alone.iloc[:, :-1], among.iloc[2:, :-1].reset_index(drop=True))
-    assert (among.p_holm.to_numpy()[2:] >= alone.p_holm).all()
-
-
-def test_a_constant_or_absent_property_is_nan_and_no_test():
-    y, p, galaxy, x = sample()
-    table = bias_tests({"one": np.ones(len(x)), "none": x * np.nan, "x": x}, y, p, galaxy, permutations=50)
-    assert table.iloc[:4, 4:].isna().all(axis=None)
-    assert table.p_holm.max() <= 2 * table.p_value.max()
-
-
-def test_holm_multiplies_the_smallest_most_and_keeps_the_order():
-    # By hand: 0.005 × 4, 0.01 × 3, 0.03 × 2, then 0.04 × 1 raised to the one before.
-    adjusted = _holm(np.array([0.01, 0.04, np.nan, 0.03, 0.005]))
-    np.testing.assert_allclose(adjusted, [0.03, 0.06, np.nan, 0.06, 0.02])
-    np.testing.assert_array_equal(_holm(np.array([0.9, 0.8])), [1, 1])
 
 
 # --- faults ------------------------------------------------------------------------------------------------
@@ -433,12 +326,9 @@ def test_holm_multiplies_the_smallest_most_and_keeps_the_order():
         (lambda y, p, g, x: by_stage(["past"], y, p, g), "stages should be 360"),
         (lambda y, p, g, x: by_stage(["past"] * 360, y, p, g), "stages and labels should agree.*240 such rows"),
         (lambda y, p, g, x: by_stage(["non-merger"] * 360, y, p, g), "stages and labels should agree.*120 such rows"),
-        (lambda y, p, g, x: view_agreement(y, p, g, threshold=2), "threshold should lie in"),
-        (lambda y, p, g, x: bias_tests({"C": x[:3]}, y, p, g), "property 'C' should be 360 numbers"),
-        (lambda y, p, g, x: bias_tests({}, y, p, g, permutations=0), "permutations should be.*got 0"),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_was_expected(call, message):
     with pytest.raises(InputError, match=message) as error:
-        call(*sample())
+        call(*measured_galaxies())
     assert "\n" not in str(error.value)
