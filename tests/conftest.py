@@ -17,6 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import settings
+
+# The same examples in every run, and no limit of time for each: machines differ.
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from deepmerge import config
-from deepmerge.data import check, copies, dataset, splits
-from deepmerge.data.batches import transform
+from deepmerge.data import check, copies, dataset, split_table, splits
+from deepmerge.data.transforms import transform
 from deepmerge.errors import InputError
 
 GALAXIES = 60
@@ -52,7 +52,7 @@ def split_of(found):
 
 
 def part_of(split):
-    return {row: name for name in splits.PARTS for row in getattr(split, name).rows}
+    return {row: name for name in split_table.PARTS for row in getattr(split, name).rows}
 
 
 # In training

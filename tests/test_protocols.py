@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from deepmerge import config
-from deepmerge.data import protocols, splits
+from deepmerge.data import protocols, split_table, splits
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import read
 from deepmerge.errors import InputError
@@ -31,7 +31,7 @@ def test_each_galaxy_tests_in_exactly_one_fold_with_all_its_views(data):
 
 def test_no_galaxy_is_in_two_parts_of_a_fold_and_none_is_lost(data):
     for split in protocols.cross(data, SETTINGS, 5):
-        parts = [galaxies_of(data, getattr(split, name)) for name in splits.PARTS]
+        parts = [galaxies_of(data, getattr(split, name)) for name in split_table.PARTS]
         assert len(set().union(*parts)) == sum(map(len, parts)) == data.galaxies.max() + 1
 
 
@@ -82,10 +82,10 @@ def test_the_published_protocol_leaks_and_the_honest_one_does_not(data):
 
 def test_both_protocols_have_parts_of_the_same_size_from_the_same_galaxies(data):
     made = protocols.protocols(data, SETTINGS)
-    for name in splits.PARTS:
+    for name in split_table.PARTS:
         assert len(getattr(made.rows, name)) == len(getattr(made.galaxy, name)) > 0
     used = [
-        set().union(*(galaxies_of(data, getattr(split, name)) for name in splits.PARTS))
+        set().union(*(galaxies_of(data, getattr(split, name)) for name in split_table.PARTS))
         for split in (made.rows, made.galaxy)
     ]
     assert used[0] == used[1]
@@ -96,7 +96,7 @@ def test_the_unseen_galaxies_are_in_neither_and_are_the_test_of_the_usual_split(
     unseen = galaxies_of(data, made.unseen)
     assert unseen == galaxies_of(data, splits.split_galaxies(data, SETTINGS).test)
     for split in (made.rows, made.galaxy):
-        for name in splits.PARTS:
+        for name in split_table.PARTS:
             assert not unseen & galaxies_of(data, getattr(split, name))
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deepmerge import config
-from deepmerge.data import splits
+from deepmerge.data import protocols, split_table, splits
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.released import layout
@@ -35,7 +37,7 @@ def released() -> Dataset:
 
 
 def parts(split):
-    return [getattr(split, name) for name in splits.PARTS]
+    return [getattr(split, name) for name in split_table.PARTS]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -81,7 +83,7 @@ def write_table(path, **columns):
 
 def test_a_split_of_ones_own_is_taken_as_it_is(released, tmp_path):
     own = splits.split_galaxies(released, config.Split(split_seed=9))
-    table = splits.described(own.table(), released)
+    table = split_table.described(own.table(), released)
     assert set(table.columns) == {"split", "row", "transform", "galaxy_id", "view", "stage", "label"}
     assert (table["label"] == released.labels[table["row"]]).all()
     table.to_csv(tmp_path / "own.csv", index=False)
@@ -108,7 +110,7 @@ def taken(tmp_path):
 
 
 def published(data, **settings):
-    return splits.published(splits.make(data, config.Split(**settings)), data)
+    return split_table.published(splits.make(data, config.Split(**settings)).table(), data)
 
 
 def other_images(data, **changes):
@@ -313,3 +315,45 @@ def test_more_folds_than_galaxies_of_a_stage_are_refused(released, count):
     split = splits.split_galaxies(released, config.Split())
     with pytest.raises(InputError, match=f"folds should be 2 to .* got {count}"):
         splits.folds(released, split, count, seed=0)
+
+
+@st.composite
+def catalogues(draw):
+    """Galaxies of three stages in any order of rows, each with one to four views and perhaps copies."""
+    stages = [stage for stage in ("past", "future", "non-merger") for _ in range(draw(st.integers(10, 40)))]
+    views = draw(st.lists(st.integers(1, 4), min_size=len(stages), max_size=len(stages)))
+    ids = np.repeat(np.arange(len(stages)), views)
+    view = np.concatenate([np.arange(count) for count in views])
+    copies = draw(st.integers(1, 2))
+    table = pd.DataFrame({"galaxy_id": ids, "view": view, "stage": np.array(stages)[ids]})
+    table = pd.concat([table.assign(copy=number) for number in range(copies)])
+    return table.sample(frac=1, random_state=draw(st.integers(0, 999))).reset_index(drop=True)
+
+
+def check_parts(data, split, rows):
+    """Every row is in exactly one part, and no galaxy in two."""
+    assert sorted(np.concatenate([part.rows for part in parts(split)])) == sorted(rows)
+    galaxies = [set(data.galaxies[part.rows]) for part in parts(split)]
+    assert sum(map(len, galaxies)) == len(set.union(*galaxies)) == len(np.unique(data.galaxies))
+
+
+@given(catalogues(), st.integers(0, 2**32 - 1))
+def test_any_catalogue_falls_into_parts_that_are_disjoint_and_complete(catalogue, seed):
+    data = sample(catalogue)
+    split = splits.make(data, config.Split(split_seed=seed))
+    check_parts(data, split, splits.originals(data))
+    count = len(np.unique(data.galaxies))
+    shares = [len(np.unique(data.galaxies[part.rows])) / count for part in parts(split)]
+    assert shares == pytest.approx([0.7, 0.1, 0.2], abs=3 / count)
+    for stage in ("past", "future", "non-merger"):
+        assert all((catalogue["stage"].to_numpy()[part.rows] == stage).any() for part in parts(split))
+
+
+@given(catalogues(), st.integers(2, 8), st.integers(0, 999))
+def test_folds_of_any_catalogue_test_each_galaxy_once(catalogue, count, seed):
+    data = sample(catalogue)
+    made = protocols.cross(data, config.Split(split_seed=seed), count)
+    for split in made:
+        check_parts(data, split, splits.originals(data))
+    tested = np.concatenate([split.test.rows for split in made])
+    assert sorted(tested) == sorted(splits.originals(data))

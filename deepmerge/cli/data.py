@@ -106,18 +106,18 @@ def split(
     """Write the split as a table. Says of each image whether it trains, validates or tests; for train --split-table."""
     from deepmerge import config
     from deepmerge.data import dataset as datasets
-    from deepmerge.data import splits
+    from deepmerge.data import split_table, splits
     from deepmerge.files import replacing
 
     experiment = config.load(dataset, overrides=ctx.obj)
     images = datasets.read(experiment.data, experiment.name)
     made = splits.make(images, experiment.split)
     with replacing(out) as aside:
-        splits.published(made, images).to_csv(aside, index=False)
+        split_table.published(made.table(), images).to_csv(aside, index=False)
     show(
         {
             "split": made.protocol,
             "fingerprint": made.fingerprint,
-            **{name: len(getattr(made, name)) for name in splits.PARTS},
+            **{name: len(getattr(made, name)) for name in split_table.PARTS},
         }
     )

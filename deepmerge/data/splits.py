@@ -1,25 +1,17 @@
 """Which images train, validate and test: by galaxy (honest) or by rows (as published)."""
 
 import hashlib
-import logging
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from deepmerge import config
-from deepmerge.data import catalogue as catalogues
+from deepmerge.data import split_table
 from deepmerge.data.dataset import Dataset
-from deepmerge.data.formats import tables
+from deepmerge.data.split_table import PARTS, described
+from deepmerge.data.transforms import TRANSFORMS, possible_transforms
 from deepmerge.errors import InputError
-
-log = logging.getLogger(__name__)
-
-PARTS = ("train", "validation", "test")
-KNOWN = ("galaxy_id", "label", "view", "stage")  # columns of a split table that the data tell, too
-
-TRANSFORMS = 8  # codes 0 … 7: code % 4 quarter turns (counter-clockwise), then upside down when code ≥ 4
 
 # The release holds each merger image five times, in this order.
 RELEASE_COPIES = np.array([0, 4, 6, 1, 2], np.uint8)  # identity, flipud, fliplr, rot90, rot180
@@ -82,15 +74,11 @@ class Split:
         return hashlib.sha256(self.table().to_csv(index=False).encode()).hexdigest()[:32]
 
 
-def possible_transforms(shape: tuple[int, ...]) -> np.ndarray:
-    """Codes of the transforms that images (…, H, W) allow: a quarter turn of an oblong one misses its frame."""
-    return np.arange(TRANSFORMS) if shape[-1] == shape[-2] else np.array([0, 2, 4, 6])
-
-
 def make(dataset: Dataset, settings: config.Split) -> Split:
     """Split `dataset` as `settings` say."""
     if settings.split_table is not None:
-        return replace(read_table(settings.split_table, dataset, settings.split), seed=settings.split_seed)
+        table = split_table.read(settings.split_table, dataset, settings.split)
+        return replace(from_table(table, settings.split), seed=settings.split_seed)
     return split_galaxies(dataset, settings) if settings.split == "galaxy" else split_rows(dataset, settings)
 
 
@@ -101,82 +89,6 @@ def from_table(table: pd.DataFrame, protocol: str) -> Split:
         lines = table[table["split"] == name]
         parts[name] = Part(lines["row"].to_numpy(np.int64), lines["transform"].to_numpy(np.uint8))
     return Split(protocol, *parts.values())
-
-
-def read_table(path: Path, dataset: Dataset, protocol: str) -> Split:
-    """Read a split that was made before, from a CSV with split (train, validation, test), row and perhaps transform.
-
-    What else `published` writes is compared with the data where it is there: rows are those of one order of images.
-    Other images (another fingerprint) may take the split if a catalogue says that they show the same galaxies. Raises
-    InputError where the table does not fit, and for the protocol 'galaxy' where a galaxy is in two parts.
-    """
-    table = tables.read(path, "split table", ["split", "row"], [*KNOWN, "transform", "data_fingerprint"])
-    if set(table["split"]) != set(PARTS):
-        raise InputError(
-            f"split in {path} should be {', '.join(PARTS)}, each at least once, "
-            f"got {', '.join(map(repr, table['split'].unique()[:6])) or 'no rows'}"
-        )
-    if "transform" not in table:
-        table["transform"] = "0"
-    table["row"] = _whole(table["row"], np.arange(len(dataset.labels)), path)
-    table["transform"] = _whole(table["transform"], possible_transforms(dataset.images.shape), path)
-    repeated = np.flatnonzero(table.duplicated(["row", "transform"]))
-    if len(repeated):
-        raise InputError(f"split table {path} should name each image once, got row {table['row'][repeated[0]]} again")
-    _check_images(table, dataset, path)
-    parts = table.assign(galaxy=dataset.galaxies[table["row"]]).groupby("galaxy")["split"].nunique()
-    if protocol == "galaxy" and (parts > 1).any():
-        galaxy = dataset.catalogue["galaxy_id"].to_numpy()[dataset.galaxies == parts.index[parts > 1][0]][0]
-        raise InputError(
-            f"split table {path} should keep each galaxy in one part, but galaxy {galaxy} is in several "
-            f"({int((parts > 1).sum())} such galaxies); if that is what you want, say split: rows"
-        )
-    return from_table(table, protocol)
-
-
-def _whole(cells: pd.Series, allowed: np.ndarray, path: Path) -> pd.Series:
-    """A column of whole numbers, each one of `allowed`."""
-    numbers = pd.to_numeric(cells, errors="coerce")
-    wrong = np.flatnonzero(~numbers.isin(allowed))
-    if len(wrong):
-        few = len(allowed) <= TRANSFORMS
-        among = f"one of {', '.join(map(str, allowed))}" if few else f"whole numbers from 0 to {allowed[-1]}"
-        raise InputError(f"{cells.name} in {path} should be {among}, got {cells[wrong[0]]!r} in data row {wrong[0]}")
-    return numbers.astype(np.int64)
-
-
-def _check_images(table: pd.DataFrame, dataset: Dataset, path: Path) -> None:
-    """Raise InputError where the table was made for other galaxies, or for these in another order."""
-    known = described(table[["row"]], dataset)
-    for name in [name for name in KNOWN if name in table]:
-        differ = np.flatnonzero(~_agree(table[name], known[name]))
-        if len(differ):
-            line = differ[0]
-            raise InputError(
-                f"split table {path} should be made for {dataset.name} with its rows in this order, but has {name} "
-                f"{table[name][line]!r} for row {known['row'][line]}, where the data have {known[name][line]} "
-                f"({len(differ)} such rows); make it anew with 'deepmerge data split', or bring the old order back"
-            )
-    others = set(table.get("data_fingerprint", ())) - {dataset.fingerprint}
-    if others and not (dataset.catalogued and {"galaxy_id", "label"} <= set(table)):
-        raise InputError(
-            f"split table {path} should be made for the images of {dataset.name} (fingerprint {dataset.fingerprint}), "
-            f"got one made for others ({min(others)}), and without galaxy ids from a catalogue nothing tells whether "
-            "they show the same galaxies; make it anew with 'deepmerge data split'"
-        )
-    if others:
-        log.info("%s was made for other images than %s; galaxies and labels are the same", path, dataset.name)
-
-
-def _agree(cells: pd.Series, values: pd.Series) -> np.ndarray:
-    """Where the cells of a column of KNOWN, (n,), say what is known of their rows; (n,) bool."""
-    if values.name == "label":
-        return np.asarray(catalogues.classes(cells) == values)
-    if values.name == "stage":  # a catalogue may tell no more than 'merger', or may not have told more before
-        said = catalogues.stages(cells)
-        vague = (said == "merger") | (values == "merger")
-        return np.asarray((said == values) | vague & (values != "non-merger") & said.isin(["past", "future", "merger"]))
-    return catalogues.agree(cells, values)
 
 
 def split_galaxies(dataset: Dataset, settings: config.Split) -> Split:
@@ -282,18 +194,6 @@ def shuffled(stages: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
         raise InputError(f"folds should be 2 to {fewest}, the galaxies of the rarest stage among them, got {count}")
     folds = StratifiedKFold(count, shuffle=True, random_state=seed).split(stages, stages)
     return [held_out for _, held_out in folds]
-
-
-def published(split: Split, dataset: Dataset) -> pd.DataFrame:
-    """The table of a split as others get it: `described`, and in each row the fingerprint of the data."""
-    return described(split.table(), dataset).assign(data_fingerprint=dataset.fingerprint)
-
-
-def described(table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
-    """The table with galaxy_id, view, stage and label of each of its rows beside it."""
-    rows = table["row"].to_numpy()
-    known = dataset.catalogue.iloc[rows][["galaxy_id", "view", "stage"]].reset_index(drop=True)
-    return pd.concat([table.reset_index(drop=True), known, pd.Series(dataset.labels[rows], name="label")], axis=1)
 
 
 def shared_galaxies(dataset: Dataset, split: Split) -> float:

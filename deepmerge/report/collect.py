@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from deepmerge import config
-from deepmerge.data import splits
+from deepmerge.data import split_table
 from deepmerge.data.formats import tables
 from deepmerge.errors import InputError
 from deepmerge.estimate import UNDEFINED, Estimate, gathered, names, read
@@ -81,7 +81,7 @@ class Subject:
             )
         table = tables.read(runs.read_artifact(self.run, SPLIT_TABLE), "split table", ["split", "galaxy_id"])
         self.images, self.galaxies = len(table), table["galaxy_id"].nunique()
-        by_part = {part: table.loc[table["split"] == part, "galaxy_id"] for part in splits.PARTS}
+        by_part = {part: table.loc[table["split"] == part, "galaxy_id"] for part in split_table.PARTS}
         self.parts = {part: (ids.nunique(), len(ids)) for part, ids in by_part.items()}
         self.experiment = config.from_record(runs.read_json(self.run, RECORD), RECORD)
         # Of other data that were once called the same, nothing is shown.
