@@ -222,3 +222,25 @@ def measured_galaxies(galaxies=90, views=4, *, shared=1.0, slope=0.0, missing=0.
     values = mass[galaxy] + rng.normal(0, 0.1, len(galaxy))
     values[rng.random(len(galaxy)) < missing] = np.nan
     return labels, 1 / (1 + np.exp(-logit)), galaxy, values
+
+
+def numbered_sample(catalogue: pd.DataFrame):
+    """A data set whose images hold their own row number in the upper left corner."""
+    from deepmerge.data.dataset import Dataset
+
+    images = np.zeros((len(catalogue), 1, 4, 4), np.float32)
+    images[:, 0, 0, 0] = np.arange(len(catalogue))
+    labels = (catalogue["stage"] != "non-merger").to_numpy().astype(np.uint8)
+    return Dataset("s", images, labels, catalogue, None, "own", ("r",))
+
+
+@pytest.fixture(scope="module")
+def released():
+    """The released sample's rows, with 1 galaxy in 4 mergers of two stages."""
+    from deepmerge.data.released import layout
+
+    catalogue = layout.layout_catalogue()
+    past = (catalogue["galaxy_id"] % 4 > 0) & (catalogue["stage"] != "non-merger")
+    catalogue.loc[catalogue["stage"] != "non-merger", "stage"] = "future"
+    catalogue.loc[past, "stage"] = "past"
+    return numbered_sample(catalogue)

@@ -1,9 +1,13 @@
+import json
 import re
 import sys
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deepmerge import config
 from deepmerge.errors import InputError
@@ -40,6 +44,40 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(write):
 def test_a_record_gives_the_same_experiment_back(write):
     experiment = config.load(write({"data": DATA, "training": {"epochs": 7}}), {"split": "rows"})
     assert config.from_record(experiment.model_dump(mode="json"), "record") == experiment
+
+
+def allowed(field):
+    """Any value that a setting may have, by its type and limits."""
+    if get_origin(field.annotation) is Literal:
+        return st.sampled_from(get_args(field.annotation))
+    limits = {
+        name: getattr(limit, name)
+        for limit in field.metadata
+        for name in ("ge", "gt", "le", "lt")
+        if hasattr(limit, name)
+    }
+    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+    if field.annotation is bool:
+        return st.booleans()
+    if field.annotation is int:
+        return st.integers(low, None if high is None else high - 1)
+    return st.floats(
+        low, high, exclude_min="gt" in limits, exclude_max="lt" in limits, allow_nan=False, allow_infinity=False
+    )
+
+
+@given(st.data())
+def test_any_settings_come_back_from_the_record_of_their_run(data):
+    """The record of a run is JSON; an experiment file is YAML."""
+    sections = {
+        name: {key: data.draw(allowed(field), key) for key, field in section.model_fields.items()}
+        for name, section in config.SECTIONS.items()
+        if name != "split"
+    }
+    experiment = config.Experiment.model_validate({"name": "any", "data": DATA, **sections})
+    record = experiment.model_dump(mode="json")
+    assert config.from_record(json.loads(json.dumps(record)), "record") == experiment
+    assert config.from_record(yaml.safe_load(yaml.safe_dump(record)), "record") == experiment
 
 
 def test_batch_norm_and_hidden_units_are_the_architectures_where_nothing_else_is_said(write):
