@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -38,6 +39,14 @@ def test_a_changed_a_new_and_a_lost_file_are_named(project):
     (data / "a.npy").write_text(before)
     (data / "new.npy").unlink()
     assert versions.changes(data) == []
+
+
+def test_in_a_fresh_clone_whose_cache_is_empty_the_folder_as_a_whole_is_compared(project, tmp_path):
+    clone = tmp_path / "clone"
+    shutil.copytree(project, clone, ignore=shutil.ignore_patterns("cache", "tmp"))
+    assert versions.changes(clone / "data") == []
+    (clone / "data" / "a.npy").write_text("other")
+    assert versions.changes(clone / "data") == ["modified: data/"]
 
 
 def test_a_folder_without_a_dvc_file_is_not_compared(tmp_path):
