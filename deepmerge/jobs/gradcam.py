@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from deepmerge.analysis import saliency
 from deepmerge.data.batches import gather
 from deepmerge.data.memory_map import forget
+from deepmerge.jobs import saliency_figures
 from deepmerge.jobs.judged import SALIENCY_METHOD, Judged, reload
 from deepmerge.jobs.run import Results, log_figures, warning, write_json
 from deepmerge.model import prediction
-from deepmerge.plots import canvas, images
+from deepmerge.plots import canvas
 from deepmerge.progress import progress_bar
 from deepmerge.tracking import runs
 
@@ -93,7 +94,7 @@ def _panels(judged: Judged, maps: np.ndarray, table: pd.DataFrame, title: str) -
     shown = table.iloc[lines]
     rows, transforms = shown["row"].to_numpy(), shown["transform"].to_numpy()
     captions = zip(shown["galaxy_id"], shown["probability"], strict=True)
-    return images.gradcam_panels(
+    return saliency_figures.panels(
         gather(data.images, rows, transforms),
         maps[lines, 0],
         maps[lines, 1],

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from deepmerge.analysis import metrics, saliency
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
+from deepmerge.jobs import saliency_figures
 from deepmerge.jobs.compare import figures
 from deepmerge.jobs.evaluate import roc_curve
 from deepmerge.jobs.judged import SALIENCY_METHOD, Judged, reload
@@ -17,7 +18,7 @@ from deepmerge.jobs.run import Results, warning, write_json, write_table
 from deepmerge.plots import canvas
 from deepmerge.tracking import runs
 
-MOST = figures.MOST_VARIANTS  # data sets that the figures can hold
+MOST = saliency_figures.MOST_VARIANTS  # data sets that the figures can hold
 GALAXIES = 6  # rows of the saliency figure
 
 Pairs = Mapping[tuple[int, int], metrics.Evaluation]  # (model, data set that it is judged on)
@@ -118,7 +119,7 @@ def _saliency_figure(
     title = f"Saliency maps compared ({saliency.METHODS[SALIENCY_METHOD]})"
     if not comparable:
         nothing = np.empty((0, 1, 1, 1))
-        return figures.gradcam_comparison(
+        return saliency_figures.comparison(
             [nothing] * len(names),
             [nothing[..., 0]] * len(names),
             [],
@@ -138,7 +139,7 @@ def _saliency_figure(
         + "\n".join(f"{score[line]:.2f} {name}" for score, name in zip(scores, names, strict=True))
         for line in chosen
     ]
-    return figures.gradcam_comparison(
+    return saliency_figures.comparison(
         images,
         [
             saliency.maps(one.model, stack, method=SALIENCY_METHOD)[:, 0]

@@ -1,4 +1,4 @@
-"""Figures that set models side by side: their metrics, their scores on each other's data, where they looked.
+"""Figures that set models side by side: their metrics and curves, and their scores on each other's data.
 
 A model keeps its colour, marker and line style through all the panels of a figure.
 """
@@ -19,10 +19,9 @@ from numpy.typing import ArrayLike
 from deepmerge.estimate import METRICS, Estimate
 from deepmerge.plots import roc
 from deepmerge.plots.canvas import COLUMN, GREY, NBSP, NORMAL, PAGE, SMALL, Page, canvas, lines_height, styled, wrapped
-from deepmerge.plots.checks import as_probabilities, expect, numbers, words
+from deepmerge.plots.checks import as_probabilities, expect, numbers
 from deepmerge.plots.classes import SCORES, shares_by_score
 from deepmerge.plots.forest import intervals
-from deepmerge.plots.images import GAP, cell_size, image_panel, image_stack, map_key, overlay_panel, rule, stretch
 from deepmerge.plots.marks import BAND, ROUND, THRESHOLD, handle, look
 
 SHOWN = (
@@ -33,7 +32,7 @@ SHOWN = (
     "brier_at_balance",
     "calibration_error_at_balance",
 )
-MOST_MODELS, MOST_COLUMNS, MOST_VARIANTS = 12, 8, 6
+MOST_MODELS, MOST_COLUMNS = 12, 8
 CLASSES = ("mergers", "non-mergers")
 # Blues without its first shades, which are the white of the page.
 SEQUENCE = ListedColormap(colormaps["Blues"](np.linspace(0.12, 1, 256))).with_extremes(bad="#E4E4E4")
@@ -154,69 +153,6 @@ def cross_matrix(
     bar.locator = MaxNLocator(5, steps=ROUND)
     bar.outline.set_visible(False)
     return figure
-
-
-@styled
-def gradcam_comparison(
-    images: Sequence[ArrayLike],
-    maps: Sequence[ArrayLike],
-    captions: Sequence[str],
-    columns: Sequence[str],
-    *,
-    masks: ArrayLike | None = None,
-    filters: Sequence[str] | None = None,
-    title: str = "Saliency maps compared",
-    note: str | None = None,
-) -> Figure:
-    """Draw galaxies in several variants, each beside its model's map: image | map | image | map …, a row a galaxy.
-
-    `columns` names 1 to 6 variants, each with `images` (n, H, W, F), of which the last filter (of `filters`, if
-    named) is drawn in a logarithmic `stretch`, and `maps` (n, H, W) of its model. `captions` (n,) stand left of
-    the rows, a line break or two spaces beginning a new line. `masks` (n, H, W), true on the true features of
-    the merger, are outlined on the maps. Each map is divided by its own maximum, negative or undefined values
-    counting as 0; a map without positive values is labelled "all zero". Raises InputError for shapes that do not
-    match, or more images than a page holds.
-    """
-    variants = words("columns", columns, len(images))
-    expect(1 <= len(variants) <= MOST_VARIANTS, "images", f"1 to {MOST_VARIANTS} variants", len(variants))
-    expect(len(maps) == len(variants), "maps", f"those of {len(variants)} variants", len(maps))
-    pixels = [image_stack(stack) for stack in images]
-    stack = pixels[0].shape[:3]
-    heats = [numbers(f"maps of {name}", heat, *stack) for name, heat in zip(variants, maps, strict=True)]
-    for name, planes in zip(variants, pixels, strict=True):
-        numbers(f"images of {name}", planes, *stack, None)
-    band = "image" if filters is None else words("filters", filters, pixels[0].shape[-1])[-1]
-    outlines = np.zeros(stack) if masks is None else numbers("masks", masks, *stack)
-    texts = words("captions", captions, stack[0])
-
-    page = Page(COLUMN if len(variants) == 1 else PAGE)
-    margin = 1.1 if len(variants) == 1 else 1.6
-    between = 2 * GAP  # more than within a pair
-    cell, tall = cell_size(page.width - margin - between * len(variants), 2 * len(variants), pixels[0])
-    starts = [margin + number * (2 * (cell + GAP) + between) for number in range(len(variants))]
-    heads = [wrapped(name, 2 * cell, NORMAL, "bold") for name in variants]
-    depth = max(lines_height(head, NORMAL) for head in heads)
-    for x, head in zip(starts, heads, strict=True):
-        page.write(x + cell + GAP / 2, head, depth, ha="center", va="bottom", fontsize=NORMAL, fontweight="bold")
-        page.panel(x, depth + 0.04, 2 * cell + GAP, 0.01, rule)
-    page.y += depth + 0.1
-    middles = [x + step + cell / 2 for x in starts for step in (0, cell + GAP)]
-    page.captions(middles, [f"{band} (log)", "saliency map"] * len(variants), cell, ha="center")
-    for i, caption in enumerate(texts):
-        caption = wrapped(caption.replace("  ", "\n"), margin - 0.2, SMALL)
-        height = max(tall, lines_height(caption, SMALL))
-        page.write(0.1, caption, height / 2, va="center")
-        for x, planes, heat in zip(starts, pixels, heats, strict=True):
-            grey = stretch(planes[i, ..., -1])
-            page.panel(x, (height - tall) / 2, cell, tall, image_panel(grey))
-            drawn = overlay_panel(grey, heat[i], outlines[i] > 0)
-            page.panel(x + cell + GAP, (height - tall) / 2, cell, tall, drawn)
-        page.y += height + GAP
-    if not texts:
-        page.write(page.width / 2, "no galaxies", 0.1, ha="center", color=GREY)
-        page.y += 0.35
-    map_key(page, bool((outlines > 0).any()))
-    return page.build(title, note)
 
 
 def _range(values: np.ndarray, least: float) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from deepmerge.files import replacing
 from deepmerge.jobs.main import main
 from deepmerge.jobs.run import Results, header_tags, log_figures, open_run, warning, write_json, write_table
 from deepmerge.jobs.train import epoch_metrics
-from deepmerge.jobs.tune import figures
+from deepmerge.jobs.tune import figures, trials
 from deepmerge.jobs.tune.workers import MOST_LOST, PAUSE, WorkerFailed, Workers, end_if_told, take_order
 from deepmerge.model import devices, objective, training
 from deepmerge.progress import progress_bar
@@ -237,7 +237,7 @@ def _figures(
         if state in ("complete", "pruned", "failed"):
             value = trial.values[0] if trial.values else None
             course = list(trial.intermediate_values.values())
-            points.append(figures.TrialPoint(trial.number, state, value, trial.params, course))
+            points.append(trials.TrialPoint(trial.number, state, value, trial.params, course))
     logarithmic = [name for name, allowed in experiment.tuning.space.items() if allowed.log]
     drawn = {
         "history": figures.history(points, words, direction, default=first, note=said),
