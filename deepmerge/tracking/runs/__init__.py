@@ -1,13 +1,5 @@
 """MLflow runs: one run is one trained model with everything that is known of it."""
 
-import os
-
-# The environment is set before MLflow is imported: it reads these then.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
 from mlflow.entities import Run
 
 from deepmerge.tracking.runs.artifacts import (
