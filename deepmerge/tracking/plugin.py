@@ -110,7 +110,7 @@ def with_fallback(backend: Any) -> type:
     from mlflow.tracking import MlflowClient
     from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENV
 
-    class LocalBackend(backend):  # type: ignore[misc]  # its class is known at run time only
+    class LocalBackend(backend):
         def run(self, project_uri: str, entry_point: str, params: Any, version: Any, backend_config: dict[str, Any],
                 tracking_uri: str, experiment_id: str) -> Any:  # fmt: skip
             falls_back = (
