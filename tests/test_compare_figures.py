@@ -186,7 +186,7 @@ def test_text_is_legible_on_every_colour_of_the_matrix():
         return np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
 
     for colour in figures.SEQUENCE(np.linspace(0, 1, 256)):
-        dark, bright = sorted([luminance(colour[:3]), luminance(figures._ink(colour))])
+        dark, bright = sorted([luminance(colour[:3]), luminance(figures.ink(colour))])
         assert (bright + 0.05) / (dark + 0.05) >= 4.5  # level AA of WCAG 2.1
 
 

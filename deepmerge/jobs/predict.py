@@ -129,7 +129,9 @@ def _table(
 
     if path.suffix == ".csv":
         with path.open("w", newline="") as file:
-            yield lambda start, found: pd.DataFrame(columns(start, found)).to_csv(file, header=start == 0, index=False)
+            yield lambda start, scores: pd.DataFrame(columns(start, scores)).to_csv(
+                file, header=start == 0, index=False
+            )
         return
     schema = pa.table(columns(0, np.empty(0))).schema.with_metadata(metadata)
     with parquet.ParquetWriter(path, schema) as writer:

@@ -51,15 +51,15 @@ def experiment_id(name: str, artifact_location: str | None = None) -> str:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient()
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
             return client.create_experiment(name, artifact_location)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = client.get_experiment_by_name(name)
-    return found.experiment_id
+        experiment = client.get_experiment_by_name(name)
+    return experiment.experiment_id
 
 
 def sqlite_store(store_uri: str, artifact_uri: str | None = None) -> Any:

@@ -71,21 +71,21 @@ class Study:
             "pruner": pruner if self.settings.pruning else optuna.pruners.NopPruner(),
         }
         try:
-            self._study = optuna.create_study(**how, direction=self.direction)
+            self.optuna = optuna.create_study(**how, direction=self.direction)
             self.created = True
         except optuna.exceptions.DuplicatedStudyError:
-            self._study = optuna.load_study(**how)
+            self.optuna = optuna.load_study(**how)
             self.created = False
 
     @property
     def notes(self) -> dict[str, Any]:
         """The notes of all processes, as `note` wrote them."""
-        return self._study.user_attrs
+        return self.optuna.user_attrs
 
     def note(self, **notes: Any) -> None:
         """Write notes into the study, for every process that opens it."""
         for key, value in notes.items():
-            self._study.set_user_attr(key, value)
+            self.optuna.set_user_attr(key, value)
 
     def run_id(self) -> str | None:
         """The MLflow run of the study, which the process that made the study notes right after."""
@@ -109,13 +109,13 @@ class Study:
 
     def begin_with(self, params: Mapping[str, Any]) -> None:
         """Let the first trial have these settings, unless it has been queued before."""
-        self._study.enqueue_trial(dict(params), skip_if_exists=True)
+        self.optuna.enqueue_trial(dict(params), skip_if_exists=True)
 
     def trials(self) -> list[FrozenTrial]:
         """All trials that tell of settings, by number: finished, running or cut off."""
         return [
             trial
-            for trial in self._study.get_trials(deepcopy=False)
+            for trial in self.optuna.get_trials(deepcopy=False)
             if "surplus" not in trial.user_attrs and trial.state != TrialState.WAITING
         ]
 
@@ -142,11 +142,12 @@ class Study:
         """
         while not self.is_full:
             if sum(map(_is_taken, self.trials())) < self.settings.trials:
-                self._try_one(objective, parent, own_fault, tags)
+                self.try_one(objective, parent, own_fault, tags)
             else:
                 time.sleep(PAUSE)
 
-    def _try_one(self, objective: Objective, parent: str, own_fault: type[Exception], tags: Mapping[str, str]) -> None:
+    def try_one(self, objective: Objective, parent: str, own_fault: type[Exception], tags: Mapping[str, str]) -> None:
+        """Run one trial, unless another worker takes the last place at the same moment."""
         numbers = []
 
         def run(trial: Trial) -> float:
@@ -168,7 +169,7 @@ class Study:
             return value
 
         try:
-            self._study.optimize(run, n_trials=1, catch=(own_fault, _NotFinite, _Surplus))
+            self.optuna.optimize(run, n_trials=1, catch=(own_fault, _NotFinite, _Surplus))
         except BaseException as error:
             # Between its last report and its end a trial can be taken away too; Optuna then fails in various ways.
             if isinstance(error, Exception) and numbers and self._was_taken_away(numbers[0]):
@@ -200,7 +201,7 @@ class Study:
             if trial.state == TrialState.RUNNING and _is_dead(trial):
                 self._cut_off(trial.number)
         with without_warnings():
-            optuna.storages.fail_stale_trials(self._study)
+            optuna.storages.fail_stale_trials(self.optuna)
 
     def _cut_off(self, number: int, ended_by_optuna: bool = False) -> None:
         """End a trial and queue it again; nothing where another process has ended it.
@@ -209,14 +210,14 @@ class Study:
         """
         with without_warnings():
             try:
-                self._study.tell(number, state=TrialState.FAIL)
+                self.optuna.tell(number, state=TrialState.FAIL)
             except (ValueError, UpdateFinishedTrialError):
                 trial = self._by_number(number)
                 if not ended_by_optuna or trial.state != TrialState.FAIL or self._was_taken_away(number):
                     return
             except StorageInternalError:  # a full disk, say; the next command finds the trial with its worker gone
                 return
-            self._abandoned(self._study, copy.deepcopy(self._by_number(number)))
+            self._abandoned(self.optuna, copy.deepcopy(self._by_number(number)))
 
     def _abandoned(self, study: optuna.Study, trial: FrozenTrial) -> None:
         # A worker can be killed between the start of its run and the note that tells of it.
@@ -231,11 +232,11 @@ class Study:
         self._retry(study, trial)
 
     def _was_taken_away(self, number: int) -> bool:
-        retries = self._study.get_trials(deepcopy=False)
+        retries = self.optuna.get_trials(deepcopy=False)
         return any(number in trial.system_attrs.get("retry_history", ()) for trial in retries)
 
     def _by_number(self, number: int) -> FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[number]
+        return self.optuna.get_trials(deepcopy=False)[number]
 
     def importances(self) -> dict[str, float]:
         """Share of the objective's variance that each setting explains (functional ANOVA: Hutter et al. 2014, ICML).
@@ -246,7 +247,7 @@ class Study:
         if len(set(values)) < 2:
             return {}
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        return optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+        return optuna.importance.get_param_importances(self.optuna, evaluator=evaluator)
 
 
 def is_finished(trial: FrozenTrial) -> bool:

@@ -61,7 +61,7 @@ def comparison(
 ) -> Figure:
     """Draw the metrics SHOWN with their 95 % intervals, ROC curves, and scores of either class, of 1 to 12 models.
 
-    An undefined value is said to be. Raises InputError for a missing metric, other numbers of models, or
+    Undefined values are written as such. Raises InputError for a missing metric, other numbers of models, or
     arrays that do not match.
     """
     expect(1 <= len(entries) <= MOST_MODELS, "entries", f"1 to {MOST_MODELS} models", len(entries))
@@ -122,24 +122,24 @@ def cross_matrix(
     table = np.full((count, count), np.nan)
     for pair, estimate in auc.items():
         table[pair] = estimate.value
-    known = np.isfinite(table)
+    defined = np.isfinite(table)
 
     width, margin = (COLUMN, 0.75) if count <= 2 else (PAGE, 1.4 if count <= 5 else 0.75)
     cell = (width - margin - 1.0) / count
     texts = {}
     for place in np.ndindex(table.shape):
-        text = auc[place].text().replace(" [", "\n[") if known[place] else "not\ncomparable"
+        text = auc[place].text().replace(" [", "\n[") if defined[place] else "not\ncomparable"
         texts[place] = wrapped(text, cell - 0.06, SMALL)
     models, judges = [wrapped(name, margin, SMALL) for name in names], [wrapped(name, cell, SMALL) for name in names]
     tallest = max(lines_height(text, SMALL) for text in [*models, *texts.values()])
     body = count * max(tallest + 0.12, 0.5, 1.1 / count)
     figure = canvas(width, body + 0.3 + max(lines_height(name, SMALL) for name in judges), title, note)
     axes = figure.subplots()
-    scale = Normalize(*_range(table[known], 0.1))
-    shown = axes.imshow(np.ma.masked_array(table, ~known), cmap=SEQUENCE, norm=scale, aspect="auto")
+    scale = Normalize(*_range(table[defined], 0.1))
+    shown = axes.imshow(np.ma.masked_array(table, ~defined), cmap=SEQUENCE, norm=scale, aspect="auto")
     for (row, column), text in texts.items():
-        ink = _ink(SEQUENCE(scale(table[row, column]))) if known[row, column] else "black"
-        axes.text(column, row, text, ha="center", va="center", fontsize=SMALL, color=ink, linespacing=1.3)
+        colour = ink(SEQUENCE(scale(table[row, column]))) if defined[row, column] else "black"
+        axes.text(column, row, text, ha="center", va="center", fontsize=SMALL, color=colour, linespacing=1.3)
     axes.set_xticks(range(count), judges)
     axes.set_yticks(range(count), models)
     axes.set_xticks(np.arange(1, count) - 0.5, minor=True)
@@ -162,7 +162,7 @@ def _range(values: np.ndarray, least: float) -> tuple[float, float]:
     return low - spare, high + spare
 
 
-def _ink(colour: Sequence[float]) -> str:
+def ink(colour: Sequence[float]) -> str:
     """Return black or white, whichever contrasts more with a colour (WCAG 2.1 relative luminance)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
     return "black" if np.dot(linear, [0.2126, 0.7152, 0.0722]) > 0.179 else "white"
@@ -194,9 +194,11 @@ def _shares(entry: Entry) -> tuple[list[np.ndarray], str]:
     scores = as_probabilities(f"probabilities of {name}", entry.probabilities)
     labels = numbers(f"labels of {name}", entry.labels, len(scores))
     expect(bool(np.isin(labels, (0, 1)).all()), f"labels of {name}", "0 or 1", np.unique(labels)[:5].tolist())
-    known = ~np.isnan(scores)
-    counted = [f"{(known & (labels == label)).sum()}{NBSP}{each}" for label, each in zip((1, 0), CLASSES, strict=True)]
-    lost = [f"{(~known).sum()} undefined"] if not known.all() else []
+    defined = ~np.isnan(scores)
+    counted = [
+        f"{(defined & (labels == label)).sum()}{NBSP}{each}" for label, each in zip((1, 0), CLASSES, strict=True)
+    ]
+    lost = [f"{(~defined).sum()} undefined"] if not defined.all() else []
     return [shares_by_score(scores[labels == label]) for label in (1, 0)], f"{name}: {', '.join(counted + lost)}"
 
 

@@ -48,13 +48,13 @@ def promote(dataset: str, model: str, *, metric: str, force: str | None = None, 
         reigning = registry.champion(version.name)
         if reigning is not None and reigning.version == version.version:
             return _champion_already(run, version, out)
-        verdict = _judged(candidate, reigning, metric, force)
+        verdict = verdict_on(candidate, reigning, metric, force)
         # Another promotion may have come in between: then the candidate has to beat that champion.
         if verdict.decision == gate.REFUSED or registry.crown(version, reigning):
             return _recorded(candidate, version, verdict, out)
 
 
-def _judged(candidate: Judged, reigning: registry.Version | None, metric: str, force: str | None) -> Verdict:
+def verdict_on(candidate: Judged, reigning: registry.Version | None, metric: str, force: str | None) -> Verdict:
     """The verdict on a candidate against the reigning version, or the trivial classifier where there is none."""
     if candidate.split.protocol == "rows":  # not a matter of opinion, so it cannot be forced
         return gate.without_comparison(metric, f"{LEAKS}. Only a model split by galaxy can be champion")

@@ -200,7 +200,7 @@ def test_a_trial_behind_the_others_is_pruned_and_counts(study, parent, client):
         (2, 9.0),
         (3, 9.0),
     ]  # the first half of the epochs is spared
-    assert study(7, "unpruned", pruning=False)._study.pruner.__class__ is optuna.pruners.NopPruner
+    assert study(7, "unpruned", pruning=False).optuna.pruner.__class__ is optuna.pruners.NopPruner
 
 
 def test_every_trial_is_a_run_below_that_of_the_study(study, parent, client):
@@ -283,9 +283,9 @@ def test_a_worker_that_was_taken_for_dead_drops_its_result_and_goes_on(study, pa
 
 def test_two_workers_that_ask_at_the_same_moment_do_not_get_the_same_queued_trial(study, parent, monkeypatch):
     """Both are held where Optuna has read that the trial waits and has not yet taken it, if they can get there."""
-    storages = [study(2)._study._storage, study(2)._study._storage]  # each with a connection of its own
+    storages = [study(2).optuna._storage, study(2).optuna._storage]  # each with a connection of its own
     storages = [getattr(storage, "_backend", storage) for storage in storages]
-    [trial] = study(2)._study.get_trials(states=[TrialState.WAITING])
+    [trial] = study(2).optuna.get_trials(states=[TrialState.WAITING])
     both_have_read = threading.Barrier(2)
     checked = type(storages[0]).check_trial_is_updatable
 
@@ -323,7 +323,7 @@ def test_a_trial_that_kills_every_worker_is_given_up(study, parent, monkeypatch)
 
 def test_a_worker_that_comes_too_late_for_the_last_place_does_nothing(study, parent):
     def objective(params, report):
-        study(1)._try_one(lambda *_: pytest.fail("the place was taken"), parent, Diverged, {})
+        study(1).try_one(lambda *_: pytest.fail("the place was taken"), parent, Diverged, {})
         return bowl(params)
 
     opened = study(1)
