@@ -107,11 +107,7 @@ def _comparable(model: Judged, other: Judged) -> bool:
 
 
 def _saliency_figure(
-    judged: Sequence[Judged],
-    names: Sequence[str],
-    table: pd.DataFrame,
-    scores: Sequence[np.ndarray],
-    note: str | None,
+    judged: Sequence[Judged], names: Sequence[str], table: pd.DataFrame, scores: Sequence[np.ndarray], note: str | None
 ) -> Figure:
     """Merger maps of the same test mergers, from the one that all models are surest of to the one they miss."""
     mergers = table[table["label"] == 1].assign(score=np.mean(scores, axis=0)[table["label"] == 1])

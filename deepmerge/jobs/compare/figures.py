@@ -53,12 +53,7 @@ class Entry:
 
 
 @styled
-def comparison(
-    entries: Sequence[Entry],
-    *,
-    title: str = "Comparison of models",
-    note: str | None = None,
-) -> Figure:
+def comparison(entries: Sequence[Entry], *, title: str = "Comparison of models", note: str | None = None) -> Figure:
     """Draw the metrics SHOWN with their 95 % intervals, ROC curves, and scores of either class, of 1 to 12 models.
 
     Undefined values are written as such. Raises InputError for a missing metric, other numbers of models, or

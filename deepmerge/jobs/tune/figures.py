@@ -59,10 +59,7 @@ def history(
 
 @styled
 def importances(
-    importances: Mapping[str, float],
-    *,
-    title: str = "Importance of the settings",
-    note: str | None = None,
+    importances: Mapping[str, float], *, title: str = "Importance of the settings", note: str | None = None
 ) -> Figure:
     """Draw how much of the variation of the objective goes back to each setting, the largest share first.
 
