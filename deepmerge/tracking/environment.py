@@ -1,5 +1,6 @@
 """How MLflow behaves in our processes, unless the environment says otherwise."""
 
+import logging
 import os
 import sys
 
@@ -13,9 +14,11 @@ VARIABLES = {
 
 
 def prepare() -> None:
-    """Set the variables that are not set: when a command begins, or else when a run is opened or looked for."""
+    """Set what is not set and quiet one logger, when a command begins or else when a run is opened or looked for."""
     is_new = TELEMETRY not in os.environ
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
+    # It logs the traceback of what it raises, and how it makes its tables.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     if is_new and "mlflow.telemetry" in sys.modules:  # in a notebook; MLflow reads this variable when it is imported
         sys.modules["mlflow.telemetry"].set_telemetry_client()

@@ -43,7 +43,7 @@ class DeepmergeExperiment:
 
 
 def experiment_id(name: str, artifact_location: str | None = None) -> str:
-    """Id of an experiment, made if need be; all who ask at the same moment get the same one.
+    """Id of an experiment, made if need be; processes that ask at the same moment get the same one.
 
     MLflow's own `set_experiment` leaves those who come second with the experiment called Default.
     """

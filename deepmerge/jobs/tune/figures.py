@@ -63,8 +63,8 @@ def importances(
 ) -> Figure:
     """Draw how much of the variation of the objective goes back to each setting, the largest share first.
 
-    `importances` by name of the setting, 0 to 1, NaN = undefined; without any the figure says so. Raises
-    InputError for what is no number.
+    `importances` by name of the setting, 0 to 1, NaN = undefined; without any the figure says so. Raises InputError
+    for other than numbers.
     """
     shares = numbers("importances", list(importances.values()), len(importances))
     order = np.argsort(-shares, kind="stable")  # NaN last

@@ -10,7 +10,7 @@ from deepmerge.tracking.studies import FrozenTrial, Study
 
 log = logging.getLogger(__name__)
 
-WINNER, TRAINER = "winner", "winner_trained_by"  # what is noted with a study
+WINNER, TRAINER = "winner", "winner_trained_by"  # keys of the notes in a study
 
 
 def train_winner(study: Study, experiment: config.Experiment, best: FrozenTrial, pdf: bool) -> Results:

@@ -16,8 +16,6 @@ from deepmerge.tracking.plugin import EXPERIMENT, experiment_id
 from deepmerge.tracking.runs.provenance import STARTED_IN, code_state, process
 
 log = logging.getLogger(__name__)
-# It logs the traceback of what it raises, and how it makes its tables.
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 DATABASE = Path("mlflow.db")
 FAILURE = "failure"  # tag with the reason why a run did not end well
