@@ -398,7 +398,7 @@ FAILURES = {
     "InputError": ("from deepmerge.errors import InputError", 2),
     "Refused": ("from deepmerge.errors import Refused", 3),
     "Failed": ("from deepmerge.errors import Failed", 1),
-    "MlflowException": ("class MlflowException(Exception): pass", 1),
+    "MlflowException": ("from mlflow.exceptions import MlflowException", 1),
     "OSError": ("", 1),
 }
 

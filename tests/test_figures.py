@@ -30,7 +30,6 @@ HISTORY = {
 }
 CURVE = RocCurve(GRID, GRID**0.5, GRID**0.6, GRID**0.4, Estimate(0.912, 0.881, 0.941), (0.2, 0.447), "noisy")
 IMAGES = np.random.default_rng(0).normal(size=(3, 9, 7, 2))
-MAPS = np.abs(IMAGES[..., 0])
 RELIABLE = Bins([0.1, 0.9], [Estimate(0.2, 0.1, 0.3), Estimate(0.8)], {"images": [30, 12]})
 BUILDERS = {
     "history": partial(history, HISTORY, 2),
@@ -39,15 +38,6 @@ BUILDERS = {
     "reliability": partial(reliability, {"": RELIABLE}),
     "score_histogram": partial(score_histogram, [0.1, 0.6, 0.9], ["non-merger", "past", "future"]),
     "gallery": partial(images.gallery, IMAGES, ["a", "b", "c"], ["F814W", "F160W"]),
-    "gradcam_panels": partial(
-        images.gradcam_panels,
-        IMAGES,
-        MAPS,
-        MAPS,
-        ["a", "b", "c"],
-        ["TP", "TP", "FN"],
-        ["confident"] * 3,
-    ),
 }
 
 
@@ -252,27 +242,6 @@ def test_images_of_any_shape_and_content(shape, fill):
     filters = [f"F{i}" for i in range(shape[3])]
     figure = images.gallery(given, names, filters, names)
     assert len(shown_images(figure)) == shape[0] * shape[3]
-    maps, masks = given[..., 0], np.ones_like(given[..., 0], dtype=bool)
-    kinds, halves = ["FP"] * shape[0], ["uncertain"] * shape[0]
-    figure = images.gradcam_panels(given, maps, maps, names, kinds, halves, masks=masks, filters=filters)
-    assert texts(figure).count("all zero") == 2 * shape[0]
-    assert {"no true positives", "no true negatives", "no false negatives"} <= set(texts(figure))
-
-
-def test_gradcam_panels_show_each_map_relative_to_its_maximum():
-    image, strong = np.zeros((1, 6, 6, 1)), np.zeros((1, 6, 6))
-    strong[0, 2, 3] = 40.0
-    masks = strong > 0
-    show = partial(images.gradcam_panels, image, captions=["g"], kinds=["TP"], certainties=["confident"])
-    figure = show(merger_maps=strong, non_merger_maps=-strong, masks=masks)
-    (plain, merger, other, _) = shown_images(figure)
-    np.testing.assert_array_equal(merger, shown_images(show(merger_maps=strong / 80, non_merger_maps=-strong))[1])
-    assert (plain == 0).all()
-    assert (merger.sum(axis=-1) > 0).sum() == 1
-    assert (other == 0).all()
-    found = texts(figure)
-    assert {"g", "True positives", "true features of the merger", "all zero", "no false positives"} <= set(found)
-    assert sum(bool(axes.collections) for axes in figure.axes) == 2
 
 
 @pytest.mark.parametrize(
@@ -296,8 +265,6 @@ def test_gradcam_panels_show_each_map_relative_to_its_maximum():
         partial(images.gallery, IMAGES[0], ["a"], ["f"]),
         partial(images.gallery, IMAGES, ["a"], ["f", "g"]),
         partial(images.gallery, np.zeros((2000, 5, 5, 1)), ["a"] * 2000, ["f"]),
-        partial(images.gradcam_panels, IMAGES, MAPS, MAPS[:1], ["a"] * 3, ["TP"] * 3, ["confident"] * 3),
-        partial(images.gradcam_panels, IMAGES, MAPS, MAPS, ["a"] * 3, ["tp"] * 3, ["confident"] * 3),
     ],
 )
 def test_wrong_input_is_an_input_error_that_says_what_was_expected(call):
@@ -305,7 +272,7 @@ def test_wrong_input_is_an_input_error_that_says_what_was_expected(call):
         call()
 
 
-@pytest.mark.parametrize("build", [BUILDERS["roc"], BUILDERS["gradcam_panels"]], ids=["roc", "gradcam_panels"])
+@pytest.mark.parametrize("build", [BUILDERS["roc"], BUILDERS["gallery"]], ids=["roc", "gallery"])
 def test_the_same_figure_is_saved_as_the_same_bytes(build, tmp_path):
     first = save(build(note=NOTE), tmp_path / "one" / "figure.png", pdf=True)
     second = save(build(note=NOTE), tmp_path / "two" / "figure", pdf=True)

@@ -125,12 +125,12 @@ def test_the_time_starts_anew_with_each_holder(monkeypatch):
     now, broken = [0.0], []
     tries = iter([False] * 6 + [True])
     tokens = iter("aabbcc")
-    monkeypatch.setattr(mutex, "_created", lambda name, tags: next(tries))
-    monkeypatch.setattr(mutex, "_holder", lambda name: living(host="another", token=next(tokens)))
-    monkeypatch.setattr(mutex, "_break", lambda name, holder: broken.append(holder))
+    monkeypatch.setattr(mutex, "create", lambda name, tags: next(tries))
+    monkeypatch.setattr(mutex, "holder_of", lambda name: living(host="another", token=next(tokens)))
+    monkeypatch.setattr(mutex, "break_lock", lambda name, holder: broken.append(holder))
     monkeypatch.setattr(mutex.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(mutex.time, "sleep", lambda seconds: now.append(now.pop() + 0.8 * mutex.PATIENCE))
-    mutex._acquire("busy")
+    mutex.acquire("busy")
     assert now[0] > 4 * mutex.PATIENCE
     assert broken == []
 
@@ -138,7 +138,7 @@ def test_the_time_starts_anew_with_each_holder(monkeypatch):
 def test_who_comes_late_to_break_a_lock_leaves_that_of_the_next_holder_alone(client, name):
     dead = left_behind(client, name)
     with mutex.only_one(name):  # breaks it, and holds its own
-        mutex._break(name, dead)  # another waiter, who had looked before
+        mutex.break_lock(name, dead)  # another waiter, who had looked before
         assert client.get_registered_model(f"lock.{name}").tags["pid"] == str(os.getpid())
 
 
@@ -148,7 +148,7 @@ def test_of_many_who_break_a_lock_one_succeeds(client, name):
 
     def attempt():
         ready.wait()
-        mutex._break(name, dead)
+        mutex.break_lock(name, dead)
 
     breakers = [threading.Thread(target=attempt) for _ in range(4)]
     for breaker in breakers:
@@ -161,7 +161,7 @@ def test_of_many_who_break_a_lock_one_succeeds(client, name):
 def test_a_holder_whose_lock_was_broken_does_not_release_that_of_the_next(client, name):
     with mutex.only_one(name):
         own = client.get_registered_model(f"lock.{name}").tags
-        mutex._break(name, own)
+        mutex.break_lock(name, own)
         client.create_registered_model(f"lock.{name}", living(token="next"))
     assert client.get_registered_model(f"lock.{name}").tags["token"] == "next"
 
@@ -171,7 +171,7 @@ def test_what_remains_of_broken_locks_goes_after_a_while(client, name, monkeypat
     with mutex.only_one(name):
         pass
     assert names(name) == [f"lock.{name}.broken-t1"]
-    monkeypatch.setattr(mutex, "_REMEMBERED", 0.2)
+    monkeypatch.setattr(mutex, "REMEMBERED", 0.2)
     time.sleep(0.3)
     left_behind(client, name, token="t2")
     with mutex.only_one(name):

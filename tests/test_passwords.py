@@ -1,6 +1,8 @@
 import logging
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from deepmerge.tracking import passwords
 
@@ -47,6 +49,20 @@ SECRET = "s3cret-Word"
 def test_an_address_is_shown_without_its_password(url, shown):
     assert passwords.hidden(url) == shown
     assert passwords.hidden(shown) == shown
+
+
+WORD = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=8)
+ANYTHING = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="'\"<>`&;="), min_size=4)
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(user=WORD, password=ANYTHING, host=WORD, path=WORD)
+def test_whatever_the_password_neither_address_nor_message_shows_it(user, password, host, path):
+    shown = f"postgresql://{user}@{host}/{path}"
+    assume(password not in shown)
+    url = f"postgresql://{user}:{password}@{host}/{path}"
+    assert passwords.hidden(url) == shown == passwords.hidden(shown)
+    assert passwords.scrubbed(f"no route to {url}", url) == f"no route to {shown}"
 
 
 @pytest.mark.parametrize(

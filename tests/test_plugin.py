@@ -2,7 +2,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import mlflow.tracking
 import pytest
@@ -88,6 +88,8 @@ import mlflow.projects
 from mlflow.projects.backend import loader
 from mlflow.tracking.default_experiment import registry
 mine = [c.__name__ for c in loader.MLFLOW_BACKENDS["local"].__mro__ if c.__module__.startswith("deepmerge")]
+from mlflow.projects.backend import local
+mine.append(local.get_or_create_run.__name__)
 experiments = sum(type(p).__module__.startswith("deepmerge") for p in registry._default_experiment_provider_registry)
 print(json.dumps({{"before": before, "mine": mine, "experiments": experiments}}))
 """
@@ -110,20 +112,20 @@ def in_fresh_python(code: str) -> dict:
 @pytest.mark.slow  # a fresh Python that imports MLflow
 def test_mlflow_itself_loads_the_plugin_and_replaces_the_local_backend_once():
     found = in_fresh_python(REPORT)
-    assert (found["mine"], found["experiments"]) == (["LocalBackend"], 1)
+    assert (found["mine"], found["experiments"]) == (["LocalBackend", "make_run_without_passwords"], 1)
 
 
 @pytest.mark.slow  # a fresh Python that imports MLflow
 def test_the_plugin_may_come_first_and_is_light():
     found = in_fresh_python("import deepmerge.tracking.plugin" + REPORT)
-    assert (found["mine"], found["experiments"]) == (["LocalBackend"], 1)
+    assert (found["mine"], found["experiments"]) == (["LocalBackend", "make_run_without_passwords"], 1)
     assert found["before"] == []
 
 
 @pytest.mark.slow  # a fresh Python that imports MLflow
 def test_the_plugin_may_come_after_the_backend_was_loaded():
     found = in_fresh_python(WITHOUT_ENTRY_POINTS + "import deepmerge.tracking.plugin" + REPORT)
-    assert found["mine"] == ["LocalBackend"]
+    assert found["mine"] == ["LocalBackend", "make_run_without_passwords"]
 
 
 @pytest.fixture
@@ -142,12 +144,9 @@ def launch(no_conda, monkeypatch):
             tags.append(tag)
 
     monkeypatch.setattr(mlflow.tracking, "MlflowClient", Client)
-    loader = ModuleType("loader")
-    loader.MLFLOW_BACKENDS = {"local": Backend}
-    plugin._use_own_environment_without_conda(loader)
+    backend = plugin.with_fallback(Backend)()
 
     def launch(uri: Path = ROOT, manager: str | None = None):
-        backend = loader.MLFLOW_BACKENDS["local"]()
         submitted = backend.run(
             str(uri), "main", {"a": "b"}, None, {utils.PROJECT_ENV_MANAGER: manager}, "sqlite:///x", "7"
         )
@@ -190,6 +189,20 @@ def test_other_projects_are_left_alone(launch, tmp_path, capsys):
 def test_the_fallback_can_be_switched_off(launch, monkeypatch, capsys):
     monkeypatch.setenv(plugin.OPT_OUT, "off")
     left_alone(launch(), capsys)
+
+
+@pytest.mark.parametrize(
+    ("ours", "logged"), [(True, "postgresql://me@host/db"), (False, "postgresql://me:s3cret@host/db")]
+)
+def test_the_run_of_this_project_is_made_with_addresses_without_passwords(tmp_path, ours, logged):
+    made = []
+    local = SimpleNamespace(get_or_create_run=lambda *arguments: made.append(arguments) or "run")
+    plugin.hide_passwords(local)
+    given = {"dataset": "noisy", "trials": 8, "storage": "postgresql://me:s3cret@host/db"}
+    folder = str(ROOT if ours else tmp_path)
+    assert local.get_or_create_run(None, ".", "7", folder, None, "tune", given) == "run"
+    assert {name: str(value) for name, value in made[0][-1].items()} == {**given, "trials": "8", "storage": logged}
+    assert given["storage"] == "postgresql://me:s3cret@host/db"  # the command connects with it
 
 
 def test_runs_in_the_project_folder_go_to_its_experiment_and_others_do_not(monkeypatch, tmp_path):

@@ -250,7 +250,7 @@ def overtaken(monkeypatch, trained):
     """Let the given model be promoted while the first judgement of another one is made."""
 
     def overtake(skill):
-        judged, left = job._judged, [skill]
+        judged, left = job.verdict_on, [skill]
         against = []
 
         def slowly(candidate, reigning, *others):
@@ -261,7 +261,7 @@ def overtaken(monkeypatch, trained):
                 against.append(found.against)
             return found
 
-        monkeypatch.setattr(job, "_judged", slowly)
+        monkeypatch.setattr(job, "verdict_on", slowly)
         return against
 
     return overtake

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from deepmerge.errors import InputError
+from deepmerge.errors import Failed, InputError
 from deepmerge.tracking import plugin, runs, ui
 
 ORIGIN = "http://127.0.0.1:5999"
@@ -101,7 +101,7 @@ def test_a_port_that_anything_listens_on_is_refused(monkeypatch, no_server, tags
 def test_a_server_that_dies_at_once_is_reported_and_not_waited_for(monkeypatch, tags, free_port):
     monkeypatch.setattr(runs, "newest", lambda datasets: [run("pristine")])
     monkeypatch.setattr(ui.sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match=f"did not start; try: mlflow server --host 127.0.0.1 --port {free_port}"):
+    with pytest.raises(Failed, match=f"did not start; try: mlflow server --host 127.0.0.1 --port {free_port}"):
         ui.serve(free_port, ("pristine",))
 
 

@@ -1,8 +1,6 @@
 """The program: run a command, and end it well: cleaned up on a signal, with a message and a status on a failure."""
 
 import logging
-import os
-import re
 import signal
 import sys
 import traceback
@@ -12,16 +10,12 @@ import typer
 
 from deepmerge.cli.commands import app
 from deepmerge.errors import Failed, InputError, Refused
-from deepmerge.tracking import passwords
-
-# Failures of other libraries whose message says it all; by name, since importing their classes takes seconds.
-FOREIGN_FAILURES = ("MlflowException", "OperationalError", "StorageInternalError")
-STATEMENT = r"\[SQL|\(Background"  # how SQLAlchemy begins what it adds to the words of a database
+from deepmerge.tracking import environment, failures, passwords
 
 
 def main() -> None:
     """Run the command line. Exit status: 0 done, 2 wrong input, 3 promotion refused (one line each), 1 all else."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    environment.prepare()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(passwords.Formatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -30,7 +24,8 @@ def main() -> None:
     # Without arguments there is nothing to be wrong: the parser shows the help.
     one_line = sys.argv[1:] not in ([], ["data"], ["study"])
     try:
-        sys.exit(app(standalone_mode=not one_line))
+        with failures.explained():
+            sys.exit(app(standalone_mode=not one_line))
     except typer.Abort:
         sys.exit(130)
     except Exception as error:
@@ -55,10 +50,6 @@ def _explained(error: Any) -> tuple[int, str]:
             return 3, f"Refused: {error}"
         case Failed():
             return 1, f"Error: {error}"
-    if type(error).__name__ in FOREIGN_FAILURES:
-        # Optuna hides the words of its database behind its own; databases add the statement and a link.
-        words = str(error.__cause__ if type(error).__name__ == "StorageInternalError" else error)
-        return 1, f"Error: {' '.join(re.split(STATEMENT, words)[0].split())}"
     if hasattr(error, "format_message"):  # the parser's errors are no public class of Typer; each knows its message
         alike = getattr(error, "possibilities", None)  # options like the unknown one, the likest first
         words = f"{error.message}, did you mean {alike[0]}?" if alike else f"{error.format_message().rstrip('.')};"

@@ -70,37 +70,38 @@ def predictions(judged: Judged) -> pd.DataFrame:
     return table.assign(probability=judged.scores(everything, afresh=True))
 
 
-def roc_curve(found: metrics.Evaluation, label: str) -> RocCurve:
+def roc_curve(evaluation: metrics.Evaluation, label: str) -> RocCurve:
     """The ROC curve of an evaluation, with its band, its AUC and the point of the threshold."""
-    rates = found.confusion_fraction.value
+    rates = evaluation.confusion_fraction.value
     return RocCurve(
         metrics.FALSE_POSITIVE_RATES,
-        *found.true_positive_rate,
-        auc=found.metrics["auc"],
+        *evaluation.true_positive_rate,
+        auc=evaluation.metrics["auc"],
         operating_point=(rates[0, 1], rates[1, 1]),
         label=label,
     )
 
 
-def drawn(found: metrics.Evaluation, test: pd.DataFrame, name: str, said: str | None) -> dict[str, Figure]:
+def drawn(evaluation: metrics.Evaluation, test: pd.DataFrame, name: str, note: str | None) -> dict[str, Figure]:
     """The figures of an evaluation of the images in `test`."""
-    fractions = found.confusion_fraction
-    observed = [Estimate(*numbers) for numbers in zip(*found.fraction, strict=True)]
+    counts, fractions = evaluation.confusion, evaluation.confusion_fraction
+    observed = [Estimate(*numbers) for numbers in zip(*evaluation.fraction, strict=True)]
+    bins = Bins(evaluation.probability, observed, {"images": evaluation.count})
     return {
-        "confusion_matrix": confusion_matrix(found.confusion, np.stack([fractions.low, fractions.high], -1), note=said),
-        "roc": roc([roc_curve(found, name)], note=said),
-        "reliability": reliability({"": Bins(found.probability, observed, {"images": found.count})}, note=said),
-        "scores": score_histogram(test["probability"].to_numpy(), test["stage"].tolist(), note=said),
+        "confusion_matrix": confusion_matrix(counts, np.stack([fractions.low, fractions.high], -1), note=note),
+        "roc": roc([roc_curve(evaluation, name)], note=note),
+        "reliability": reliability({"": bins}, note=note),
+        "scores": score_histogram(test["probability"].to_numpy(), test["stage"].tolist(), note=note),
     }
 
 
-def _write_tables(found: metrics.Evaluation, test: pd.DataFrame, measured: Results, out: Path) -> None:
-    roc = dict(zip(("tpr", "low", "high"), found.true_positive_rate, strict=True))
-    write_table(pd.DataFrame({"fpr": metrics.FALSE_POSITIVE_RATES, **roc}), out / "roc.csv")
-    reliability = dict(zip(("fraction", "low", "high"), found.fraction, strict=True))
-    table = pd.DataFrame({"probability": found.probability, **reliability, "count": found.count})
+def _write_tables(evaluation: metrics.Evaluation, test: pd.DataFrame, results: Results, out: Path) -> None:
+    rates = dict(zip(("tpr", "low", "high"), evaluation.true_positive_rate, strict=True))
+    write_table(pd.DataFrame({"fpr": metrics.FALSE_POSITIVE_RATES, **rates}), out / "roc.csv")
+    fractions = dict(zip(("fraction", "low", "high"), evaluation.fraction, strict=True))
+    table = pd.DataFrame({"probability": evaluation.probability, **fractions, "count": evaluation.count})
     write_table(table[table["count"] > 0], out / "reliability.csv")
     classes = np.array(["non-merger", "merger"])
     predicted = classes[(test["probability"] >= 0.5).astype(int)]
     write_table(pd.DataFrame({"true": classes[test["label"]], "predicted": predicted}), out / "confusion.csv")
-    write_json(measured, out / "metrics.json")
+    write_json(results, out / "metrics.json")

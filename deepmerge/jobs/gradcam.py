@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from deepmerge.analysis import saliency
 from deepmerge.data.batches import gather
 from deepmerge.data.memory_map import forget
+from deepmerge.jobs import saliency_figures
 from deepmerge.jobs.judged import SALIENCY_METHOD, Judged, reload
 from deepmerge.jobs.run import Results, log_figures, warning, write_json
 from deepmerge.model import prediction
-from deepmerge.plots import canvas, images
+from deepmerge.plots import canvas
 from deepmerge.progress import progress_bar
 from deepmerge.tracking import runs
 
@@ -45,6 +46,7 @@ def gradcam_in_run(
     data, part = judged.data, judged.split.test
     method = method or SALIENCY_METHOD
     explainer = saliency.GradCam(judged.model, layer, method=method)
+    named = f"{saliency.METHODS[method]}, layer {explainer.layer.name}"
     table = part.described(data).assign(probability=judged.scores("test"))
     with runs.artifact_folder("saliency") as folder:
         shape = (len(part), len(saliency.TARGETS), *data.images.shape[2:])
@@ -63,44 +65,36 @@ def gradcam_in_run(
             f"{explainer.layer.name} for the targets {', '.join(saliency.TARGETS)}, in units of the logit.\n"
             "Line i of test_maps.csv is image i.\n"
         )
-        panels = _panels(
-            judged, maps, table, f"Saliency maps ({saliency.METHODS[method]}, layer {explainer.layer.name})"
-        )
-        found = {"saliency_method": method, "saliency_layer": explainer.layer.name, **_pointing(judged, maps, table)}
+        panels = _panels(judged, maps, table, f"Saliency maps ({named})")
+        results = {"saliency_method": method, "saliency_layer": explainer.layer.name, **_pointing(judged, maps, table)}
     log_figures({"gradcam": panels}, pdf)
-    runs.log_metrics({name: value for name, value in found.items() if isinstance(value, float)})
+    runs.log_metrics({name: value for name, value in results.items() if isinstance(value, float)})
     if out is not None:
         canvas.save(panels, out / "gradcam.png")
-        write_json(found, out / "saliency.json")
-    return found
+        write_json(results, out / "saliency.json")
+    return results
 
 
 def _panels(judged: Judged, maps: np.ndarray, table: pd.DataFrame, title: str) -> Figure:
     data = judged.data
-    chosen = saliency.panel_rows(
-        table["label"].to_numpy(),
-        table["probability"].to_numpy(),
-        per_kind=PANELS,
-        galaxies=table["galaxy_id"].to_numpy(),
-    )
+    labels, scores, galaxies = (table[name].to_numpy() for name in ("label", "probability", "galaxy_id"))
+    chosen = saliency.panel_rows(labels, scores, per_kind=PANELS, galaxies=galaxies)
     picks = [
-        (row, kind, certainty)
+        (line, kind, certainty)
         for kind, panel in chosen.items()
-        for certainty, rows in panel._asdict().items()
-        for row in rows
+        for certainty, lines in panel._asdict().items()
+        for line in lines
     ]
     lines = np.array([line for line, _, _ in picks], dtype=np.int64)
-    shown = table.iloc[lines]
-    rows, transforms = shown["row"].to_numpy(), shown["transform"].to_numpy()
-    captions = zip(shown["galaxy_id"], shown["probability"], strict=True)
-    return images.gradcam_panels(
+    rows, transforms = (table[name].to_numpy()[lines] for name in ("row", "transform"))
+    return saliency_figures.panels(
         gather(data.images, rows, transforms),
         maps[lines, 0],
         maps[lines, 1],
-        captions=[f"galaxy {galaxy}   P(merger) = {probability:.2f}" for galaxy, probability in captions],
+        captions=[f"galaxy {galaxies[line]}   P(merger) = {scores[line]:.2f}" for line in lines],
         kinds=[kind for _, kind, _ in picks],
         certainties=[certainty for _, _, certainty in picks],
-        masks=None if data.masks is None else gather(data.masks[:, np.newaxis], rows, transforms)[..., 0],
+        masks=judged.masks(rows, transforms),
         filters=data.filters,
         title=title,
         note=warning(data, judged.split),
@@ -109,15 +103,14 @@ def _panels(judged: Judged, maps: np.ndarray, table: pd.DataFrame, title: str) -
 
 def _pointing(judged: Judged, maps: np.ndarray, table: pd.DataFrame) -> dict[str, float]:
     """How often the merger map of a true positive peaks on the known merger features, where these are known."""
-    data = judged.data
-    if data.masks is None:
-        return {}
     hits = np.flatnonzero((table["label"] == 1) & (table["probability"] >= 0.5))
     rows, transforms = table["row"].to_numpy(), table["transform"].to_numpy()
     games = []
     for part in np.array_split(hits, len(hits) // GAMES + 1):
-        masks = gather(data.masks[:, np.newaxis], rows[part], transforms[part])[..., 0]
-        light = gather(data.images, rows[part], transforms[part])[..., -1]
+        masks = judged.masks(rows[part], transforms[part])
+        if masks is None:
+            return {}
+        light = gather(judged.data.images, rows[part], transforms[part])[..., -1]
         games.append(saliency.pointing(maps[part, 0], masks, light))
         forget(maps)
     return {f"test_pointing_{name}": float(value) for name, value in asdict(saliency.pooled(games)).items()}

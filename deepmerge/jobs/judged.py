@@ -1,4 +1,4 @@
-"""A trained model with the data that it is judged on: who scores images of a data set does it here."""
+"""A trained model with the data that it is judged on: all scoring of images of a data set goes through here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ import pandas as pd
 from deepmerge import config
 from deepmerge.data import dataset as datasets
 from deepmerge.data import splits
+from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part, Split
 from deepmerge.errors import InputError
@@ -21,7 +22,7 @@ from deepmerge.progress import Advance, progress_bar
 from deepmerge.tracking import looks, runs
 
 PREDICTIONS = "predictions.parquet"  # artifact of an evaluated run: one line an image of every part
-MERGER_FRACTION = "trained_at_merger_fraction"  # metadata of a model: at which its probabilities are meant
+MERGER_FRACTION = "trained_at_merger_fraction"  # metadata of a model
 # With dense layers behind a flattening, the mean gradient that Grad-CAM weighs features by says little: on the noisy
 # demo sample its maps of 72 of 74 recognised mergers are zero; 54 % of HiRes-CAM's peak on the merger's features.
 SALIENCY_METHOD = "hirescam"
@@ -50,17 +51,17 @@ class Judged(Trained):
     def scores(self, part: str | Part, *, afresh: bool = False) -> np.ndarray:
         """Merger probability of the images of a part, (n,): 'train', 'validation', 'test', or any images of the data.
 
-        Read from the predictions that an evaluation left with the run, where it scored these images, unless they are
-        asked for afresh. Scoring images that neither train nor validate is counted as a look at them.
+        Read from the predictions that an evaluation left with the run, where it scored these images, unless `afresh`.
+        Scoring images that neither train nor validate is counted as a look at them.
         """
         images = self._images(part)
         stored = None if afresh else self._stored(images)
         if stored is not None:
             return stored
         with progress_bar(f"Scoring {self.data.name}", len(images)) as advance:
-            found = prediction.predict(self.model, self.data.images, images.rows, images.transforms, advance)
+            scores = prediction.predict(self.model, self.data.images, images.rows, images.transforms, advance)
         self._look_at(images)
-        return found
+        return scores
 
     def dropout_scores(self, part: str | Part, passes: int, seed: int, advance: Advance) -> np.ndarray:
         """Mean merger probability of the images of a part over answers with dropout, (n,), as `monte_carlo` gives it.
@@ -68,9 +69,14 @@ class Judged(Trained):
         Counted as a look like `scores`. Raises ValueError where the network has no dropout.
         """
         images = self._images(part)
-        found = dropout.monte_carlo(self.model, self.data, images, passes, seed, advance)
+        scores = dropout.monte_carlo(self.model, self.data, images, passes, seed, advance)
         self._look_at(images)
-        return found
+        return scores
+
+    def masks(self, rows: np.ndarray, transforms: np.ndarray) -> np.ndarray | None:
+        """The true features of mergers in images of the data, (n, H, W); None where the data do not know them."""
+        masks = self.data.masks
+        return None if masks is None else gather(masks[:, np.newaxis], rows, transforms)[..., 0]
 
     def _images(self, part: str | Part) -> Part:
         return part if isinstance(part, Part) else getattr(self.split, part)
@@ -85,8 +91,8 @@ class Judged(Trained):
         if self._predictions is None or self.run.data.tags.get(runs.FINGERPRINT) != self.data.fingerprint:
             return None
         wanted = pd.MultiIndex.from_arrays([images.rows, images.transforms])
-        found = self._predictions.index.get_indexer(wanted)
-        return None if (found < 0).any() else self._predictions.to_numpy()[found]
+        places = self._predictions.index.get_indexer(wanted)
+        return None if (places < 0).any() else self._predictions.to_numpy()[places]
 
     @cached_property
     def _predictions(self) -> pd.Series | None:
@@ -132,11 +138,10 @@ def newest_study(dataset: str, kind: str, command: str) -> Trained:
 def _found(dataset: str, look_for: Callable[[str, str | None], runs.Run]) -> Trained:
     meant = meant_by(dataset)
     if meant is None:
-        run = look_for(config.name_of(dataset), None)
-        return Trained(run, *_as_recorded(run))
+        return _as_recorded(look_for(config.name_of(dataset), None))
     files, data = meant
     run = look_for(data.name, data.fingerprint)
-    return Trained(run, _recorded(run).model_copy(update={"data": files}), data)
+    return Trained(run, _record(run).model_copy(update={"data": files}), data)
 
 
 def meant_by(dataset: str) -> tuple[config.Data, Dataset] | None:
@@ -150,24 +155,24 @@ def meant_by(dataset: str) -> tuple[config.Data, Dataset] | None:
     return experiment.data, datasets.read(experiment.data, experiment.name)
 
 
-def _recorded(run: runs.Run) -> config.Experiment:
+def _record(run: runs.Run) -> config.Experiment:
     return config.from_record(runs.read_json(run, RECORD), f"{RECORD} of run {run.info.run_id}")
 
 
-def _as_recorded(run: runs.Run) -> tuple[config.Experiment, Dataset]:
-    """The experiment and the data that a run trained on. Raises InputError where the data are no longer the same."""
-    experiment = _recorded(run)
+def _as_recorded(run: runs.Run) -> Trained:
+    """A run with the data that its record names. Raises InputError where these are no longer what it trained on."""
+    experiment = _record(run)
     if not experiment.data.images.exists():  # the training was started in another folder than this command
         folder = Path(run.data.tags.get(runs.STARTED_IN, ""))
         experiment = experiment.model_copy(update={"data": experiment.data.below(folder)})
     data = datasets.read(experiment.data, experiment.name)
-    known = run.data.tags[runs.FINGERPRINT]
-    if data.fingerprint != known:
+    fingerprint = run.data.tags[runs.FINGERPRINT]
+    if data.fingerprint != fingerprint:
         raise InputError(
             f"{experiment.data.images} and its labels and catalogue should be those of run {run.info.run_id} "
-            f"(fingerprint {known}), got {data.fingerprint}; bring the old data back or train anew"
+            f"(fingerprint {fingerprint}), got {data.fingerprint}; bring the old data back or train anew"
         )
-    return experiment, data
+    return Trained(run, experiment, data)
 
 
 def load(trained: Trained, split: Split) -> Judged:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,6 @@ SUFFIXES = (".parquet", ".csv")
 CALIBRATION = "calibration.json"  # what `study probabilities` leaves with a model
 GROUP = 1 << 16  # rows written at a time
 
-Write = Callable[[np.ndarray, np.ndarray], None]
 Calibrate = Callable[[np.ndarray], np.ndarray]
 
 
@@ -37,12 +37,13 @@ def predict(images: Path, model: str, out: Path, merger_fraction: float | None =
 
     Columns `row` (from 0) and `probability`, undefined where an image has NaN or infinite pixels; and, where the
     `merger_fraction` among such galaxies is given, `calibrated`: the probability at that fraction, by Bayes' rule from
-    the one that the model was trained at and the temperature that `study probabilities` found for it. A Parquet file
-    tells of the model in its metadata: `model` as given, `run_id`, and `data_fingerprint` of the training data. `model`
-    is what `runs.find` takes, without 'last'. Raises InputError for other files, images of another shape than the
-    model's and a place that cannot be written to; then an older `out` stays as it was.
+    the one that the model was trained at and the temperature that `study probabilities` found for it. The metadata of a
+    Parquet file tell of the model: `model` as given, `run_id`, and `data_fingerprint` of the training data. `model` is
+    what `runs.find` takes, without 'last'. Raises InputError for other files, images of another shape than the model's
+    and a place that cannot be written to; then an older `out` stays as it was.
     """
-    _check_out(out)
+    if out.suffix not in SUFFIXES or out.is_dir():
+        raise InputError(f"out should be a file ending in {' or '.join(SUFFIXES)}, got {out}")
     if merger_fraction is not None and not 0 < merger_fraction < 1:
         raise InputError(f"merger_fraction should lie between 0 and 1, got {merger_fraction}")
     if model == runs.LAST:
@@ -56,34 +57,35 @@ def predict(images: Path, model: str, out: Path, merger_fraction: float | None =
         network = prediction.load(runs.model_file(run))
         height, width, filters = network.input_shape[1:]
         file.require((filters, height, width))
-        told = {"model": model, "run_id": run.info.run_id}
-        told["data_fingerprint"] = run.data.tags.get("data_fingerprint", "unknown")
-        calibrated = None
+        metadata = {"model": model, "run_id": run.info.run_id}
+        metadata["data_fingerprint"] = run.data.tags.get(runs.FINGERPRINT, "unknown")
+        calibrate = None
         if merger_fraction is not None:
-            temperature, trained_at = _temperature(run), trained_merger_fraction(run)
-            told |= {"merger_fraction": str(merger_fraction), "temperature": str(temperature)}
-            told |= {"trained_at": str(trained_at)}
-            calibrated = partial(
-                _calibrated, trained_at=trained_at, temperature=temperature, merger_fraction=merger_fraction
-            )
+            priors: dict[str, Any] = {"merger_fraction": merger_fraction, "temperature": _temperature(run)}
+            priors["trained_at"] = trained_merger_fraction(run)
+            metadata |= {name: str(value) for name, value in priors.items()}
+            calibrate = partial(_calibrated, **priors)
         scores = prediction.predict_pieces(network, file.pieces(prediction.batch_size(file.shape)))
-        counted = _Summary()
+        totals = np.zeros(4)  # images, those with a probability, mergers among these, sum of the probabilities
         with (
             explained_disk_errors(out.parent),
             replacing(out) as aside,
-            _table(aside, told, calibrated) as write,
+            _table(aside, metadata, calibrate) as write,
             progress_bar(f"Scoring {images.name}", file.shape[0]) as advance,
         ):
-            for start, group in _grouped(scores, advance):
-                write(np.arange(start, start + len(group)), group)
-                counted.add(group)
-    if counted.undefined:
+            for group in _grouped(scores, advance):
+                write(int(totals[0]), group)
+                defined = group[~np.isnan(group)]
+                totals += len(group), len(defined), (defined >= 0.5).sum(), defined.sum()
+    count, scored, mergers, total = totals.tolist()
+    if scored < count:
         log.warning(
-            "%d of %d images have NaN or infinite pixels; their probability is left undefined",
-            counted.undefined,
-            counted.images,
+            "%d of %d images have NaN or infinite pixels; their probability is left undefined", count - scored, count
         )
-    return {"run_id": run.info.run_id, **counted.results(), "written": str(out)}
+    shares = (total / scored, mergers / scored) if scored else (np.nan, np.nan)
+    names = ("mean_probability", "share_above_0.5")
+    summary = dict(zip(names, shares, strict=True))
+    return {"run_id": run.info.run_id, "images": int(count), **summary, "written": str(out)}
 
 
 def _temperature(run: runs.Run) -> float:
@@ -97,67 +99,40 @@ def _temperature(run: runs.Run) -> float:
 
 
 def _calibrated(scores: np.ndarray, trained_at: float, temperature: float, merger_fraction: float) -> np.ndarray:
-    found = np.full(len(scores), np.nan)
-    known = ~np.isnan(scores)
-    at_balance = tempered(at_prior(scores[known], BALANCE, trained_at), temperature)
-    found[known] = at_prior(at_balance, merger_fraction)
-    return found
+    calibrated, defined = np.full(len(scores), np.nan), ~np.isnan(scores)
+    at_balance = tempered(at_prior(scores[defined], BALANCE, trained_at), temperature)
+    calibrated[defined] = at_prior(at_balance, merger_fraction)
+    return calibrated
 
 
-class _Summary:
-    """Counts over all probabilities, of which none is kept."""
-
-    def __init__(self) -> None:
-        self.images = self.undefined = self.mergers = 0
-        self.sum = 0.0
-
-    def add(self, probabilities: np.ndarray) -> None:
-        known = probabilities[~np.isnan(probabilities)]
-        self.images += len(probabilities)
-        self.undefined += len(probabilities) - len(known)
-        self.mergers += int((known >= 0.5).sum())
-        self.sum += float(known.sum())
-
-    def results(self) -> Results:
-        known = self.images - self.undefined
-        shares = (self.sum / known, self.mergers / known) if known else (np.nan, np.nan)
-        return {"images": self.images, "mean_probability": shares[0], "share_above_0.5": shares[1]}
-
-
-def _check_out(out: Path) -> None:
-    if out.suffix not in SUFFIXES or out.is_dir():
-        raise InputError(f"out should be a file ending in {' or '.join(SUFFIXES)}, got {out}")
-
-
-def _grouped(scores: Iterator[np.ndarray], advance: Callable[..., None]) -> Iterator[tuple[int, np.ndarray]]:
-    """Join probabilities to groups of about GROUP images; yields the first row of each and its values."""
-    start, held = 0, [np.empty(0)]
-    for found in scores:
-        advance(len(found))
-        held.append(found)
-        if sum(map(len, held)) >= GROUP:
-            group = np.concatenate(held)
-            yield start, group
-            start, held = start + len(group), [np.empty(0)]
-    yield start, np.concatenate(held)
+def _grouped(scores: Iterator[np.ndarray], advance: Callable[..., None]) -> Iterator[np.ndarray]:
+    """Join probabilities to groups of at least GROUP images, but for the last one."""
+    waiting = [np.empty(0)]
+    for piece in scores:
+        advance(len(piece))
+        waiting.append(piece)
+        if sum(map(len, waiting)) >= GROUP:
+            yield np.concatenate(waiting)
+            waiting = [np.empty(0)]
+    yield np.concatenate(waiting)
 
 
 @contextmanager
-def _table(path: Path, metadata: dict[str, str], calibrated: Calibrate | None) -> Iterator[Write]:
-    """Yield what appends rows and probabilities to a new table; its suffix chooses CSV or Parquet."""
-    names = ["row", "probability", *(["calibrated"] if calibrated else [])]
+def _table(
+    path: Path, metadata: dict[str, str], calibrate: Calibrate | None
+) -> Iterator[Callable[[int, np.ndarray], object]]:
+    """Yield what appends probabilities from a row on to a new table; its suffix chooses CSV or Parquet."""
 
-    def columns(rows: np.ndarray, probabilities: np.ndarray) -> list[np.ndarray]:
-        return [rows, probabilities, *([calibrated(probabilities)] if calibrated else [])]
+    def columns(start: int, probabilities: np.ndarray) -> dict[str, np.ndarray]:
+        table = {"row": np.arange(start, start + len(probabilities)), "probability": probabilities}
+        return table if calibrate is None else {**table, "calibrated": calibrate(probabilities)}
 
     if path.suffix == ".csv":
         with path.open("w", newline="") as file:
-            file.write(",".join(names) + "\n")
-            yield lambda rows, probabilities: pd.DataFrame(
-                dict(zip(names, columns(rows, probabilities), strict=True))
-            ).to_csv(file, header=False, index=False)
+            yield lambda start, scores: pd.DataFrame(columns(start, scores)).to_csv(
+                file, header=start == 0, index=False
+            )
         return
-    types = [pa.int64(), *[pa.float64()] * (len(names) - 1)]
-    schema = pa.schema(list(zip(names, types, strict=True)), metadata)
+    schema = pa.table(columns(0, np.empty(0))).schema.with_metadata(metadata)
     with parquet.ParquetWriter(path, schema) as writer:
-        yield lambda rows, probabilities: writer.write_table(pa.table(columns(rows, probabilities), schema=schema))
+        yield lambda start, probabilities: writer.write_table(pa.table(columns(start, probabilities), schema=schema))

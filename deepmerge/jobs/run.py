@@ -1,4 +1,4 @@
-"""One way to open a run: whatever the job, its header tells of settings, data, split and code alike."""
+"""How jobs open runs, all with the same header (settings, data, split, code), and write results."""
 
 import json
 import logging
@@ -47,11 +47,11 @@ def open_run(
     name: of the run, by default made of experiment and kind; parent: the run below which it stands; continues: a run of
     an earlier call that goes on; tags, parameters: beside, and instead of, those that follow from the experiment. The
     header: tags of kind, data set, data and split, the settings as parameters, the experiment as RECORD, the split as
-    SPLIT_TABLE, the data; versions and uncommitted changes where the run has no parent, which tells of them.
+    SPLIT_TABLE, the data; versions and uncommitted changes unless the run has a parent, which holds them.
     """
-    named = name or f"{experiment.name}-{kind}"
-    told = {**header_tags(kind, data, split), **(tags or {})}
-    opened = runs.child(parent, named, told) if parent else runs.continued(continues, named, told)
+    name = name or f"{experiment.name}-{kind}"
+    tags = {**header_tags(kind, data, split), **(tags or {})}
+    opened = runs.child(parent, name, tags) if parent else runs.continued(continues, name, tags)
     with opened as run_id:
         if run_id != continues:
             runs.log_parameters({"dataset": experiment.name, **(parameters or experiment.settings())})
@@ -66,12 +66,7 @@ def open_run(
 
 def header_tags(kind: str, data: Dataset, split: Split | None) -> dict[str, str]:
     """Tags by which a run is found and told from others."""
-    tags = {
-        "kind": kind,
-        "dataset": data.name,
-        "data_source": data.data_source,
-        runs.FINGERPRINT: data.fingerprint,
-    }
+    tags = {"kind": kind, "dataset": data.name, "data_source": data.data_source, runs.FINGERPRINT: data.fingerprint}
     return tags if split is None else {**tags, "split": split.protocol, "split_fingerprint": split.fingerprint}
 
 

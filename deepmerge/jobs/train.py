@@ -45,30 +45,34 @@ def assist(experiment: config.Experiment) -> Results:
     """Train on one of several machines that is not the one to write the run."""
     devices.prepare()
     devices.strategy()
-    data = datasets.read(experiment.data, experiment.name)
-    datasets.require_finite(data)  # as the other machine does, which would not come to train with this one
-    split = splits.make(data, experiment.split)
-    copies.require_apart(data, [split])
-    trained = training.train(data, split, experiment.network, experiment.training)
-    return {"best_epoch": trained.best_epoch}
+    data, split = prepared(experiment)
+    return {"best_epoch": training.train(data, split, experiment.network, experiment.training).best_epoch}
 
 
-@contextmanager
-def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split]]:
-    """Open a run that knows settings, data, split and code; yields the data and their split."""
-    threads = devices.prepare()
-    devices_at_work = devices.strategy().num_replicas_in_sync
+def prepared(experiment: config.Experiment) -> tuple[Dataset, Split]:
+    """The data of an experiment and their split, checked: pixels finite, no copy of a galaxy in two parts."""
     data = datasets.read(experiment.data, experiment.name)
     datasets.require_finite(data)
     split = splits.make(data, experiment.split)
     copies.require_apart(data, [split])
-    tags = {"threads": str(threads), "devices": str(devices_at_work)}
-    used = experiment.settings()
-    if experiment.params is not None:
-        used["params"] = experiment.params.name
-        tags |= _found_by(experiment.params, data)
+    return data, split
+
+
+@contextmanager
+def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split]]:
+    """Open a run with settings, data, split and code in its header; yields the data and their split."""
+    threads = devices.prepare()
+    tags = {"threads": str(threads), "devices": str(devices.strategy().num_replicas_in_sync)}
+    data, split = prepared(experiment)
+    parameters, params = experiment.settings(), experiment.params
+    if params is not None:
+        parameters["params"] = params.name
+        if params.study is not None:
+            tags["study"] = params.study
+        if params.data_fingerprint not in (None, data.fingerprint):
+            log.warning("The settings called %s were found on other data than %s; tune anew?", params.name, data.name)
     name = f"{experiment.name}-{experiment.network.architecture}"
-    with open_run("train", experiment, data, split, name=name, tags=tags, parameters=used):
+    with open_run("train", experiment, data, split, name=name, tags=tags, parameters=parameters):
         yield data, split
 
 
@@ -110,24 +114,25 @@ def log_epoch(epoch: int, values: Mapping[str, float]) -> None:
 
 def log_trained(trained: training.Trained, data: Dataset, split: Split, pdf: bool) -> Results:
     """Log a trained network with its history and figures on the open run; returns its best epoch and measures there."""
+    at_best = {name: values[trained.best_epoch - 1] for name, values in trained.history.items()}
     best = {
-        f"best_{name}": values[trained.best_epoch - 1]
-        for name, values in trained.history.items()
-        if name.startswith("val_")
+        "best_epoch": trained.best_epoch,
+        **{f"best_{name}": value for name, value in at_best.items() if name.startswith("val_")},
     }
     example = gather(data.images, split.train.rows[:2])
     runs.log_model(trained.model, example, np.asarray(trained.model(example, training=False)), metadata_of(trained))
-    runs.log_metrics({"best_epoch": trained.best_epoch, **best})
+    runs.log_metrics(best)
     runs.log_json(trained.history, "history.json")
+    note = warning(data, split)
     drawn = {
-        "history": history(trained.history, trained.best_epoch, note=warning(data, split)),
-        "examples": _examples(data, split),
+        "history": history(trained.history, trained.best_epoch, note=note),
+        "examples": _examples(data, split, note),
     }
     log_figures(drawn, pdf)
-    return {"run_id": runs.active_id(), "best_epoch": trained.best_epoch, **best}
+    return {"run_id": runs.active_id(), **best}
 
 
-def _examples(data: Dataset, split: Split) -> Figure:
+def _examples(data: Dataset, split: Split, note: str | None) -> Figure:
     """A gallery of training galaxies, the first view of each; the test galaxies stay unseen."""
     catalogue = data.catalogue.iloc[split.train.rows]
     first = catalogue[~catalogue["galaxy_id"].duplicated()].groupby("stage", sort=False).head(EXAMPLES)
@@ -137,7 +142,7 @@ def _examples(data: Dataset, split: Split) -> Figure:
         titles=[f"galaxy {galaxy}" for galaxy in first["galaxy_id"]],
         filters=data.filters,
         groups=first["stage"].tolist(),
-        note=warning(data, split),
+        note=note,
     )
 
 
@@ -147,15 +152,6 @@ def metadata_of(trained: training.Trained) -> dict[str, float]:
 
 
 def epoch_metrics(values: Mapping[str, float]) -> dict[str, float]:
-    """What is known after an epoch, under the names that runs give it."""
-    return {
-        name if name.startswith("val_") or name == "learning_rate" else f"train_{name}": value
-        for name, value in values.items()
-    }
-
-
-def _found_by(params: config.Params, data: Dataset) -> dict[str, str]:
-    """Tags that tell where settings came from; a warning where that was on other data."""
-    if params.data_fingerprint not in (None, data.fingerprint):
-        log.warning("The settings called %s were found on other data than %s; tune anew?", params.name, data.name)
-    return {} if params.study is None else {"study": params.study}
+    """The measures of an epoch under the names that runs give them."""
+    bare = ("val_", "learning_rate")
+    return {name if name.startswith(bare) else f"train_{name}": value for name, value in values.items()}

@@ -13,8 +13,7 @@ from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
-from deepmerge.jobs import evaluate
-from deepmerge.jobs.compare.figures import gradcam_comparison
+from deepmerge.jobs import evaluate, saliency_figures
 from deepmerge.jobs.judged import SALIENCY_METHOD
 from deepmerge.jobs.run import warning
 from deepmerge.notebook.model import Model
@@ -90,7 +89,7 @@ def saliency(
     masks = None
     if data.masks is not None:
         masks = gather(data.masks[:, np.newaxis], part.rows, part.transforms)[..., 0]
-    return gradcam_comparison(
+    return saliency_figures.comparison(
         [gather(data.images, part.rows, part.transforms)],
         [saliency_maps(model, data, part, method=method, layer=layer)[:, 0]],
         captions,

@@ -22,8 +22,6 @@ OUTLINE = SKY
 # White with a black rim is legible on any noise.
 ON_IMAGE: dict[str, Any] = {"color": "white", "path_effects": [withStroke(linewidth=1.8, foreground="black")]}
 GAP, MARGIN = 0.05, 0.25  # inches between panels, and left of them
-KINDS = {"TP": "true positives", "FP": "false positives", "TN": "true negatives", "FN": "false negatives"}
-CERTAINTIES = {"confident": "most confident", "uncertain": "most uncertain"}
 
 
 def stretch(image: ArrayLike) -> np.ndarray:
@@ -94,73 +92,6 @@ def gallery(
     if not count:
         page.write(page.width / 2, "no examples", 0.1, ha="center", color=GREY)
         page.y += 0.35
-    return page.build(title, note)
-
-
-@styled
-def gradcam_panels(
-    images: ArrayLike,
-    merger_maps: ArrayLike,
-    non_merger_maps: ArrayLike,
-    captions: Sequence[str],
-    kinds: Sequence[str],
-    certainties: Sequence[str],
-    *,
-    masks: ArrayLike | None = None,
-    filters: Sequence[str] | None = None,
-    title: str = "Saliency maps",
-    note: str | None = None,
-) -> Figure:
-    """Draw galaxies with what spoke for either class: image | merger map | non-merger map, on a wide page.
-
-    `images` (n, H, W, F), of which the last filter is drawn in a logarithmic `stretch`; maps (n, H, W);
-    `captions` (n,); `kinds` (n,) of TP, FP, TN, FN, each in rows of its own; `certainties` (n,) of confident
-    (left half), uncertain (right); `masks` (n, H, W), true on the true features of the merger, are outlined.
-    Each map is divided by its own maximum, negative or undefined values counting as 0; a map without positive
-    values is labelled "all zero". Raises InputError for shapes that do not match, other words, or more images
-    than a page holds.
-    """
-    pixels = image_stack(images)
-    count, depth = len(pixels), pixels.shape[-1]
-    stack = pixels.shape[:3]
-    maps = [numbers("merger_maps", merger_maps, *stack), numbers("non_merger_maps", non_merger_maps, *stack)]
-    outlines = np.zeros(stack) if masks is None else numbers("masks", masks, *stack)
-    captions = words("captions", captions, count)
-    kinds = words("kinds", kinds, count, KINDS)
-    certainties = words("certainties", certainties, count, CERTAINTIES)
-    name = "image" if filters is None else words("filters", filters, depth)[-1]
-
-    page = Page(PAGE)
-    halves = [MARGIN, MARGIN + (PAGE - MARGIN) / 2 + GAP]
-    cell, tall = cell_size(PAGE - MARGIN - 2 * GAP, 6, pixels)
-    step = cell + GAP
-    for x, certainty in zip(halves, CERTAINTIES.values(), strict=True):
-        page.write(x + 1.5 * step, certainty, ha="center", fontsize=NORMAL, fontweight="bold")
-        for column, label in enumerate((f"{name} (log)", "for merger", "for non-merger")):
-            page.write(x + column * step + cell / 2, label, 0.17, ha="center")
-    page.y += 0.34
-    for kind, kind_name in KINDS.items():
-        left, right = (
-            [i for i in range(count) if (kinds[i], certainties[i]) == (kind, certainty)] for certainty in CERTAINTIES
-        )
-        if not left and not right:
-            page.write(halves[0], f"no {kind_name}", 0.05, color=GREY)
-            page.y += 0.3
-        for row in range(max(len(left), len(right))):
-            pair = [half[row] if row < len(half) else None for half in (left, right)]
-            page.captions(halves, ["" if i is None else captions[i] for i in pair], 3 * step - GAP)
-            page.write(MARGIN - 0.05, kind_name.capitalize(), tall / 2, ha="right", va="center", rotation=90)
-            for x, i in zip(halves, pair, strict=True):
-                if i is None:
-                    continue
-                grey = stretch(pixels[i, ..., -1])
-                page.panel(x, 0, cell, tall, image_panel(grey))
-                for column, heat in enumerate(maps, start=1):
-                    drawn = overlay_panel(grey, heat[i], outlines[i] > 0)
-                    page.panel(x + column * step, 0, cell, tall, drawn)
-            page.y += tall + GAP
-        page.y += 0.08
-    map_key(page, bool((outlines > 0).any()))
     return page.build(title, note)
 
 

@@ -22,8 +22,8 @@ def count(run_id: str, images: str) -> None:
 def so_far(images: str) -> int:
     """How often all runs together have scored these test images."""
     condition = f"tags.{IMAGES} LIKE '%{images}%'"
-    found = mlflow.search_runs(search_all_experiments=True, filter_string=condition, output_format="list")
-    return sum(_of(run.data.tags).get(images, 0) for run in found)
+    runs = mlflow.search_runs(search_all_experiments=True, filter_string=condition, output_format="list")
+    return sum(_of(run.data.tags).get(images, 0) for run in runs)
 
 
 def _of(tags: dict[str, str]) -> dict[str, int]:

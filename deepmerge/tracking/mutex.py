@@ -27,39 +27,41 @@ log = logging.getLogger(__name__)
 
 PREFIX = "lock."
 PATIENCE = 60.0  # seconds for which one holder is waited; locks are held for milliseconds
-_PAUSE = 0.05  # seconds between two tries, on average
-_REMEMBERED = 3600.0  # seconds for which the token of a broken lock stays taken
+PAUSE = 0.05  # seconds between two tries, on average
+REMEMBERED = 3600.0  # seconds for which the token of a broken lock stays taken
 _CHANGED_MEANWHILE = ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
 
 
 @contextmanager
 def only_one(name: str) -> Iterator[None]:
     """Hold the lock of `name`, waiting for whoever has it."""
-    token = _acquire(name)
+    token = acquire(name)
     try:
         yield
     finally:
-        if _holder(name).get("token") == token:
+        if holder_of(name).get("token") == token:
             with suppress(MlflowException):  # broken just now: not ours to delete
                 MlflowClient().delete_registered_model(PREFIX + name)
 
 
-def _acquire(name: str) -> str:
+def acquire(name: str) -> str:
+    """Wait for the lock of `name` and take it; returns the token of this holder."""
     tags = {**processes.own(), "token": uuid.uuid4().hex, "since": datetime.now(UTC).isoformat(timespec="seconds")}
     waited_for, since = "", time.monotonic()
-    while not _created(name, tags):
-        holder = _holder(name)
+    while not create(name, tags):
+        holder = holder_of(name)
         if holder.get("token", "") != waited_for:
             waited_for, since = holder.get("token", ""), time.monotonic()
         # The waiter's own clock alone counts, since those of several machines disagree.
         if processes.is_gone(holder) or time.monotonic() - since > PATIENCE:
-            _break(name, holder)
+            break_lock(name, holder)
         else:
-            time.sleep(random.uniform(0.5, 1.5) * _PAUSE)
+            time.sleep(random.uniform(0.5, 1.5) * PAUSE)
     return tags["token"]
 
 
-def _created(name: str, tags: Mapping[str, str]) -> bool:
+def create(name: str, tags: Mapping[str, str]) -> bool:
+    """Whether the lock could be made, with `tags` that name its holder; False where somebody has it."""
     try:
         MlflowClient().create_registered_model(PREFIX + name, dict(tags), "A lock, held for milliseconds.")
     except MlflowException as error:
@@ -69,8 +71,8 @@ def _created(name: str, tags: Mapping[str, str]) -> bool:
     return True
 
 
-def _holder(name: str) -> dict[str, str]:
-    """What the holder of the lock said of itself; nothing when nobody holds it."""
+def holder_of(name: str) -> dict[str, str]:
+    """The tags of whoever holds the lock; none when nobody does."""
     try:
         return dict(MlflowClient().get_registered_model(PREFIX + name).tags)
     except MlflowException as error:
@@ -79,8 +81,8 @@ def _holder(name: str) -> dict[str, str]:
         return {}
 
 
-def _break(name: str, holder: Mapping[str, str]) -> None:
-    """Take the lock away from a holder, unless somebody has done so before."""
+def break_lock(name: str, holder: Mapping[str, str]) -> None:
+    """Take the lock away from a holder, unless somebody has done so already."""
     broken = f"{PREFIX}{name}.broken-"
     try:
         MlflowClient().rename_registered_model(PREFIX + name, broken + holder.get("token", ""))
@@ -88,6 +90,6 @@ def _break(name: str, holder: Mapping[str, str]) -> None:
         return
     log.warning("The lock of %s was left by process %s on %s; broken", name, holder.get("pid"), holder.get("host"))
     for model in mlflow.search_registered_models(filter_string=f"name LIKE '{broken}%'"):
-        if time.time() - model.last_updated_timestamp / 1000 > _REMEMBERED:
+        if time.time() - model.last_updated_timestamp / 1000 > REMEMBERED:
             with suppress(MlflowException):
                 MlflowClient().delete_registered_model(model.name)

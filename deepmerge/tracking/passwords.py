@@ -26,18 +26,18 @@ def hidden(url: str) -> str:
 
 
 def scrubbed(text: str, *urls: str) -> str:
-    """A text without the passwords of the addresses in it, of `urls`, and of those that this process was given.
+    """A text without the passwords of the addresses in it, of `urls`, of arguments and of the environment.
 
     Libraries repeat addresses in their own messages, whole or in part, as they stand or decoded.
     """
-    for url in {*urls, *_given()}:
+    for url in {*urls, *_of_process()}:
         shown, secrets = _taken_apart(url)
         text = text.replace(url, shown)
         # What the rest of the address shows anyway, such as a password that is the user's name, is no use to hide.
         for secret in sorted(secrets, key=len, reverse=True):
             if secret not in shown:
                 text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
-    return _ADDRESS.sub(lambda found: hidden(found.group()), text)
+    return _ADDRESS.sub(lambda match: hidden(match.group()), text)
 
 
 class Formatter(logging.Formatter):
@@ -53,16 +53,16 @@ def _taken_apart(url: str) -> tuple[str, set[str]]:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url, set()
-    found = [match["value"] for match in _PARAMETER.finditer(rest)]
+    secrets = [match["value"] for match in _PARAMETER.finditer(rest)]
     rest = _PARAMETER.sub(lambda match: "?" * (match["mark"] == "?"), rest)
     rest = re.sub(r"\?(?=#|$)", "", re.sub(r"\?[&;]+", "?", rest))
     # A file has no login. Elsewhere the last @ counts: people write passwords with @, : and / as they are.
     if "@" in rest and not rest.startswith("/"):
         login, _, place = rest.rpartition("@")
         user, _, password = login.partition(":")
-        found.append(password)
+        secrets.append(password)
         rest = f"{user}@{place}"
-    return f"{scheme}{separator}{rest}", set(_spellings(found))
+    return f"{scheme}{separator}{rest}", set(_spellings(secrets))
 
 
 def _spellings(secrets: Iterable[str]) -> Iterator[str]:
@@ -72,8 +72,8 @@ def _spellings(secrets: Iterable[str]) -> Iterator[str]:
         yield from filter(None, _SEPARATORS.split(secret))
 
 
-def _given() -> set[str]:
+def _of_process() -> set[str]:
     """Addresses among the arguments and in the environment of this process."""
     named = [value for name, value in os.environ.items() if name.upper().endswith(("URI", "URL", "PROXY"))]
-    found = (_WHOLE.search(text) for text in [*sys.argv, *named])
-    return {match.group() for match in found if match and not re.search(r"\s", match.group())}
+    matches = (_WHOLE.search(text) for text in [*sys.argv, *named])
+    return {match.group() for match in matches if match and not re.search(r"\s", match.group())}

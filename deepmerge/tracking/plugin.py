@@ -1,4 +1,4 @@
-"""What MLflow loads from this package by itself: the default experiment, whole databases, a way to run without conda.
+"""What MLflow loads from this package: the default experiment, whole databases, `mlflow run` without conda.
 
 MLflow imports this module with every ``import mlflow``, so it stays light. It imports nothing of MLflow at the top:
 were it imported before MLflow, MLflow would find it half made. So its providers have the methods of MLflow's abstract
@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from deepmerge.tracking import passwords
 
 EXPERIMENT = "deepmerge"
 OPT_OUT = "DEEPMERGE_CONDA_FALLBACK"  # set it to 'off' to let MLflow fail where there is no conda
@@ -41,7 +43,7 @@ class DeepmergeExperiment:
 
 
 def experiment_id(name: str, artifact_location: str | None = None) -> str:
-    """Id of an experiment, made if need be; all who ask at the same moment get the same one.
+    """Id of an experiment, made if need be; processes that ask at the same moment get the same one.
 
     MLflow's own `set_experiment` leaves those who come second with the experiment called Default.
     """
@@ -49,15 +51,15 @@ def experiment_id(name: str, artifact_location: str | None = None) -> str:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient()
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
             return client.create_experiment(name, artifact_location)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = client.get_experiment_by_name(name)
-    return found.experiment_id
+        experiment = client.get_experiment_by_name(name)
+    return experiment.experiment_id
 
 
 def sqlite_store(store_uri: str, artifact_uri: str | None = None) -> Any:
@@ -92,8 +94,14 @@ def conda_found() -> bool:
     return shutil.which(get_conda_bin_executable("conda")) is not None
 
 
-def _use_own_environment_without_conda(loader: ModuleType) -> None:
-    """Put a local backend in place that runs this project in MLflow's own environment where there is no conda.
+def _adapt(loader: ModuleType) -> None:
+    """Let `mlflow run` of this project fall back to MLflow's own environment, and log addresses without passwords."""
+    loader.MLFLOW_BACKENDS["local"] = with_fallback(loader.MLFLOW_BACKENDS["local"])
+    hide_passwords(importlib.import_module("mlflow.projects.backend.local"))
+
+
+def with_fallback(backend: Any) -> type:
+    """A local backend that runs this project in MLflow's own environment where there is no conda.
 
     MLproject names conda.yaml, and without conda `mlflow run .` would fail and leave its run RUNNING for ever. Neither
     an option in a file nor an environment variable chooses another environment manager, hence this replacement.
@@ -102,9 +110,7 @@ def _use_own_environment_without_conda(loader: ModuleType) -> None:
     from mlflow.tracking import MlflowClient
     from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENV
 
-    original = loader.MLFLOW_BACKENDS["local"]
-
-    class LocalBackend(original):  # type: ignore[misc,valid-type]  # its class is known at run time only
+    class LocalBackend(backend):
         def run(self, project_uri: str, entry_point: str, params: Any, version: Any, backend_config: dict[str, Any],
                 tracking_uri: str, experiment_id: str) -> Any:  # fmt: skip
             falls_back = (
@@ -127,7 +133,24 @@ def _use_own_environment_without_conda(loader: ModuleType) -> None:
                 MlflowClient().set_tag(submitted.run_id, MLFLOW_PROJECT_ENV, "local")
             return submitted
 
-    loader.MLFLOW_BACKENDS["local"] = LocalBackend
+    return LocalBackend
+
+
+def hide_passwords(local: ModuleType) -> None:
+    """Let MLflow's local backend make the run of this project with addresses (`storage`) without their passwords.
+
+    The command that it starts gets them as they are. A parameter that is logged cannot be changed any more.
+    """
+    make_run = local.get_or_create_run
+
+    def make_run_without_passwords(
+        run_id: Any, uri: str, experiment_id: str, work_dir: str, version: Any, entry_point: str, parameters: dict
+    ) -> Any:
+        if is_this_project(work_dir):
+            parameters = {name: passwords.hidden(str(value)) for name, value in parameters.items()}
+        return make_run(run_id, uri, experiment_id, work_dir, version, entry_point, parameters)
+
+    local.get_or_create_run = make_run_without_passwords  # type: ignore[attr-defined]
 
 
 class _LoaderHook(importlib.abc.MetaPathFinder):
@@ -142,15 +165,15 @@ class _LoaderHook(importlib.abc.MetaPathFinder):
             return spec
         execute = spec.loader.exec_module
 
-        def execute_and_replace(module: ModuleType) -> None:
+        def execute_and_adapt(module: ModuleType) -> None:
             execute(module)
-            _use_own_environment_without_conda(module)
+            _adapt(module)
 
-        spec.loader.exec_module = execute_and_replace  # type: ignore[method-assign]  # the point of the hook
+        spec.loader.exec_module = execute_and_adapt  # type: ignore[method-assign]  # the point of the hook
         return spec
 
 
 if _LOADER in sys.modules:
-    _use_own_environment_without_conda(sys.modules[_LOADER])
+    _adapt(sys.modules[_LOADER])
 else:
     sys.meta_path.insert(0, _LoaderHook())

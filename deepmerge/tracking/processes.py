@@ -1,4 +1,4 @@
-"""Who works on something: a process, named so that others can tell whether it still runs."""
+"""Processes, named so that others can tell whether they still run."""
 
 import platform
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ def own() -> dict[str, str]:
 
 
 def is_gone(process: Mapping[str, str]) -> bool:
-    """Whether a process named by `own` ran on this machine and does no more; False where that cannot be known."""
+    """Whether a process named by `own` ran on this machine and has ended; False for other machines."""
     if process.get("host") != platform.node():
         return False
     try:
-        found = psutil.Process(int(process["pid"]))
+        running = psutil.Process(int(process["pid"]))
         # The moment of the start is rounded differently now and then.
-        return abs(found.create_time() - float(process["started"])) > 1 or found.status() == psutil.STATUS_ZOMBIE
+        return abs(running.create_time() - float(process["started"])) > 1 or running.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True

@@ -27,19 +27,22 @@ VERDICT = "promotion_"  # how the tags of the last verdict begin
 
 
 def register(run: runs.Run) -> Version:
-    """The version of a trained run in ``deepmerge-<dataset>``, made if need be, its tags those of the run by now.
+    """The version of a trained run in ``deepmerge-<dataset>``, made if need be, with the tags that the run has by now.
 
     Raises InputError when the run holds no model.
     """
     client = MlflowClient()
     run = client.get_run(run.info.run_id)
-    runs.model_file(run)  # says what is wrong with a run that has no model
-    model_id = _model_id(run)
+    model_id = runs.model_id(run)
     name = PREFIX + run.data.tags["dataset"]
     tags, description = _tags(run), _description(run)
     with mutex.only_one(name):
-        version = next(iter(_versions(f"name = '{name}' and run_id = '{run.info.run_id}'")), None)
-        if version is None:
+        versions = _versions(f"name = '{name}' and run_id = '{run.info.run_id}'")
+        if versions:
+            version = versions[0]
+            _tag(version, {key: value for key, value in tags.items() if version.tags.get(key) != value})
+            client.update_model_version(name, version.version, description)
+        else:
             with suppress(MlflowException):  # it exists, or else the next line says what is wrong
                 client.create_registered_model(name, {"dataset": run.data.tags["dataset"]})
             version = client.create_model_version(
@@ -51,10 +54,10 @@ def register(run: runs.Run) -> Version:
                 await_creation_for=0,  # it is there; MLflow would say that it waits
                 model_id=model_id,
             )
-            _link(client, model_id, version)
-        else:
-            _tag(version, {key: value for key, value in tags.items() if version.tags.get(key) != value})
-            client.update_model_version(name, version.version, description)
+            # The model's page in the UI names its versions.
+            linked = json.loads(client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+            linked.append({"name": name, "version": version.version})
+            client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(linked)})
     return client.get_model_version(name, version.version)
 
 
@@ -121,53 +124,47 @@ def behind(version: Version) -> tuple[runs.Run, Path]:
 
 
 def record(version: Version, verdict: Mapping[str, object], folder: Path) -> None:
-    """Put a verdict into tags of a version and its run, in place of an earlier one, and its files beside the model.
+    """Put a verdict into the tags of a version and of its run, which is open, and its files beside the model.
 
-    The run is to be open.
+    An earlier verdict goes.
     """
     client = MlflowClient()
-    run = client.get_run(version.run_id)
+    run, old = client.get_run(version.run_id), client.get_model_version(version.name, version.version)
     tags = {f"{VERDICT}{name}": str(value) for name, value in verdict.items()}
-    for old in (tag for tag in run.data.tags if tag.startswith(VERDICT) and tag not in tags):
-        client.delete_tag(version.run_id, old)
-    mlflow.set_tags(tags)
-    known = client.get_model_version(version.name, version.version).tags
-    for old in (tag for tag in known if tag.startswith(VERDICT) and tag not in tags):
-        client.delete_model_version_tag(version.name, version.version, old)
+    for tag in _outdated(run.data.tags, tags):
+        client.delete_tag(version.run_id, tag)
+    for tag in _outdated(old.tags, tags):
+        client.delete_model_version_tag(version.name, version.version, tag)
+    runs.set_tags(tags)
     _tag(version, tags)
-    client.log_model_artifacts(_model_id(run), str(folder))
+    client.log_model_artifacts(runs.model_id(run), str(folder))
+
+
+def _outdated(tags: Mapping[str, str], verdict: Mapping[str, str]) -> list[str]:
+    return [tag for tag in tags if tag.startswith(VERDICT) and tag not in verdict]
 
 
 def listing(dataset: str | None = None) -> list[dict[str, str]]:
     """One line of texts for each registered version, of all data sets or of one, the newest first."""
     runs.connect()
-    wanted = None if dataset is None else PREFIX + config.name_of(dataset)
-    lines = []
-    for model in mlflow.search_registered_models(filter_string=f"name LIKE '{PREFIX}%'", order_by=["name"]):
-        if wanted not in (None, model.name) or not model.name.startswith(PREFIX):
-            continue
-        versions = _versions(f"name = '{model.name}'")
-        for version in sorted(versions, key=lambda version: -int(version.version)):
-            aliases = [alias for alias, number in model.aliases.items() if int(number) == int(version.version)]
-            created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
-            lines.append(
-                {
-                    "model": model.name,
-                    "version": str(version.version),
-                    "aliases": ", ".join(sorted(aliases)),
-                    **{name: _interval(version.tags, name) for name in HEADLINE},
-                    "split": version.tags.get("split", ""),
-                    "data_source": version.tags.get("data_source", ""),
-                    "decision": version.tags.get(f"{VERDICT}decision", ""),
-                    "created": created.strftime("%Y-%m-%dT%H:%MZ"),
-                    "run_id": version.run_id or "",
-                }
-            )
-    return lines
-
-
-def _model_id(run: runs.Run) -> str:
-    return str(run.outputs.model_outputs[0].model_id)
+    models = mlflow.search_registered_models(filter_string=f"name LIKE '{PREFIX}%'", order_by=["name"])
+    wanted = [PREFIX + config.name_of(dataset)] if dataset else [model.name for model in models]
+    return [
+        {
+            "model": model.name,
+            "version": str(version.version),
+            "aliases": ", ".join(sorted(a for a, of in model.aliases.items() if int(of) == int(version.version))),
+            **{name: _interval(version.tags, name) for name in HEADLINE},
+            "split": version.tags.get("split", ""),
+            "data_source": version.tags.get("data_source", ""),
+            "decision": version.tags.get(f"{VERDICT}decision", ""),
+            "created": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).strftime("%Y-%m-%dT%H:%MZ"),
+            "run_id": version.run_id or "",
+        }
+        for model in models
+        if model.name in wanted and model.name.startswith(PREFIX)  # LIKE takes the case as it comes
+        for version in sorted(_versions(f"name = '{model.name}'"), key=lambda version: -int(version.version))
+    ]
 
 
 def _tag(version: Version, tags: Mapping[str, str]) -> None:
@@ -176,10 +173,10 @@ def _tag(version: Version, tags: Mapping[str, str]) -> None:
 
 
 def _tags(run: runs.Run) -> dict[str, str]:
-    known = {**run.data.tags, **run.data.params}
+    values = {**run.data.tags, **run.data.params}
     measured = [key for name in HEADLINE for key in UNDEFINED.flat(name)]
     return {
-        **{name: known[name] for name in (*TAGS, *SETTINGS) if name in known},
+        **{name: values[name] for name in (*TAGS, *SETTINGS) if name in values},
         **{name: f"{run.data.metrics[name]:.4f}" for name in measured if name in run.data.metrics},
     }
 
@@ -207,13 +204,6 @@ def _short(text: str) -> str:
 def _interval(tags: Mapping[str, str], name: str) -> str:
     """Value and interval of a metric as text; nothing where there is no value."""
     return read(tags, name).text() if name in tags else ""
-
-
-def _link(client: MlflowClient, model_id: str, version: Version) -> None:
-    """Let the model's page in the UI name the version."""
-    known = json.loads(client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
-    known.append({"name": version.name, "version": version.version})
-    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(known)})
 
 
 def _versions(condition: str) -> list[Version]:

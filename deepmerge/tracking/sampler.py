@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial
 
 from deepmerge import config
@@ -12,7 +11,7 @@ from deepmerge import config
 RANDOM_TRIALS = 10  # before the sampler learns from them; Optuna's own number
 
 
-class Sampler(optuna.samplers.BaseSampler):
+class Sampler(optuna.samplers.TPESampler):
     """TPE whose random numbers follow from the seed and the place of a trial in its study.
 
     So workers never draw the same numbers, and a study that was interrupted goes on as if it had not been: Optuna
@@ -20,29 +19,14 @@ class Sampler(optuna.samplers.BaseSampler):
     """
 
     def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed, n_startup_trials=RANDOM_TRIALS)
         self.seed = seed
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Draw the seed of a trial."""
+        """Begin anew with the seed of this trial."""
         place = _place(trial, study.get_trials(deepcopy=False))
         seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])
-        self._tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """As TPE does."""
-        return self._tpe.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """As TPE does."""
-        return self._tpe.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """As TPE does."""
-        return self._tpe.sample_independent(study, trial, param_name, param_distribution)
+        super().__init__(seed=seed, n_startup_trials=RANDOM_TRIALS)
 
 
 def _place(trial: FrozenTrial, trials: list[FrozenTrial]) -> int:

@@ -13,21 +13,19 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-import numpy as np
 import optuna
-import pandas as pd
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from deepmerge import config
+from deepmerge.estimate import METRICS
 from deepmerge.tracking import processes, runs
 from deepmerge.tracking.sampler import Sampler, suggest
 from deepmerge.tracking.study_storage import GRACE, open_storage, without_warnings
 
 log = logging.getLogger(__name__)
 
-DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"log_loss": "minimize", "auc": "maximize"}
 RETRIES = 3  # how often a trial that was cut off is tried again; after that it may be what kills its worker
 PAUSE = 1.0  # seconds between two looks of a worker that has nothing to do until another one ends
 UNPRUNED_TRIALS = 5  # that a median needs; Optuna's own number
@@ -56,37 +54,38 @@ class Study:
 
         Raises InputError where the database cannot be opened.
         """
-        settings = experiment.tuning
+        self.settings = experiment.tuning
+        self.url, self.name = url, name
+        self.better = METRICS[self.settings.objective].better  # +1 where higher values are, else −1
+        self.direction: Literal["minimize", "maximize"] = "maximize" if self.better > 0 else "minimize"
         # The first half of a learning curve says little about its end: the running statistics of batch norm, by which
         # validation goes, settle in some 500 steps, and until then the loss can rise to several times its start.
         pruner = optuna.pruners.MedianPruner(UNPRUNED_TRIALS, n_warmup_steps=experiment.training.epochs // 2 + 1)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.settings = settings
-        self.url, self.name = url, name
         with without_warnings():
             self._retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
         how: dict[str, Any] = {
             "storage": open_storage(url, self._abandoned),
             "study_name": name,
             "sampler": Sampler(experiment.training.seed),
-            "pruner": pruner if settings.pruning else optuna.pruners.NopPruner(),
+            "pruner": pruner if self.settings.pruning else optuna.pruners.NopPruner(),
         }
         try:
-            self._study = optuna.create_study(**how, direction=DIRECTIONS[settings.objective])
+            self.optuna = optuna.create_study(**how, direction=self.direction)
             self.created = True
         except optuna.exceptions.DuplicatedStudyError:
-            self._study = optuna.load_study(**how)
+            self.optuna = optuna.load_study(**how)
             self.created = False
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What was noted with `note`."""
-        return self._study.user_attrs
+        """The notes of all processes, as `note` wrote them."""
+        return self.optuna.user_attrs
 
     def note(self, **notes: Any) -> None:
-        """Keep notes with the study, for every process that opens it."""
+        """Write notes into the study, for every process that opens it."""
         for key, value in notes.items():
-            self._study.set_user_attr(key, value)
+            self.optuna.set_user_attr(key, value)
 
     def run_id(self) -> str | None:
         """The MLflow run of the study, which the process that made the study notes right after."""
@@ -97,8 +96,8 @@ class Study:
 
     def claim(self, task: str) -> bool:
         """Take on a task that one process alone should do; False where another has, unless it is known to be gone."""
-        claimed = self.notes.get(task)
-        if claimed and not processes.is_gone(claimed):
+        holder = self.notes.get(task)
+        if holder and not processes.is_gone(holder):
             return False
         self.note(**{task: processes.own()})
         time.sleep(PAUSE)  # of several that claim it at the same moment the last one has it
@@ -110,13 +109,13 @@ class Study:
 
     def begin_with(self, params: Mapping[str, Any]) -> None:
         """Let the first trial have these settings, unless it has been queued before."""
-        self._study.enqueue_trial(dict(params), skip_if_exists=True)
+        self.optuna.enqueue_trial(dict(params), skip_if_exists=True)
 
     def trials(self) -> list[FrozenTrial]:
         """All trials that tell of settings, by number: finished, running or cut off."""
         return [
             trial
-            for trial in self._study.get_trials(deepcopy=False)
+            for trial in self.optuna.get_trials(deepcopy=False)
             if "surplus" not in trial.user_attrs and trial.state != TrialState.WAITING
         ]
 
@@ -132,8 +131,7 @@ class Study:
     def best(self) -> FrozenTrial | None:
         """The best complete trial, the first among equals."""
         complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        sign = 1 if DIRECTIONS[self.settings.objective] == "minimize" else -1
-        return min(complete, key=lambda trial: sign * trial.values[0], default=None)
+        return max(complete, key=lambda trial: self.better * trial.values[0], default=None)
 
     def work(self, objective: Objective, parent: str, own_fault: type[Exception], tags: Mapping[str, str]) -> None:
         """Run trials until the study is full; each is an MLflow run with `tags` below the run `parent`.
@@ -143,13 +141,13 @@ class Study:
         anything else cuts it off and is raised.
         """
         while not self.is_full:
-            taken = [trial for trial in self.trials() if is_finished(trial) or trial.state == TrialState.RUNNING]
-            if len(taken) < self.settings.trials:
-                self._try_one(objective, parent, own_fault, tags)
+            if sum(map(_is_taken, self.trials())) < self.settings.trials:
+                self.try_one(objective, parent, own_fault, tags)
             else:
                 time.sleep(PAUSE)
 
-    def _try_one(self, objective: Objective, parent: str, own_fault: type[Exception], tags: Mapping[str, str]) -> None:
+    def try_one(self, objective: Objective, parent: str, own_fault: type[Exception], tags: Mapping[str, str]) -> None:
+        """Run one trial, unless another worker takes the last place at the same moment."""
         numbers = []
 
         def run(trial: Trial) -> float:
@@ -171,7 +169,7 @@ class Study:
             return value
 
         try:
-            self._study.optimize(run, n_trials=1, catch=(own_fault, _NotFinite, _Surplus))
+            self.optuna.optimize(run, n_trials=1, catch=(own_fault, _NotFinite, _Surplus))
         except BaseException as error:
             # Between its last report and its end a trial can be taken away too; Optuna then fails in various ways.
             if isinstance(error, Exception) and numbers and self._was_taken_away(numbers[0]):
@@ -195,8 +193,7 @@ class Study:
 
     def _is_surplus(self, number: int) -> bool:
         """Whether as many trials as are wanted were begun before this one."""
-        earlier = [trial for trial in self.trials() if trial.number < number]
-        return sum(is_finished(t) or t.state == TrialState.RUNNING for t in earlier) >= self.settings.trials
+        return sum(trial.number < number and _is_taken(trial) for trial in self.trials()) >= self.settings.trials
 
     def reap(self) -> None:
         """Queue the trials again whose worker is gone, and close their runs in MLflow."""
@@ -204,7 +201,7 @@ class Study:
             if trial.state == TrialState.RUNNING and _is_dead(trial):
                 self._cut_off(trial.number)
         with without_warnings():
-            optuna.storages.fail_stale_trials(self._study)
+            optuna.storages.fail_stale_trials(self.optuna)
 
     def _cut_off(self, number: int, ended_by_optuna: bool = False) -> None:
         """End a trial and queue it again; nothing where another process has ended it.
@@ -213,14 +210,14 @@ class Study:
         """
         with without_warnings():
             try:
-                self._study.tell(number, state=TrialState.FAIL)
+                self.optuna.tell(number, state=TrialState.FAIL)
             except (ValueError, UpdateFinishedTrialError):
                 trial = self._by_number(number)
                 if not ended_by_optuna or trial.state != TrialState.FAIL or self._was_taken_away(number):
                     return
             except StorageInternalError:  # a full disk, say; the next command finds the trial with its worker gone
                 return
-            self._abandoned(self._study, copy.deepcopy(self._by_number(number)))
+            self._abandoned(self.optuna, copy.deepcopy(self._by_number(number)))
 
     def _abandoned(self, study: optuna.Study, trial: FrozenTrial) -> None:
         # A worker can be killed between the start of its run and the note that tells of it.
@@ -235,30 +232,11 @@ class Study:
         self._retry(study, trial)
 
     def _was_taken_away(self, number: int) -> bool:
-        retries = self._study.get_trials(deepcopy=False)
+        retries = self.optuna.get_trials(deepcopy=False)
         return any(number in trial.system_attrs.get("retry_history", ()) for trial in retries)
 
     def _by_number(self, number: int) -> FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[number]
-
-    def table(self) -> pd.DataFrame:
-        """One line a trial: number, state, value, its settings, epochs, seconds, MLflow run, reason of a failure."""
-        return pd.DataFrame(
-            [
-                {
-                    "number": trial.number,
-                    "state": state(trial),
-                    "value": trial.values[0] if trial.state == TrialState.COMPLETE else np.nan,
-                    "last_value": next(reversed(trial.intermediate_values.values()), np.nan),
-                    **{name: trial.params.get(name) for name in self.settings.space},
-                    "epochs": len(trial.intermediate_values),
-                    "seconds": trial.duration.total_seconds() if trial.duration else np.nan,
-                    "run_id": trial.user_attrs.get("run_id", ""),
-                    "reason": trial.user_attrs.get("own_fault", ""),
-                }
-                for trial in self.trials()
-            ]
-        )
+        return self.optuna.get_trials(deepcopy=False)[number]
 
     def importances(self) -> dict[str, float]:
         """Share of the objective's variance that each setting explains (functional ANOVA: Hutter et al. 2014, ICML).
@@ -269,7 +247,7 @@ class Study:
         if len(set(values)) < 2:
             return {}
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        return optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+        return optuna.importance.get_param_importances(self.optuna, evaluator=evaluator)
 
 
 def is_finished(trial: FrozenTrial) -> bool:
@@ -277,15 +255,9 @@ def is_finished(trial: FrozenTrial) -> bool:
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "own_fault" in trial.user_attrs
 
 
-State = Literal["complete", "pruned", "failed", "running", "cut off"]
-
-
-def state(trial: FrozenTrial) -> State:
-    """In a word: complete, pruned, failed (by its own settings), running, or cut off (and tried again)."""
-    if trial.state == TrialState.FAIL:
-        return "failed" if is_finished(trial) else "cut off"
-    words: dict[TrialState, State] = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
-    return words.get(trial.state, "running")
+def _is_taken(trial: FrozenTrial) -> bool:
+    """Whether a trial takes one of the places in the study: finished, or running."""
+    return is_finished(trial) or trial.state == TrialState.RUNNING
 
 
 def _finite(value: float) -> float:

@@ -16,26 +16,19 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from deepmerge.errors import InputError
+from deepmerge.errors import Failed, InputError
 from deepmerge.tracking import runs
 
 HOST = "127.0.0.1"
 START_SECONDS = 90
 VIEW = "deepmerge-newest"
 # Columns that the page shows, most asked for first; without this the UI hides all metrics.
+METRICS = ("auc", "balanced_accuracy", "purity_at_balance", "completeness", "brier_at_balance")
 COLUMNS = [
     "params.`dataset`",
-    "metrics.`test_auc`",
-    "metrics.`test_balanced_accuracy`",
-    "metrics.`test_purity_at_balance`",
-    "metrics.`test_completeness`",
-    "metrics.`test_brier_at_balance`",
-    "params.`dropout`",
-    "params.`l2`",
-    "params.`learning_rate`",
-    "params.`seed`",
-    "tags.`data_source`",
-    "tags.`split`",
+    *(f"metrics.`test_{name}`" for name in METRICS),
+    *(f"params.`{name}`" for name in ("dropout", "l2", "learning_rate", "seed")),
+    *(f"tags.`{name}`" for name in ("data_source", "split")),
 ]
 
 
@@ -90,11 +83,9 @@ def serve(port: int, datasets: Sequence[str]) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not _answers(origin):
             if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the MLflow server did not start; try: mlflow server --host {HOST} --port {port}")
+                raise Failed(f"the MLflow server did not start; try: mlflow server --host {HOST} --port {port}")
             time.sleep(0.2)
-        print(f"MLflow UI                       {origin}")
-        print(f"newest {names:24} {page}", flush=True)
-        print("Ctrl-C ends it.", flush=True)
+        print(f"MLflow UI                       {origin}\nnewest {names:24} {page}\nCtrl-C ends it.", flush=True)
         server.wait()
     except KeyboardInterrupt:
         pass

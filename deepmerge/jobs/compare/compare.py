@@ -1,26 +1,26 @@
 """Judge the models of two or more variants side by side, each also on the images of the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deepmerge.analysis import metrics, saliency
+from deepmerge.analysis import saliency
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
+from deepmerge.jobs import saliency_figures
 from deepmerge.jobs.compare import figures
-from deepmerge.jobs.evaluate import roc_curve
+from deepmerge.jobs.evaluate import measured, roc_curve
 from deepmerge.jobs.judged import SALIENCY_METHOD, Judged, reload
 from deepmerge.jobs.run import Results, warning, write_json, write_table
 from deepmerge.plots import canvas
 from deepmerge.tracking import runs
 
-MOST = figures.MOST_VARIANTS  # data sets that the figures can hold
+MOST = saliency_figures.MOST_VARIANTS  # data sets that the figures can hold
 GALAXIES = 6  # rows of the saliency figure
-
-Pairs = Mapping[tuple[int, int], metrics.Evaluation]  # (model, data set that it is judged on)
+TITLE = f"Saliency maps compared ({saliency.METHODS[SALIENCY_METHOD]})"
 
 
 def compare(datasets: Sequence[str], models: Sequence[str], out: Path) -> Results:
@@ -35,40 +35,53 @@ def compare(datasets: Sequence[str], models: Sequence[str], out: Path) -> Result
             f"got data sets {', '.join(datasets) or 'none'} and models {', '.join(models) or 'none'}"
         )
     judged = [reload(*pair) for pair in zip(datasets, models, strict=True)]
-    tables = [one.split.test.described(one.data) for one in judged]
+    tables = [each.split.test.described(each.data) for each in judged]
     names = _unique_names(judged)
-    said = ". ".join(dict.fromkeys(filter(None, (warning(one.data, one.split) for one in judged)))) or None
+    note = ". ".join(dict.fromkeys(filter(None, (warning(each.data, each.split) for each in judged)))) or None
 
     scores = {
-        (i, j): judged[i].on(judged[j]).scores("test")
-        for i in range(len(judged))
-        for j in range(len(judged))
-        if i == j or _comparable(judged[i], judged[j])
+        (i, j): model.on(other).scores("test")
+        for i, model in enumerate(judged)
+        for j, other in enumerate(judged)
+        if i == j or _comparable(model, other)
     }
-    found = {
-        (i, j): metrics.evaluate(tables[j]["label"].to_numpy(), score, tables[j]["galaxy_id"].to_numpy())
-        for (i, j), score in scores.items()
-    }
+    evaluations = {pair: measured(tables[pair[1]].assign(probability=score)) for pair, score in scores.items()}
+    aucs = {pair: evaluation.metrics["auc"] for pair, evaluation in evaluations.items()}
+    own = [evaluations[i, i] for i in range(len(judged))]
+    entries = [
+        figures.Entry(roc_curve(evaluation, name), evaluation.metrics, scores[i, i], tables[i]["label"])
+        for i, (evaluation, name) in enumerate(zip(own, names, strict=True))
+    ]
+    if len(scores) == len(names) ** 2:
+        maps = _saliency_figure(judged, names, tables[0], [scores[i, i] for i in range(len(names))], note)
+    else:
+        maps = saliency_figures.comparison(
+            [np.empty((0, 1, 1, 1))] * len(names),
+            [np.empty((0, 1, 1))] * len(names),
+            [],
+            names,
+            title=f"{TITLE}: tested on different galaxies",
+            note=note,
+        )
     drawn = {
-        "comparison": figures.comparison(
-            [
-                figures.Entry(roc_curve(found[i, i], name), found[i, i].metrics, scores[i, i], tables[i]["label"])
-                for i, name in enumerate(names)
-            ],
-            note=said,
-        ),
-        "cross": figures.cross_matrix({pair: each.metrics["auc"] for pair, each in found.items()}, names, note=said),
-        "gradcam": _saliency_figure(
-            judged, names, tables[0], [scores[i, i] for i in range(len(names))], len(found) == len(names) ** 2, said
-        ),
+        "comparison": figures.comparison(entries, note=note),
+        "cross": figures.cross_matrix(aucs, names, note=note),
+        "gradcam": maps,
     }
-    cross = {f"{names[i]}_on_{names[j]}_auc": found[i, j].metrics["auc"].value for i, j in found}
-    tags = {"kind": "comparison", "compared": " ".join(one.run.info.run_id for one in judged)}
+    cross = {f"{names[i]}_on_{names[j]}_auc": auc.value for (i, j), auc in aucs.items()}
+    table = pd.DataFrame(
+        [
+            {"trained_on": names[i], "judged_on": names[j], "metric": metric, **estimate._asdict()}
+            for (i, j), evaluation in evaluations.items()
+            for metric, estimate in evaluation.metrics.items()
+        ]
+    )
+    tags = {"kind": "comparison", "compared": " ".join(each.run.info.run_id for each in judged)}
     with runs.new_run("comparison-" + "-".join(names), tags):
         runs.log_metrics(cross)
         with runs.artifact_folder("comparison") as folder:
             for place in (folder, out):
-                write_table(_long_table(found, names), place / "metrics.csv")
+                write_table(table, place / "metrics.csv")
                 write_json(cross, place / "cross.json")
                 for name, figure in drawn.items():
                     canvas.save(figure, place / name)
@@ -77,10 +90,10 @@ def compare(datasets: Sequence[str], models: Sequence[str], out: Path) -> Result
 
 def _unique_names(judged: Sequence[Judged]) -> list[str]:
     """The data sets' names, with the beginning of the run id where two models are of the same one."""
-    names = [one.data.name for one in judged]
+    names = [each.data.name for each in judged]
     return [
-        f"{name}-{one.run.info.run_id[:6]}" if names.count(name) > 1 else name
-        for name, one in zip(names, judged, strict=True)
+        f"{name}-{each.run.info.run_id[:6]}" if names.count(name) > 1 else name
+        for name, each in zip(names, judged, strict=True)
     ]
 
 
@@ -93,61 +106,28 @@ def _comparable(model: Judged, other: Judged) -> bool:
     )
 
 
-def _long_table(found: Pairs, names: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"trained_on": names[i], "judged_on": names[j], "metric": metric, **estimate._asdict()}
-            for (i, j), evaluation in found.items()
-            for metric, estimate in evaluation.metrics.items()
-        ]
-    )
-
-
 def _saliency_figure(
-    judged: Sequence[Judged],
-    names: Sequence[str],
-    table: pd.DataFrame,
-    scores: Sequence[np.ndarray],
-    comparable: bool,
-    said: str | None,
+    judged: Sequence[Judged], names: Sequence[str], table: pd.DataFrame, scores: Sequence[np.ndarray], note: str | None
 ) -> Figure:
-    """Merger maps of the same test mergers, from the one that all models are surest of to the one they miss.
-
-    A page that says so where the models were not tested on the same galaxies.
-    """
-    title = f"Saliency maps compared ({saliency.METHODS[SALIENCY_METHOD]})"
-    if not comparable:
-        nothing = np.empty((0, 1, 1, 1))
-        return figures.gradcam_comparison(
-            [nothing] * len(names),
-            [nothing[..., 0]] * len(names),
-            [],
-            names,
-            title=f"{title}: tested on different galaxies",
-            note=said,
-        )
-    mean = np.mean(scores, axis=0)
-    mergers = table[table["label"] == 1].assign(score=mean[table["label"] == 1])
+    """Merger maps of the same test mergers, from the one that all models are surest of to the one they miss."""
+    mergers = table[table["label"] == 1].assign(score=np.mean(scores, axis=0)[table["label"] == 1])
     mergers = mergers.drop_duplicates("galaxy_id").sort_values("score", ascending=False)
-    chosen = mergers.index[np.linspace(0, len(mergers) - 1, min(GALAXIES, len(mergers))).round().astype(int)].to_numpy()
-    rows, transforms = table["row"].to_numpy()[chosen], table["transform"].to_numpy()[chosen]
-    images = [gather(one.data.images, rows, transforms) for one in judged]
-    masks = judged[0].data.masks
+    chosen = mergers.iloc[np.linspace(0, len(mergers) - 1, min(GALAXIES, len(mergers))).round().astype(int)]
+    rows, transforms = chosen["row"].to_numpy(), chosen["transform"].to_numpy()
+    images = [gather(each.data.images, rows, transforms) for each in judged]
     captions = [
-        f"galaxy {table['galaxy_id'][line]} ({table['stage'][line]})\nP(merger):\n"
+        f"galaxy {galaxy} ({stage})\nP(merger):\n"
         + "\n".join(f"{score[line]:.2f} {name}" for score, name in zip(scores, names, strict=True))
-        for line in chosen
+        for line, galaxy, stage in zip(chosen.index, chosen["galaxy_id"], chosen["stage"], strict=True)
     ]
-    return figures.gradcam_comparison(
+    pairs = zip(judged, images, strict=True)
+    return saliency_figures.comparison(
         images,
-        [
-            saliency.maps(one.model, stack, method=SALIENCY_METHOD)[:, 0]
-            for one, stack in zip(judged, images, strict=True)
-        ],
+        [saliency.maps(each.model, stack, method=SALIENCY_METHOD)[:, 0] for each, stack in pairs],
         captions,
         names,
-        masks=None if masks is None else gather(masks[:, np.newaxis], rows, transforms)[..., 0],
+        masks=judged[0].masks(rows, transforms),
         filters=judged[0].data.filters,
-        title=title,
-        note=said,
+        title=TITLE,
+        note=note,
     )

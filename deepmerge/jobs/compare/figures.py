@@ -1,4 +1,4 @@
-"""Figures that set models side by side: their metrics, their scores on each other's data, where they looked.
+"""Figures that set models side by side: their metrics and curves, and their scores on each other's data.
 
 A model keeps its colour, marker and line style through all the panels of a figure.
 """
@@ -19,10 +19,9 @@ from numpy.typing import ArrayLike
 from deepmerge.estimate import METRICS, Estimate
 from deepmerge.plots import roc
 from deepmerge.plots.canvas import COLUMN, GREY, NBSP, NORMAL, PAGE, SMALL, Page, canvas, lines_height, styled, wrapped
-from deepmerge.plots.checks import as_probabilities, expect, numbers, words
+from deepmerge.plots.checks import as_probabilities, expect, numbers
 from deepmerge.plots.classes import SCORES, shares_by_score
 from deepmerge.plots.forest import intervals
-from deepmerge.plots.images import GAP, cell_size, image_panel, image_stack, map_key, overlay_panel, rule, stretch
 from deepmerge.plots.marks import BAND, ROUND, THRESHOLD, handle, look
 
 SHOWN = (
@@ -33,7 +32,7 @@ SHOWN = (
     "brier_at_balance",
     "calibration_error_at_balance",
 )
-MOST_MODELS, MOST_COLUMNS, MOST_VARIANTS = 12, 8, 6
+MOST_MODELS, MOST_COLUMNS = 12, 8
 CLASSES = ("mergers", "non-mergers")
 # Blues without its first shades, which are the white of the page.
 SEQUENCE = ListedColormap(colormaps["Blues"](np.linspace(0.12, 1, 256))).with_extremes(bad="#E4E4E4")
@@ -54,15 +53,10 @@ class Entry:
 
 
 @styled
-def comparison(
-    entries: Sequence[Entry],
-    *,
-    title: str = "Comparison of models",
-    note: str | None = None,
-) -> Figure:
+def comparison(entries: Sequence[Entry], *, title: str = "Comparison of models", note: str | None = None) -> Figure:
     """Draw the metrics SHOWN with their 95 % intervals, ROC curves, and scores of either class, of 1 to 12 models.
 
-    An undefined value is said to be. Raises InputError for a missing metric, other numbers of models, or
+    Undefined values are written as such. Raises InputError for a missing metric, other numbers of models, or
     arrays that do not match.
     """
     expect(1 <= len(entries) <= MOST_MODELS, "entries", f"1 to {MOST_MODELS} models", len(entries))
@@ -123,24 +117,24 @@ def cross_matrix(
     table = np.full((count, count), np.nan)
     for pair, estimate in auc.items():
         table[pair] = estimate.value
-    known = np.isfinite(table)
+    defined = np.isfinite(table)
 
     width, margin = (COLUMN, 0.75) if count <= 2 else (PAGE, 1.4 if count <= 5 else 0.75)
     cell = (width - margin - 1.0) / count
     texts = {}
     for place in np.ndindex(table.shape):
-        text = auc[place].text().replace(" [", "\n[") if known[place] else "not\ncomparable"
+        text = auc[place].text().replace(" [", "\n[") if defined[place] else "not\ncomparable"
         texts[place] = wrapped(text, cell - 0.06, SMALL)
     models, judges = [wrapped(name, margin, SMALL) for name in names], [wrapped(name, cell, SMALL) for name in names]
     tallest = max(lines_height(text, SMALL) for text in [*models, *texts.values()])
     body = count * max(tallest + 0.12, 0.5, 1.1 / count)
     figure = canvas(width, body + 0.3 + max(lines_height(name, SMALL) for name in judges), title, note)
     axes = figure.subplots()
-    scale = Normalize(*_range(table[known], 0.1))
-    shown = axes.imshow(np.ma.masked_array(table, ~known), cmap=SEQUENCE, norm=scale, aspect="auto")
+    scale = Normalize(*_range(table[defined], 0.1))
+    shown = axes.imshow(np.ma.masked_array(table, ~defined), cmap=SEQUENCE, norm=scale, aspect="auto")
     for (row, column), text in texts.items():
-        ink = _ink(SEQUENCE(scale(table[row, column]))) if known[row, column] else "black"
-        axes.text(column, row, text, ha="center", va="center", fontsize=SMALL, color=ink, linespacing=1.3)
+        colour = ink(SEQUENCE(scale(table[row, column]))) if defined[row, column] else "black"
+        axes.text(column, row, text, ha="center", va="center", fontsize=SMALL, color=colour, linespacing=1.3)
     axes.set_xticks(range(count), judges)
     axes.set_yticks(range(count), models)
     axes.set_xticks(np.arange(1, count) - 0.5, minor=True)
@@ -156,69 +150,6 @@ def cross_matrix(
     return figure
 
 
-@styled
-def gradcam_comparison(
-    images: Sequence[ArrayLike],
-    maps: Sequence[ArrayLike],
-    captions: Sequence[str],
-    columns: Sequence[str],
-    *,
-    masks: ArrayLike | None = None,
-    filters: Sequence[str] | None = None,
-    title: str = "Saliency maps compared",
-    note: str | None = None,
-) -> Figure:
-    """Draw galaxies in several variants, each beside its model's map: image | map | image | map …, a row a galaxy.
-
-    `columns` names 1 to 6 variants, each with `images` (n, H, W, F), of which the last filter (of `filters`, if
-    named) is drawn in a logarithmic `stretch`, and `maps` (n, H, W) of its model. `captions` (n,) stand left of
-    the rows, a line break or two spaces beginning a new line. `masks` (n, H, W), true on the true features of
-    the merger, are outlined on the maps. Each map is divided by its own maximum, negative or undefined values
-    counting as 0; a map without positive values is labelled "all zero". Raises InputError for shapes that do not
-    match, or more images than a page holds.
-    """
-    variants = words("columns", columns, len(images))
-    expect(1 <= len(variants) <= MOST_VARIANTS, "images", f"1 to {MOST_VARIANTS} variants", len(variants))
-    expect(len(maps) == len(variants), "maps", f"those of {len(variants)} variants", len(maps))
-    pixels = [image_stack(stack) for stack in images]
-    stack = pixels[0].shape[:3]
-    heats = [numbers(f"maps of {name}", heat, *stack) for name, heat in zip(variants, maps, strict=True)]
-    for name, planes in zip(variants, pixels, strict=True):
-        numbers(f"images of {name}", planes, *stack, None)
-    band = "image" if filters is None else words("filters", filters, pixels[0].shape[-1])[-1]
-    outlines = np.zeros(stack) if masks is None else numbers("masks", masks, *stack)
-    texts = words("captions", captions, stack[0])
-
-    page = Page(COLUMN if len(variants) == 1 else PAGE)
-    margin = 1.1 if len(variants) == 1 else 1.6
-    between = 2 * GAP  # more than within a pair
-    cell, tall = cell_size(page.width - margin - between * len(variants), 2 * len(variants), pixels[0])
-    starts = [margin + number * (2 * (cell + GAP) + between) for number in range(len(variants))]
-    heads = [wrapped(name, 2 * cell, NORMAL, "bold") for name in variants]
-    depth = max(lines_height(head, NORMAL) for head in heads)
-    for x, head in zip(starts, heads, strict=True):
-        page.write(x + cell + GAP / 2, head, depth, ha="center", va="bottom", fontsize=NORMAL, fontweight="bold")
-        page.panel(x, depth + 0.04, 2 * cell + GAP, 0.01, rule)
-    page.y += depth + 0.1
-    middles = [x + step + cell / 2 for x in starts for step in (0, cell + GAP)]
-    page.captions(middles, [f"{band} (log)", "saliency map"] * len(variants), cell, ha="center")
-    for i, caption in enumerate(texts):
-        caption = wrapped(caption.replace("  ", "\n"), margin - 0.2, SMALL)
-        height = max(tall, lines_height(caption, SMALL))
-        page.write(0.1, caption, height / 2, va="center")
-        for x, planes, heat in zip(starts, pixels, heats, strict=True):
-            grey = stretch(planes[i, ..., -1])
-            page.panel(x, (height - tall) / 2, cell, tall, image_panel(grey))
-            drawn = overlay_panel(grey, heat[i], outlines[i] > 0)
-            page.panel(x + cell + GAP, (height - tall) / 2, cell, tall, drawn)
-        page.y += height + GAP
-    if not texts:
-        page.write(page.width / 2, "no galaxies", 0.1, ha="center", color=GREY)
-        page.y += 0.35
-    map_key(page, bool((outlines > 0).any()))
-    return page.build(title, note)
-
-
 def _range(values: np.ndarray, least: float) -> tuple[float, float]:
     """Return the ends of a scale that holds the values, if any, and is not narrower than `least`."""
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
@@ -226,7 +157,7 @@ def _range(values: np.ndarray, least: float) -> tuple[float, float]:
     return low - spare, high + spare
 
 
-def _ink(colour: Sequence[float]) -> str:
+def ink(colour: Sequence[float]) -> str:
     """Return black or white, whichever contrasts more with a colour (WCAG 2.1 relative luminance)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
     return "black" if np.dot(linear, [0.2126, 0.7152, 0.0722]) > 0.179 else "white"
@@ -258,9 +189,11 @@ def _shares(entry: Entry) -> tuple[list[np.ndarray], str]:
     scores = as_probabilities(f"probabilities of {name}", entry.probabilities)
     labels = numbers(f"labels of {name}", entry.labels, len(scores))
     expect(bool(np.isin(labels, (0, 1)).all()), f"labels of {name}", "0 or 1", np.unique(labels)[:5].tolist())
-    known = ~np.isnan(scores)
-    counted = [f"{(known & (labels == label)).sum()}{NBSP}{each}" for label, each in zip((1, 0), CLASSES, strict=True)]
-    lost = [f"{(~known).sum()} undefined"] if not known.all() else []
+    defined = ~np.isnan(scores)
+    counted = [
+        f"{(defined & (labels == label)).sum()}{NBSP}{each}" for label, each in zip((1, 0), CLASSES, strict=True)
+    ]
+    lost = [f"{(~defined).sum()} undefined"] if not defined.all() else []
     return [shares_by_score(scores[labels == label]) for label in (1, 0)], f"{name}: {', '.join(counted + lost)}"
 
 

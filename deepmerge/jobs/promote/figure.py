@@ -10,8 +10,8 @@ from deepmerge.plots.forest import Line, forest
 def draw(verdict: Verdict, candidate: str, sample: str = "", *, note: str | None = None) -> Figure:
     """Draw both models' values and their difference with 95 % intervals; the title says the verdict.
 
-    `candidate` names the candidate; `sample` says in small print on what both were measured. What was not measured is
-    said to be so.
+    `candidate` names the candidate; `sample` says in small print on what both were measured. Missing
+    values are written as undefined.
     """
     name, better = METRICS[verdict.metric]
     return forest(

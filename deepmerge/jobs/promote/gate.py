@@ -19,7 +19,7 @@ class Verdict:
     """What the gate decided, and why.
 
     candidate, reigning, difference (candidate − reigning): the metric with its 95 % interval on `images` test images of
-    `galaxies` galaxies; where these are 0 nothing was measured, and all three are NaN. against: whom the candidate was
+    `galaxies` galaxies; where these are 0 nothing was measured, and all three are NaN. against: the model
     to beat, in words.
     """
 
@@ -60,9 +60,8 @@ def judge(
     theirs = np.full(len(labels), 0.5) if reigning is None else reigning
     change = metrics.difference(labels, candidate, theirs, galaxies)[metric]
     ours, its = (metrics.evaluate(labels, scores, galaxies).metrics[metric] for scores in (candidate, theirs))
-    better, finding = _finding(metric, change, against)
-    decided = _decide(better, finding, force)
-    return Verdict(metric, ours, its, change, against, *decided, len(labels), len(np.unique(galaxies)))
+    decision = _decide(*_finding(metric, change, against), force)
+    return Verdict(metric, ours, its, change, against, *decision, len(labels), len(np.unique(galaxies)))
 
 
 def without_comparison(metric: str, objection: str, against: str = "", force: str | None = None) -> Verdict:
@@ -78,14 +77,14 @@ def _decide(better: bool, finding: str, force: str | None) -> tuple[str, str]:
 
 
 def _finding(metric: str, change: Estimate, against: str) -> tuple[bool, str]:
-    """Whether the difference is better beyond noise, and what it says in words."""
+    """Whether the candidate is better beyond noise, and the finding in words."""
     name, sign = METRICS[metric]
     if not (np.isfinite(change.value) and change.has_interval):
         return False, f"the difference in {name} from {against} has no interval in this sample"
-    said = change.text("+.4f")
+    difference = change.text("+.4f")
     worst, best = sorted((sign * change.low, sign * change.high))
     if worst > 0:
-        return True, f"{name} is better than that of {against}: {said}"
+        return True, f"{name} is better than that of {against}: {difference}"
     if best < 0:
-        return False, f"{name} is worse than that of {against}: {said}"
-    return False, f"{name} differs from that of {against} within noise: {said}"
+        return False, f"{name} is worse than that of {against}: {difference}"
+    return False, f"{name} differs from that of {against} within noise: {difference}"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from deepmerge import config
 from deepmerge.errors import InputError
-from deepmerge.estimate import flat
 from deepmerge.files import replacing
 from deepmerge.jobs.judged import Judged, reload, split_of
 from deepmerge.jobs.promote import figure, gate
@@ -49,13 +48,13 @@ def promote(dataset: str, model: str, *, metric: str, force: str | None = None, 
         reigning = registry.champion(version.name)
         if reigning is not None and reigning.version == version.version:
             return _champion_already(run, version, out)
-        verdict = _judged(candidate, reigning, metric, force)
+        verdict = verdict_on(candidate, reigning, metric, force)
         # Another promotion may have come in between: then the candidate has to beat that champion.
         if verdict.decision == gate.REFUSED or registry.crown(version, reigning):
             return _recorded(candidate, version, verdict, out)
 
 
-def _judged(candidate: Judged, reigning: registry.Version | None, metric: str, force: str | None) -> Verdict:
+def verdict_on(candidate: Judged, reigning: registry.Version | None, metric: str, force: str | None) -> Verdict:
     """The verdict on a candidate against the reigning version, or the trivial classifier where there is none."""
     if candidate.split.protocol == "rows":  # not a matter of opinion, so it cannot be forced
         return gate.without_comparison(metric, f"{LEAKS}. Only a model split by galaxy can be champion")
@@ -68,8 +67,9 @@ def _judged(candidate: Judged, reigning: registry.Version | None, metric: str, f
             if force is None:
                 raise
             return gate.without_comparison(metric, str(error), against, force)
-        objection = _objection(candidate, run, against)
-        if objection is not None:
+        other = _difference_in_sample(candidate, run)
+        if other is not None:
+            objection = f"{against} has other {other} than the candidate, so they cannot be compared"
             objection += "" if force else "; --force REASON promotes it all the same"
             return gate.without_comparison(metric, objection, against, force)
         champion = replace(candidate, run=run, model=prediction.load(file))
@@ -79,49 +79,45 @@ def _judged(candidate: Judged, reigning: registry.Version | None, metric: str, f
     return gate.judge(labels, candidate.scores("test"), theirs, galaxies, metric, against, force)
 
 
-def _objection(candidate: Judged, reigning: runs.Run, against: str) -> str | None:
-    """Why the reigning model cannot be compared with the candidate, if it cannot."""
+def _difference_in_sample(candidate: Judged, reigning: runs.Run) -> str | None:
+    """Why the reigning model cannot be compared with the candidate: other data, or other test images."""
     if reigning.data.tags.get(runs.FINGERPRINT) != candidate.data.fingerprint:
-        what = "data"
-    elif split_of(reigning).test.fingerprint(candidate.data) != candidate.split.test.fingerprint(candidate.data):
-        what = "test images"
-    else:
-        return None
-    return f"{against} has other {what} than the candidate, so they cannot be compared"
+        return "data"
+    theirs, ours = split_of(reigning).test, candidate.split.test
+    return None if theirs.fingerprint(candidate.data) == ours.fingerprint(candidate.data) else "test images"
 
 
 def _recorded(candidate: Judged, version: registry.Version, verdict: Verdict, out: Path | None) -> Results:
     """Write the verdict on run and version: tags, promotion.json and its figure."""
-    found = {**_named(version), "decision": verdict.decision, "reason": verdict.reason, "metric": verdict.metric}
-    measured_on = ""
+    results = {**_named(version), "decision": verdict.decision, "reason": verdict.reason, "metric": verdict.metric}
+    sample = ""
     if verdict.images:
         look = looks.so_far(candidate.split.test.fingerprint(candidate.data))
         for model in ("candidate", "reigning", "difference"):
-            found |= flat({verdict.metric: getattr(verdict, model)}, model)
-        found |= {"against": verdict.against, "images": verdict.images, "galaxies": verdict.galaxies, "look": look}
-        measured_on = (
+            results |= getattr(verdict, model).flat(f"{model}_{verdict.metric}")
+        results |= {"against": verdict.against, "images": verdict.images, "galaxies": verdict.galaxies, "look": look}
+        sample = (
             f"{verdict.images} test images of {verdict.galaxies} galaxies, 95 % intervals over galaxies; "
             f"these test images have been scored {'once' if look == 1 else f'{look} times'}"
         )
-    found["time"] = datetime.now(UTC).isoformat(timespec="seconds")
-    said = warning(candidate.data, candidate.split)
-    drawn = figure.draw(verdict, f"{version.name} version {version.version}", measured_on, note=said)
+    results["time"] = datetime.now(UTC).isoformat(timespec="seconds")
+    note = warning(candidate.data, candidate.split)
+    drawn = figure.draw(verdict, f"{version.name} version {version.version}", sample, note=note)
     with runs.reopened(candidate.run), runs.artifact_folder(".") as folder:
         for record, picture in [(folder / RECORD, folder / FIGURE), *_places(out)]:
-            write_json(found, record)
+            write_json(results, record)
             canvas.save(drawn, picture)
-        registry.record(version, found, folder)
-    return found
+        registry.record(version, results, folder)
+    return results
 
 
 def _champion_already(run: runs.Run, version: registry.Version, out: Path | None) -> Results:
     """Nothing is judged; `out` gets what was recorded when the version was."""
-    found = {**_named(version), "decision": "none", "reason": "it is the champion already"}
     for places in _places(out):
         for artifact, place in zip((RECORD, FIGURE), places, strict=True):
             with replacing(place) as aside:
                 shutil.copyfile(runs.read_artifact(run, artifact), aside)
-    return found
+    return {**_named(version), "decision": "none", "reason": "it is the champion already"}
 
 
 def _named(version: registry.Version) -> Results:

@@ -29,7 +29,7 @@ _told = threading.Event()
 
 
 class WorkerFailed(Failed):
-    """A worker could not go on; it has said why."""
+    """A worker could not go on; its own message says why."""
 
 
 class Workers:
@@ -92,7 +92,7 @@ class Workers:
 
 
 def take_order() -> dict[str, Any]:
-    """In a worker: read its order, and see to it that the worker ends when whoever gave it ends or is gone."""
+    """In a worker: read its order; from now on it ends when its parent ends or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the giver decides
     signal.signal(signal.SIGTERM, _end)
     threading.excepthook = _say_in_one_line
@@ -102,7 +102,7 @@ def take_order() -> dict[str, Any]:
 
 
 def end_if_told() -> None:
-    """In a worker, at every opportunity: end, should the signal to do so have been lost in a garbage collection."""
+    """In a worker, after each epoch: end, should the signal to do so have been lost in a garbage collection."""
     if _told.is_set():
         sys.exit(128 + signal.SIGTERM)
 
@@ -113,7 +113,7 @@ def _end(number: int, frame: object) -> None:
 
 
 def _say_in_one_line(failure: threading.ExceptHookArgs) -> None:
-    """A thread that fails (the heartbeat, on a full disk) says so; what it worked for finds out by itself."""
+    """Log the failure of a thread (the heartbeat on a full disk, say) in one line; the trial goes on."""
     log.error("%s: %s", getattr(failure.exc_type, "__name__", ""), " ".join(str(failure.exc_value).split())[:200])
 
 

@@ -40,16 +40,15 @@ def log_data(images: np.ndarray, labels: np.ndarray, source: Path, name: str, di
 def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
     """Log metrics on the run and on its model, where it has one; undefined ones (NaN) are left out."""
     defined = {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
-    mlflow.log_metrics(defined, step=step, model_id=_model_id(mlflow.get_run(active_id())) if step is None else None)
+    run = mlflow.get_run(active_id()) if step is None else None
+    of_model = model_id(run) if run and run.outputs and run.outputs.model_outputs else None
+    mlflow.log_metrics(defined, step=step, model_id=of_model)
 
 
 def log_model(
     model: Any, example: np.ndarray, predictions: np.ndarray, metadata: Mapping[str, Any], trained: str = "yes"
 ) -> None:
-    """Save a Keras model with signature, example and its `metadata`, and mark the run as trained.
-
-    Another mark than yes keeps the run from being the newest model of its data set.
-    """
+    """Save a Keras model with its `metadata`, and mark the run: only with yes it can be the newest of its data set."""
     mlflow.tensorflow.log_model(
         model,
         name="model",
@@ -68,17 +67,14 @@ def model_metadata(run: Run) -> dict[str, Any]:
 
 def model_file(run: Run) -> Path:
     """Local path of the Keras file of the run's model. Raises InputError when the run has none."""
-    model_id = _model_id(run)
-    if model_id is None:
-        raise InputError(
-            f"run should hold a trained model, got {run.info.run_id} ({run.info.run_name}), which has none"
-        )
-    return Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}"), "data", "model.keras")
+    return Path(mlflow.artifacts.download_artifacts(f"models:/{model_id(run)}"), "data", "model.keras")
 
 
-def _model_id(run: Run) -> str | None:
-    outputs = run.outputs.model_outputs if run.outputs else []
-    return outputs[0].model_id if outputs else None
+def model_id(run: Run) -> str:
+    """MLflow's id of the run's model. Raises InputError when the run has none."""
+    if run.outputs and run.outputs.model_outputs:
+        return str(run.outputs.model_outputs[0].model_id)
+    raise InputError(f"run should hold a trained model, got {run.info.run_id} ({run.info.run_name}), which has none")
 
 
 def set_tags(tags: Mapping[str, str]) -> None:

@@ -27,9 +27,9 @@ def find(model: str, dataset: str, fingerprint: str | None = None) -> Run:
     """The run of a trained model.
 
     `model` is a run id, a ``models:/`` URI, the path of a ``run.json`` that `train` wrote, the name of a data set for
-    its newest, or 'last' for the newest of `dataset`. Where the `fingerprint` of the data that are meant is given, the
-    run trained on these: others may be called the same. Raises InputError when there is none, and for a run that did
-    not end well.
+    its newest, or 'last' for the newest of `dataset`. With a `fingerprint` it has to be trained on the data that this
+    one belongs to: others may be called the same. Raises InputError when there is none, and for a run that did not end
+    well.
     """
     connect()
     hint = ""
@@ -47,10 +47,15 @@ def find(model: str, dataset: str, fingerprint: str | None = None) -> Run:
         else:
             run = _newest_of(model)
     except MlflowException as error:
+        words = passwords.scrubbed(error.message)
+        raise InputError(f"model should exist in {store()}, got {model!r}: {words}{hint}") from None
+    active = mlflow.active_run()
+    if not _ended_well(run) and not (active and active.info.run_id == run.info.run_id):
+        why = run.data.tags.get(FAILURE, "it was stopped, or still runs")
         raise InputError(
-            f"model should exist in {store()}, got {model!r}: {passwords.scrubbed(error.message)}{hint}"
-        ) from None
-    _require_ended_well(run)
+            f"model should be of a run that ended well, got run {run.info.run_id}, which is {run.info.status} ({why}); "
+            f"train anew"
+        )
     if fingerprint is not None and run.data.tags.get(FINGERPRINT) != fingerprint:
         raise InputError(
             f"model should be trained on the data of {dataset} (fingerprint {fingerprint}), got {_described(run)}; "
@@ -61,46 +66,31 @@ def find(model: str, dataset: str, fingerprint: str | None = None) -> Run:
 
 def running_children(parent: str, tags: Mapping[str, str]) -> list[str]:
     """Ids of the runs below `parent` that have these tags and look as if they ran."""
-    conditions = [f"tags.`{name}` = '{value}'" for name, value in {"mlflow.parentRunId": parent, **tags}.items()]
-    found = _newest_runs(" and ".join([*conditions, "attributes.status = 'RUNNING'"]))
-    return [run.info.run_id for run in found]
+    runs = _newest_runs({"mlflow.parentRunId": parent, **tags}, "attributes.status = 'RUNNING'")
+    return [run.info.run_id for run in runs]
 
 
 def newest(datasets: Sequence[str]) -> list[Run]:
     """The newest run with a trained model of each data set that has one; by name alone."""
     connect()
-    found = (next(_trained_runs(f"tags.dataset = '{name}' and tags.{TRAINED} = 'yes'"), None) for name in datasets)
-    return [run for run in found if run is not None]
+    return [run for name in datasets for run in islice(_trained_runs(name), 1)]
 
 
 def newest_studies(kind: str, dataset: str, fingerprint: str | None = None) -> Iterator[Run]:
-    """Finished runs of this kind about a data set, newest first; of these data, where a fingerprint tells of them."""
+    """Finished runs of this kind about a data set, newest first; those of the data with this fingerprint, if any."""
     connect()
-    same = "" if fingerprint is None else f" and tags.{FINGERPRINT} = '{fingerprint}'"
-    condition = f"tags.kind = '{kind}' and tags.dataset = '{dataset}' and attributes.status = 'FINISHED'{same}"
-    yield from _newest_runs(condition)
+    tags = {"kind": kind, "dataset": dataset, FINGERPRINT: fingerprint}
+    yield from _newest_runs(tags, "attributes.status = 'FINISHED'")
 
 
 def newest_study(kind: str, command: str, dataset: str, fingerprint: str | None = None) -> Run:
     """The newest finished run of this kind; InputError, with the command that makes one, where there is none."""
-    found = next(newest_studies(kind, dataset, fingerprint), None)
-    if found is None:
-        data = "" if fingerprint is None else f" (fingerprint {fingerprint})"
-        raise InputError(
-            f"expected a run of kind {kind} about {dataset!r}{data} in {store()}, found none; make one with '{command}'"
-        )
-    return found
-
-
-def _require_ended_well(run: Run) -> None:
-    """Raise InputError for a run whose training failed or was stopped, or goes on in another process."""
-    active = mlflow.active_run()
-    if not _ended_well(run) and not (active and active.info.run_id == run.info.run_id):
-        why = run.data.tags.get(FAILURE, "it was stopped, or is not at its end yet")
-        raise InputError(
-            f"model should be of a run that ended well, got run {run.info.run_id}, which is {run.info.status} ({why}); "
-            f"train anew"
-        )
+    for run in newest_studies(kind, dataset, fingerprint):
+        return run
+    data = "" if fingerprint is None else f" (fingerprint {fingerprint})"
+    raise InputError(
+        f"expected a run of kind {kind} about {dataset!r}{data} in {store()}, found none; make one with '{command}'"
+    )
 
 
 def _ended_well(run: Run) -> bool:
@@ -128,30 +118,23 @@ def _noted_run(path: Path) -> str:
 
 def _newest_of(name: str) -> Run:
     """The newest model of the data set of this name, whatever its data."""
-    found = None
-    if config.NAME.fullmatch(name):
-        found = next(_trained_runs(f"tags.dataset = '{name}' and tags.{TRAINED} = 'yes'"), None)
-    if found is None:
-        raise InputError(
-            "model should be 'last', a run id of 32 hexadecimal digits, a models:/ URI, a run.json, or the name of a "
-            f"data set that has a trained model in {store()}, got {name!r}"
-        )
-    return found
+    for run in _trained_runs(name) if config.NAME.fullmatch(name) else ():
+        return run
+    raise InputError(
+        "model should be 'last', a run id of 32 hexadecimal digits, a models:/ URI, a run.json, or the name of a "
+        f"data set that has a trained model in {store()}, got {name!r}"
+    )
 
 
 def _last_run(dataset: str, fingerprint: str | None) -> Run:
-    named = f"tags.dataset = '{dataset}' and tags.{TRAINED} = 'yes'"
-    same = "" if fingerprint is None else f" and tags.{FINGERPRINT} = '{fingerprint}'"
-    found = next(_trained_runs(named + same), None)
-    if found is not None:
-        return found
-    other = next(_trained_runs(named), None)
-    if other is not None:
+    for run in _trained_runs(dataset, fingerprint):
+        return run
+    for other in _trained_runs(dataset):
         raise InputError(
             f"expected a model trained on the data of {dataset} (fingerprint {fingerprint}) in {store()}, found only "
             f"{_described(other)}; train anew, or name the experiment file of those data"
         )
-    others = {run.data.tags["dataset"] for run in islice(_trained_runs(f"tags.{TRAINED} = 'yes'"), MOST)}
+    others = {run.data.tags["dataset"] for run in islice(_trained_runs(), MOST)}
     raise InputError(
         f"expected a trained model of dataset {dataset!r} in {store()}, found none "
         f"(of others: {', '.join(sorted(others)) or 'none'}); "
@@ -159,20 +142,24 @@ def _last_run(dataset: str, fingerprint: str | None) -> Run:
     )
 
 
-def _trained_runs(condition: str) -> Iterator[Run]:
-    """Runs that ended well, newest first."""
-    going = "attributes.status != 'FAILED' and attributes.status != 'KILLED'"
-    return filter(_ended_well, _newest_runs(f"{condition} and {going}"))
+def _trained_runs(dataset: str | None = None, fingerprint: str | None = None) -> Iterator[Run]:
+    """Runs with a trained model that ended well, newest first."""
+    tags = {TRAINED: "yes", "dataset": dataset, FINGERPRINT: fingerprint}
+    return filter(_ended_well, _newest_runs(tags, "attributes.status != 'FAILED'", "attributes.status != 'KILLED'"))
 
 
-def _newest_runs(condition: str, experiments: Sequence[str] | None = None) -> Iterator[Run]:
-    """Runs of these experiments, by default of all, newest first, asked for as they are needed."""
-    if experiments is None:
-        experiments = [e.experiment_id for e in mlflow.search_experiments()]
+def _newest_runs(tags: Mapping[str, str | None], *conditions: str) -> Iterator[Run]:
+    """Runs of all experiments with these tags (None: any), newest first, asked for as they are needed."""
+    experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
+    terms = [f"tags.`{name}` = '{value}'" for name, value in tags.items() if value is not None]
     token = None
     while token != "":
         page = MlflowClient().search_runs(
-            list(experiments), condition, max_results=PAGE, order_by=["start_time DESC"], page_token=token
+            experiments,
+            " and ".join([*terms, *conditions]),
+            max_results=PAGE,
+            order_by=["start_time DESC"],
+            page_token=token,
         )
         yield from page
         token = page.token or ""

@@ -11,13 +11,11 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from deepmerge.tracking import database, passwords, soundness
+from deepmerge.tracking import database, environment, passwords, soundness
 from deepmerge.tracking.plugin import EXPERIMENT, experiment_id
 from deepmerge.tracking.runs.provenance import STARTED_IN, code_state, process
 
 log = logging.getLogger(__name__)
-# It logs the traceback of what it raises, and how it makes its tables.
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 DATABASE = Path("mlflow.db")
 FAILURE = "failure"  # tag with the reason why a run did not end well
@@ -30,6 +28,7 @@ def connect() -> None:
     database file is made if need be. Raises InputError where it was left half made, or its artifacts do not lie where
     it says.
     """
+    environment.prepare()
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(f"sqlite:///{project() / DATABASE}")
     database.make_store(mlflow.get_tracking_uri())

@@ -37,12 +37,12 @@ def code_state() -> dict[str, str]:
 
 def process() -> dict[str, str]:
     """From which folder this process was started, and which DVC stage and experiment it is, if any."""
-    told = {
+    tags = {
         STARTED_IN: str(Path.cwd()),
         "dvc_stage": os.environ.get("DVC_STAGE"),
         "dvc_experiment": os.environ.get("DVC_EXP_NAME"),
     }
-    return {tag: value for tag, value in told.items() if value}
+    return {tag: value for tag, value in tags.items() if value}
 
 
 def _git(*arguments: str) -> str | None:

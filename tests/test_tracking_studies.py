@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from deepmerge import config
 from deepmerge.errors import InputError
 from deepmerge.tracking import plugin, processes, runs, studies
+from deepmerge.tracking.trial_table import table
 
 pytestmark = pytest.mark.usefixtures("client")
 SPACE = {
@@ -157,11 +158,11 @@ def test_what_diverges_counts_as_failed_and_says_why(study, parent, client, bad)
 
     opened = study(3)
     opened.work(objective, parent, Diverged, {})
-    assert opened.table()["state"].tolist() == ["complete", "failed", "complete"]
+    assert table(opened)["state"].tolist() == ["complete", "failed", "complete"]
     assert opened.finished() == 3
     run = children(client, parent)[1]
     assert run.info.status == "FAILED"
-    reason = opened.table()["reason"][1]
+    reason = table(opened)["reason"][1]
     assert reason
     assert reason in run.data.tags["failure"]
     assert opened.best().number != 1
@@ -174,7 +175,7 @@ def test_a_study_in_which_everything_diverges_ends(study, parent):
         raise Diverged("always")
 
     opened.work(objective, parent, Diverged, {})
-    assert opened.table()["state"].tolist() == ["failed"] * 4
+    assert table(opened)["state"].tolist() == ["failed"] * 4
     assert opened.best() is None
     assert opened.importances() == {}
 
@@ -188,7 +189,7 @@ def test_a_trial_behind_the_others_is_pruned_and_counts(study, parent, client):
 
     opened = study(7)
     opened.work(objective, parent, Diverged, {})
-    assert opened.table()["state"].tolist() == ["complete"] * 6 + ["pruned"]
+    assert table(opened)["state"].tolist() == ["complete"] * 6 + ["pruned"]
     assert opened.finished() == 7
     run = children(client, parent)[-1]
     assert run.info.status == "KILLED"
@@ -199,7 +200,7 @@ def test_a_trial_behind_the_others_is_pruned_and_counts(study, parent, client):
         (2, 9.0),
         (3, 9.0),
     ]  # the first half of the epochs is spared
-    assert study(7, "unpruned", pruning=False)._study.pruner.__class__ is optuna.pruners.NopPruner
+    assert study(7, "unpruned", pruning=False).optuna.pruner.__class__ is optuna.pruners.NopPruner
 
 
 def test_every_trial_is_a_run_below_that_of_the_study(study, parent, client):
@@ -218,7 +219,7 @@ def test_every_trial_is_a_run_below_that_of_the_study(study, parent, client):
         assert run.data.metrics["trial_log_loss"] == trial.values[0]
         assert run.data.metrics["val_auc"] == 0.7
         assert run.data.tags.items() >= {"kind": "trial", "study": "s", "trial": str(trial.number)}.items()
-    assert opened.table()["run_id"].tolist() == [run.info.run_id for run in found]
+    assert table(opened)["run_id"].tolist() == [run.info.run_id for run in found]
 
 
 @pytest.mark.slow
@@ -244,7 +245,7 @@ opened.work(lambda params, report: os.kill(os.getpid(), 9), {parent!r}, ZeroDivi
     assert (run.info.status, run.data.tags["failure"]) == ("KILLED", "cut off; tried again in another run")
     assert opened.finished() == 0
     opened.work(bowl, parent, Diverged, {})
-    assert opened.table()["state"].tolist() == ["cut off", "complete", "complete", "complete"]
+    assert table(opened)["state"].tolist() == ["cut off", "complete", "complete", "complete"]
     assert tried(opened)[0] == opened.trials()[0].params
 
 
@@ -255,7 +256,7 @@ def test_the_trial_of_a_living_worker_is_left_alone(study, parent):
 
     opened = study(1)
     opened.work(objective, parent, Diverged, {})
-    assert opened.table()["state"].tolist() == ["complete"]
+    assert table(opened)["state"].tolist() == ["complete"]
 
 
 @pytest.mark.parametrize("reports", [True, False])
@@ -275,16 +276,16 @@ def test_a_worker_that_was_taken_for_dead_drops_its_result_and_goes_on(study, pa
 
     opened = study(2)
     opened.work(objective, parent, Diverged, {})
-    assert opened.table()["state"].tolist() == ["cut off", "complete", "complete"]
+    assert table(opened)["state"].tolist() == ["cut off", "complete", "complete"]
     assert tried(opened)[0] == lost[0]
     assert min(trial.values[0] for trial in opened.trials() if trial.values) >= 0
 
 
 def test_two_workers_that_ask_at_the_same_moment_do_not_get_the_same_queued_trial(study, parent, monkeypatch):
     """Both are held where Optuna has read that the trial waits and has not yet taken it, if they can get there."""
-    storages = [study(2)._study._storage, study(2)._study._storage]  # each with a connection of its own
+    storages = [study(2).optuna._storage, study(2).optuna._storage]  # each with a connection of its own
     storages = [getattr(storage, "_backend", storage) for storage in storages]
-    [trial] = study(2)._study.get_trials(states=[TrialState.WAITING])
+    [trial] = study(2).optuna.get_trials(states=[TrialState.WAITING])
     both_have_read = threading.Barrier(2)
     checked = type(storages[0]).check_trial_is_updatable
 
@@ -317,17 +318,17 @@ def test_a_trial_that_kills_every_worker_is_given_up(study, parent, monkeypatch)
         except DiskFull:
             continue
     assert attempts == studies.RETRIES + 2
-    assert study(2).table()["state"].tolist() == ["cut off"] * (studies.RETRIES + 1) + ["complete"] * 2
+    assert table(study(2))["state"].tolist() == ["cut off"] * (studies.RETRIES + 1) + ["complete"] * 2
 
 
 def test_a_worker_that_comes_too_late_for_the_last_place_does_nothing(study, parent):
     def objective(params, report):
-        study(1)._try_one(lambda *_: pytest.fail("the place was taken"), parent, Diverged, {})
+        study(1).try_one(lambda *_: pytest.fail("the place was taken"), parent, Diverged, {})
         return bowl(params)
 
     opened = study(1)
     opened.work(objective, parent, Diverged, {})
-    assert opened.table()["state"].tolist() == ["complete"]
+    assert table(opened)["state"].tolist() == ["complete"]
 
 
 def test_a_task_is_claimed_by_one_process_at_a_time(study, monkeypatch):

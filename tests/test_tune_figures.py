@@ -12,8 +12,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from deepmerge.errors import InputError
-from deepmerge.jobs.tune import figures as figures
-from deepmerge.jobs.tune.figures import TrialPoint
+from deepmerge.jobs.tune import figures
+from deepmerge.jobs.tune.trials import TrialPoint
 from deepmerge.plots import canvas
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
