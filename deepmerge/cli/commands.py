@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+import deepmerge
 from deepmerge.cli import data, study
-from deepmerge.cli.loading import quietly
 from deepmerge.cli.options import (
     Command,
     Dataset,
@@ -22,7 +22,8 @@ from deepmerge.cli.options import (
     SettingsCommand,
 )
 from deepmerge.cli.output import show, show_table
-from deepmerge.errors import Failed, InputError, Refused
+from deepmerge.errors import InputError, Refused
+from deepmerge.loading import quietly
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,14 +37,7 @@ app.add_typer(study.app, name="study")
 def print_version(wanted: bool) -> None:
     """Print the version of the package, and end."""
     if wanted:
-        from importlib import metadata
-
-        try:
-            print(metadata.version("deepmerge-lab"))
-        except metadata.PackageNotFoundError:
-            raise Failed(
-                "deepmerge is run from its source here, not installed; pyproject.toml has the version"
-            ) from None
+        print(deepmerge.__version__)
         raise typer.Exit
 
 

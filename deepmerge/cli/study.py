@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from deepmerge.cli.loading import quietly
 from deepmerge.cli.options import Dataset, Model, ModelOf, Out, Params, Pdf, SettingsCommand
 from deepmerge.cli.output import show
+from deepmerge.loading import quietly
 
 app = typer.Typer(
     help="Answer one question about a data set, by a run with a table and figures. Times: demo sample, two cores. "
