@@ -93,9 +93,7 @@ def check(dataset: Dataset) -> None:
 
 @app.command(cls=SettingsCommand)
 def split(
-    ctx: Context,
-    dataset: Dataset,
-    out: Annotated[Path, Option(help="CSV file to write.")] = Path("split.csv"),
+    ctx: Context, dataset: Dataset, out: Annotated[Path, Option(help="CSV file to write.")] = Path("split.csv")
 ) -> None:
     """Write the split as a table. Says of each image whether it trains, validates or tests; for train --split-table."""
     from deepmerge.data import dataset as datasets

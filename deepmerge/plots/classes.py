@@ -24,11 +24,7 @@ def shares_by_score(scores: np.ndarray) -> np.ndarray:
 
 @styled
 def confusion_matrix(
-    counts: ArrayLike,
-    intervals: ArrayLike | None = None,
-    *,
-    title: str = "Confusion matrix",
-    note: str | None = None,
+    counts: ArrayLike, intervals: ArrayLike | None = None, *, title: str = "Confusion matrix", note: str | None = None
 ) -> Figure:
     """Draw counts and fractions of the true class, with their 95 % intervals if given.
 
@@ -68,11 +64,7 @@ def confusion_matrix(
 
 @styled
 def score_histogram(
-    probabilities: ArrayLike,
-    stages: Sequence[str],
-    *,
-    title: str = "Scores by stage",
-    note: str | None = None,
+    probabilities: ArrayLike, stages: Sequence[str], *, title: str = "Scores by stage", note: str | None = None
 ) -> Figure:
     """Draw the distribution of the merger probability in each stage, each normalised to 1.
 

@@ -103,18 +103,18 @@ def model_card(
         "galaxy": "Split by galaxy before any augmentation: no galaxy is in two parts.",
         "rows": "Random rows, as published: galaxies are in training and test at once, so the metrics are optimistic.",
     }[protocol]
-    demo = [
-        "The training data are simulated demo data, not Illustris: for trying things out, not for science."
-    ] * simulated
+    demo = "The training data are simulated demo data, not Illustris: for trying things out, not for science."
     counts = Table(
         "Galaxies and images of each part",
         ["part", "galaxies", "images"],
         [[part, f"{galaxies:,}", f"{images:,}"] for part, (galaxies, images) in parts.items()],
     )
-    used = {name: str(value) for name, value in settings.items()}
+    used = Table(
+        "Settings", ["setting", "value"], [[name, str(value)] for name, value in settings.items()], folded=True
+    )
     return Section(
         f"Model card: {model}",
-        notes=demo,
+        notes=[demo] * simulated,
         sections=[
             Section(
                 "Model details",
@@ -135,7 +135,7 @@ def model_card(
                 "Training and evaluation data",
                 notes=[split] * (protocol == "rows"),
                 paragraphs=[split] * (protocol == "galaxy"),
-                tables=[counts, Table("Settings", ["setting", "value"], list(used.items()), folded=True)],
+                tables=[counts, used],
             ),
             Section(
                 "Ethical considerations",
