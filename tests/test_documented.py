@@ -39,6 +39,12 @@ NOT_RUN = {
     r"import numpy as np\nimport requests": "wants a server; test_serving.py",
 }
 
+# What has to be done before a line, beyond the lines above it: an empty project has no calibration, for one.
+BEFORE = {
+    r"deepmerge predict .*--merger-fraction.*": "deepmerge study probabilities noisy",
+    r"deepmerge report .*": "deepmerge evaluate pristine",
+}
+
 
 def fences(text, *languages):
     """The contents of the fenced blocks of Markdown in these languages; those of MyST ({code-cell}) are none."""
@@ -316,6 +322,9 @@ def test_a_wrong_value_is_refused_in_one_clear_line_and_the_run_is_failed(projec
 @slow
 @pytest.mark.parametrize("line", [line for line in COMMANDS if not not_run(line)])
 def test_every_documented_command_runs(line, literal, run_line):
+    for pattern, earlier in BEFORE.items():
+        if re.fullmatch(pattern, line):
+            assert run_line(earlier)[0].returncode == 0
     done, _ = run_line(line)
     # A model of so little training may well be refused.
     assert done.returncode in ((0, 3) if " promote " in line else (0,)), done.stderr
