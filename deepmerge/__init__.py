@@ -15,8 +15,6 @@ nothing::
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from deepmerge.loading import quietly
-
 if TYPE_CHECKING:
     from deepmerge.data.dataset import Dataset as Dataset
     from deepmerge.errors import InputError as InputError
@@ -60,6 +58,8 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name not in _MODULES:
         raise AttributeError(f"module 'deepmerge' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    from deepmerge.loading import quietly
+
     with quietly():
         module = importlib.import_module(f"deepmerge.{_MODULES[name]}")
         value = importlib.import_module("deepmerge.notebook.plot") if name == "plot" else getattr(module, name)
