@@ -28,7 +28,7 @@ def main(
     if unknown := chosen - set(TOPICS):
         raise typer.BadParameter(f"topics should be among {', '.join(TOPICS)}; got {', '.join(sorted(unknown))}")
     # TensorFlow takes seconds to import, which --help should not.
-    from deepmerge.cli.loading import quietly
+    from deepmerge.loading import quietly
 
     with quietly():
         from benchmarks import commands, memory, peers, report, speed

@@ -16,59 +16,65 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepmerge.data.dataset import Dataset
-    from deepmerge.errors import InputError
-    from deepmerge.estimate import Estimate
-    from deepmerge.notebook import plot
-    from deepmerge.notebook.data import load, simulate, split
-    from deepmerge.notebook.model import Model, load_model, train
-    from deepmerge.notebook.result import Result, evaluate, saliency
-    from deepmerge.notebook.track import track
+    from deepmerge.data.dataset import Dataset as Dataset
+    from deepmerge.errors import InputError as InputError
+    from deepmerge.estimate import Estimate as Estimate
+    from deepmerge.notebook import plot as plot
+    from deepmerge.notebook.data import load as load
+    from deepmerge.notebook.data import simulate as simulate
+    from deepmerge.notebook.data import split as split
+    from deepmerge.notebook.model import Model as Model
+    from deepmerge.notebook.model import load_model as load_model
+    from deepmerge.notebook.model import train as train
+    from deepmerge.notebook.result import Result as Result
+    from deepmerge.notebook.result import evaluate as evaluate
+    from deepmerge.notebook.result import saliency as saliency
+    from deepmerge.notebook.track import track as track
 
-# Where each name comes from: a module, or a name in one.
-_HOMES = {
-    "Dataset": "deepmerge.data.dataset",
-    "Estimate": "deepmerge.estimate",
-    "InputError": "deepmerge.errors",
-    "Model": "deepmerge.notebook.model",
-    "Result": "deepmerge.notebook.result",
-    "evaluate": "deepmerge.notebook.result",
-    "load": "deepmerge.notebook.data",
-    "load_model": "deepmerge.notebook.model",
-    "plot": "deepmerge.notebook",
-    "saliency": "deepmerge.notebook.result",
-    "simulate": "deepmerge.notebook.data",
-    "split": "deepmerge.notebook.data",
-    "track": "deepmerge.notebook.track",
-    "train": "deepmerge.notebook.model",
+    __version__: str
+
+# The module that each name is imported from.
+_MODULES = {
+    "Dataset": "data.dataset",
+    "Estimate": "estimate",
+    "InputError": "errors",
+    "Model": "notebook.model",
+    "Result": "notebook.result",
+    "evaluate": "notebook.result",
+    "load": "notebook.data",
+    "load_model": "notebook.model",
+    "plot": "notebook",
+    "saliency": "notebook.result",
+    "simulate": "notebook.data",
+    "split": "notebook.data",
+    "track": "notebook.track",
+    "train": "notebook.model",
 }
-
-__all__ = [  # the keys of _HOMES, spelled out for those who read code without running it
-    "Dataset",
-    "Estimate",
-    "InputError",
-    "Model",
-    "Result",
-    "evaluate",
-    "load",
-    "load_model",
-    "plot",
-    "saliency",
-    "simulate",
-    "split",
-    "track",
-    "train",
-]
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name == "__version__":
+        return _version()
+    if name not in _MODULES:
         raise AttributeError(f"module 'deepmerge' has no attribute {name!r}; it offers {', '.join(__all__)}")
-    home = importlib.import_module(_HOMES[name])
-    found = importlib.import_module(f"{_HOMES[name]}.plot") if name == "plot" else getattr(home, name)
-    globals()[name] = found
-    return found
+    from deepmerge.loading import quietly
+
+    with quietly():
+        module = importlib.import_module(f"deepmerge.{_MODULES[name]}")
+        value = importlib.import_module("deepmerge.notebook.plot") if name == "plot" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def _version() -> str:
+    from importlib import metadata  # 30 ms
+
+    try:
+        return metadata.version("deepmerge-lab")
+    except metadata.PackageNotFoundError:
+        return "unknown: deepmerge is run from its source here, not installed"
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

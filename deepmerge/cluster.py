@@ -11,6 +11,9 @@ from typing import Any
 
 from deepmerge.errors import InputError
 
+# Number of a worker among those that a command started, from 0; each takes one GPU, where there are several.
+WORKER = "DEEPMERGE_WORKER"
+
 
 @contextmanager
 def mapping(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
@@ -31,20 +34,15 @@ def mapping(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, which then stops the workers; end with the parent, however it ends."""
+    """Leave Ctrl-C to the parent, which then stops the workers; exit when the parent exits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+def _exit_with_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)
-
-
-# Number of a worker among those that a command started, from 0; each takes one GPU, where there are several.
-WORKER = "DEEPMERGE_WORKER"
 
 
 def count_cores() -> int:

@@ -69,7 +69,7 @@ METRICS: dict[str, Metric] = {
 def flat(estimates: Mapping[str, Estimate], prefix: str = "") -> dict[str, float]:
     """Store estimates flat: `<prefix>_<name>`, with `_low` and `_high` for the interval."""
     head = f"{prefix}_" if prefix else ""
-    return {key: number for name, found in estimates.items() for key, number in found.flat(f"{head}{name}").items()}
+    return {key: number for name, each in estimates.items() for key, number in each.flat(f"{head}{name}").items()}
 
 
 def read(stored: Mapping[Any, Any], name: str) -> Estimate:
@@ -85,10 +85,11 @@ def gathered(stored: Mapping[str, float], prefix: str = "") -> dict[str, Estimat
 
 def names(stored: Iterable[str]) -> list[str]:
     """The names among those of flat storage that are no ends of intervals, in their order."""
-    given = list(stored)
-    known = set(given)
+    columns = list(stored)
+    present = set(columns)
 
     def is_end(name: str) -> bool:
-        return any(name.endswith(end) and name.removesuffix(end) in known for end in (LOW, HIGH))
+        ends = (name.removesuffix(end) for end in (LOW, HIGH) if name.endswith(end))
+        return any(base in present and not is_end(base) for base in ends)
 
-    return [name for name in given if not is_end(name)]
+    return [name for name in columns if not is_end(name)]

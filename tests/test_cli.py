@@ -383,7 +383,7 @@ def test_other_failures_end_with_status_1_and_their_traceback():
     done = in_fresh_python(
         "import sys; sys.argv = ['deepmerge', 'evaluate', 'noisy']\n"
         "from deepmerge import cli\n"
-        "from deepmerge.cli.loading import quietly\n"
+        "from deepmerge.loading import quietly\n"
         "def fail(*given, **options): raise OSError('disk full')\n"
         "with quietly(): from deepmerge.jobs import evaluate\n"
         "evaluate.evaluate = fail\n"

@@ -87,7 +87,7 @@ def test_only_figures_that_a_run_has_are_shown_with_their_captions(tmp_path, mon
         return found
 
     monkeypatch.setattr(collect.runs, "read_artifact", artifact)
-    [picture] = collect._pictures(run_with(), MODEL_FIGURES)
+    [picture] = collect.pictures(run_with(), MODEL_FIGURES)
     assert (picture.title, picture.caption, picture.png) == (*MODEL_FIGURES["roc"], PICTURE)
 
 
@@ -100,8 +100,6 @@ def test_galaxies_are_counted_by_their_ids_as_they_are_written(tmp_path, monkeyp
     monkeypatch.setattr(collect.runs, "find", lambda *_: run)
     monkeypatch.setattr(collect.runs, "newest_studies", lambda *_: iter(()))
     monkeypatch.setattr(collect.runs, "read_artifact", lambda _, path: tmp_path / path)
-    monkeypatch.setattr(collect.runs, "read_json", lambda *_: None)
-    monkeypatch.setattr(collect.config, "from_record", lambda *_: None)
     subject = collect.Subject("noisy")
     assert subject.summary == "8 images of 4 galaxies, simulated; split by galaxy"
     assert subject.parts == {"train": (2, 4), "validation": (1, 2), "test": (1, 2)}
@@ -120,7 +118,7 @@ def test_a_section_of_a_study_says_what_it_found_and_how_to_make_it_again(tmp_pa
         monkeypatch.setattr(collect.runs, "read_artifact", artifact)
         run = run_with(**{"mlflow.note.content": "AUC **0.9** here."})
         run.info = SimpleNamespace(run_id="a" * 32)
-        section = collect._study_section(study, run, "noisy")
+        section = collect.study_section(study, run, "noisy")
         assert section.facts == {"command": "deepmerge study recipes noisy", "run": "a" * 32}
         assert section.paragraphs == ["AUC 0.9 here."]
         assert [(len(table.rows), table.folded) for table in section.tables] == [(count, folded)]

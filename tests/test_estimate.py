@@ -1,7 +1,10 @@
 import math
+import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deepmerge.analysis.metrics import point_metrics
 from deepmerge.estimate import AT_BALANCE, METRICS, UNDEFINED, Estimate, flat, gathered, names, read
@@ -25,24 +28,43 @@ def test_an_estimate_is_written_with_the_interval_that_it_has(estimate, form, te
     assert estimate.text(form) == text
 
 
-def random_estimates(rng):
-    """Some estimates of any names, undefined ones among them, also such that end like the end of an interval."""
-    known = ["auc", "test_auc", "a_low_b", "low", "mass_low", "x_high", "n", "purity_at_balance"]
-    values = [Estimate(*rng.choice([NAN, 0.0, -1.5, 0.25, 1e9], 3)) for _ in known]
-    chosen = rng.permutation(len(known))[: rng.integers(len(known) + 1)]
-    return {known[i]: values[i] for i in chosen}
+NUMBERS = st.sampled_from([NAN, 0.0, -1.5]) | st.floats(-1e9, 1e9)
+ESTIMATES = st.builds(Estimate, NUMBERS, NUMBERS, NUMBERS)
+# Names of several words, some of which end like an end of an interval.
+NAMES = st.lists(st.sampled_from(["auc", "low", "high", "at", "n"]), min_size=1, max_size=4).map("_".join)
+NAMED = st.dictionaries(NAMES, ESTIMATES, max_size=8).filter(
+    lambda named: not any(f"{name}_{end}" in named for name in named for end in ("low", "high"))
+)
 
 
-@pytest.mark.parametrize("seed", range(60))
-@pytest.mark.parametrize("prefix", ["", "test"])
-def test_what_is_stored_flat_comes_back(seed, prefix):
-    given = random_estimates(np.random.default_rng(seed))
-    stored = flat(given, prefix)
-    assert len(stored) == 3 * len(given)
-    found = gathered(stored, prefix)
-    assert list(found) == list(given)
-    np.testing.assert_equal([found[name] for name in given], list(given.values()))
-    assert names(stored) == [f"{prefix}_{name}" if prefix else name for name in given]
+@given(NAMED, st.sampled_from(["", "test", "val_low"]))
+def test_what_is_stored_flat_comes_back(estimates, prefix):
+    stored = flat(estimates, prefix)
+    assert len(stored) == 3 * len(estimates)
+    assert names(stored) == [f"{prefix}_{name}" if prefix else name for name in estimates]
+    again = gathered(stored, prefix)
+    assert list(again) == list(estimates)
+    np.testing.assert_equal(list(again.values()), list(estimates.values()))
+
+
+@given(NAMED)
+def test_what_is_undefined_may_be_left_out_of_the_store(estimates):
+    defined = {name: each for name, each in estimates.items() if not math.isnan(each.value)}
+    stored = {name: number for name, number in flat(defined).items() if not math.isnan(number)}
+    again = gathered(stored)
+    np.testing.assert_equal(list(again.items()), list(defined.items()))
+
+
+@given(ESTIMATES)
+def test_what_is_written_can_be_read_again(estimate):
+    """A value, and its interval where both ends are known, to the digits that are written."""
+    *numbers, rest = re.split(r"(?: \[|, |\]|$)", estimate.text(".4f"), maxsplit=1 + 2 * estimate.has_interval)
+    assert rest == ""
+    if math.isnan(estimate.value):
+        assert estimate.text() == "undefined"
+    else:
+        known = estimate if estimate.has_interval else estimate[:1]
+        assert [float(number) for number in numbers] == pytest.approx(list(known), abs=5.1e-5)
 
 
 def test_what_is_missing_is_undefined():

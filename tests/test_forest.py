@@ -38,6 +38,7 @@ CASES = {
     "groups and single values": lambda **more: drawn([*RECIPES, FAINT], groups=["by galaxy", "by random rows"], **more),
     "long names": lambda **more: drawn([line._replace(name=f"{line.name}, " * 4) for line in RECIPES * 4], **more),
     "many lines": lambda **more: drawn(RECIPES * 10, references=[0.5, 0.5, 0.0], **more),
+    "small changes": lambda **more: drawn([Line("a", [Estimate(-0.003, -0.009, 0.004)] * 3)], **more),
     "no interval": lambda **more: drawn([Line("one seed", [Estimate(0.9, np.nan, np.nan)] * 3)], **more),
 }
 

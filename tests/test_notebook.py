@@ -1,7 +1,9 @@
 """The notebook door, used as a stranger would: `import deepmerge as dm`."""
 
+import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import keras
@@ -47,6 +49,18 @@ def test_importing_it_imports_nothing_heavy_and_names_are_found_when_asked_for()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[:2] == ["[]", "True True"]
     assert "no attribute 'trane'; it offers Dataset," in done.stdout
+
+
+def test_the_version_is_that_of_the_installed_package():
+    assert dm.__version__ == metadata.version("deepmerge-lab")
+
+
+def test_tensorflow_does_not_greet_a_script():
+    """Not when it is imported for the first name that needs it, nor at its first operation."""
+    code = "import deepmerge as dm; dm.train; import keras; keras.ops.ones(3) + 1"
+    env = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stderr == ""
 
 
 def test_every_name_explains_itself():

@@ -4,26 +4,27 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Context, Option
 
-from deepmerge.cli.options import Dataset, SettingsCommand
+from deepmerge.cli.options import Dataset, SettingsCommand, experiment
 from deepmerge.cli.output import show
 from deepmerge.data import demo
 
 app = typer.Typer(help="Make, fetch, convert and check the images.", no_args_is_help=True)
 
-Folder = Annotated[Path, typer.Option(help="Folder to write to.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace data of the same name.")]
+Folder = Annotated[Path, Option(help="Folder to write to.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace data of the same name.")]
 
 
 @app.command()
 def simulate(
     folder: Folder = Path("data"),
-    galaxies: Annotated[int, typer.Option(help="Number of galaxies, four views each.")] = demo.GALAXIES,
+    galaxies: Annotated[int, Option(help="Number of galaxies, four views each.")] = demo.GALAXIES,
     merger_fraction: Annotated[
-        float, typer.Option(help="Share of mergers among the galaxies.", show_default="1/6")
+        float, Option(help="Share of mergers among the galaxies.", show_default="1/6")
     ] = demo.MERGER_FRACTION,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = demo.SEED,
-    workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.")] = None,
+    seed: Annotated[int, Option(help="The same seed gives the same bytes.")] = demo.SEED,
+    workers: Annotated[int | None, Option(help="Processes; default: one per core.")] = None,
 ) -> None:
     """Make the demo sample. Mock galaxies, pristine and noisy, with catalogue and masks of merger features."""
     from deepmerge.data.demo.simulate import simulate
@@ -33,37 +34,30 @@ def simulate(
 
 @app.command()
 def fetch(
-    variant: Annotated[Literal["pristine", "noisy"], typer.Argument(help="Without or with sky noise.")],
-    filters: Annotated[int, typer.Option(help="2: F814W, F160W; 3: F356W too.")] = 2,
+    variant: Annotated[Literal["pristine", "noisy"], Argument(help="Without or with sky noise.")],
+    filters: Annotated[int, Option(help="2: F814W, F160W; 3: F356W too.")] = 2,
     folder: Folder = Path("data"),
     base_url: Annotated[
-        str | None, typer.Option(help="Address of a folder with the FITS files; default: the MAST archive.")
+        str | None, Option(help="Address of a folder with the FITS files; default: the MAST archive.")
     ] = None,
     catalogue_url: Annotated[
-        str | None,
-        typer.Option(help="Address of a folder with the catalogue arrays; default: the authors' repository."),
+        str | None, Option(help="Address of a folder with the catalogue arrays; default: the authors' repository.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Download the released images and their catalogue. If interrupted, the same command goes on."""
     from deepmerge.data.released import archive, layout
 
-    archive.fetch(
-        variant,
-        folder,
-        filters=filters,
-        base_url=layout.ARCHIVE_URL if base_url is None else base_url,
-        catalogue_url=layout.CATALOGUE_URL if catalogue_url is None else catalogue_url,
-        overwrite=overwrite,
-    )
+    base, catalogue = base_url or layout.ARCHIVE_URL, catalogue_url or layout.CATALOGUE_URL
+    archive.fetch(variant, folder, filters=filters, base_url=base, catalogue_url=catalogue, overwrite=overwrite)
 
 
 @app.command("import")
 def import_(
-    fits: Annotated[Path, typer.Argument(help="FITS file, also compressed: .fz, .gz, .bz2 or .xz.")],
+    fits: Annotated[Path, Argument(help="FITS file, also compressed: .fz, .gz, .bz2 or .xz.")],
     folder: Folder = Path("data"),
-    stem: Annotated[str | None, typer.Option(help="Name of the arrays; default: the file's.")] = None,
-    catalogue_arrays: Annotated[Path | None, typer.Option(help="Folder with the authors' catalogue arrays.")] = None,
+    stem: Annotated[str | None, Option(help="Name of the arrays; default: the file's.")] = None,
+    catalogue_arrays: Annotated[Path | None, Option(help="Folder with the authors' catalogue arrays.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Convert a FITS file to the arrays and the catalogue that training reads.
@@ -86,9 +80,9 @@ def check(dataset: Dataset) -> None:
     from deepmerge.data import dataset as datasets
     from deepmerge.errors import InputError
 
-    experiment = config.load(dataset)
-    report = check.check(datasets.read(experiment.data, experiment.name))
-    folder = experiment.data.images.resolve().parent
+    settings = config.load(dataset)
+    report = check.check(datasets.read(settings.data, settings.name))
+    folder = settings.data.images.resolve().parent
     changed = versions.changes(folder)
     if changed is not None:
         report.facts[f"{folder.name}.dvc"] = "; ".join(changed) or "the folder holds what it says"
@@ -99,25 +93,17 @@ def check(dataset: Dataset) -> None:
 
 @app.command(cls=SettingsCommand)
 def split(
-    ctx: typer.Context,
-    dataset: Dataset,
-    out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("split.csv"),
+    ctx: Context, dataset: Dataset, out: Annotated[Path, Option(help="CSV file to write.")] = Path("split.csv")
 ) -> None:
     """Write the split as a table. Says of each image whether it trains, validates or tests; for train --split-table."""
-    from deepmerge import config
     from deepmerge.data import dataset as datasets
     from deepmerge.data import split_table, splits
     from deepmerge.files import replacing
 
-    experiment = config.load(dataset, overrides=ctx.obj)
-    images = datasets.read(experiment.data, experiment.name)
-    made = splits.make(images, experiment.split)
+    settings = experiment(ctx, dataset)
+    images = datasets.read(settings.data, settings.name)
+    made = splits.make(images, settings.split)
     with replacing(out) as aside:
         split_table.published(made.table(), images).to_csv(aside, index=False)
-    show(
-        {
-            "split": made.protocol,
-            "fingerprint": made.fingerprint,
-            **{name: len(getattr(made, name)) for name in split_table.PARTS},
-        }
-    )
+    sizes = {name: len(getattr(made, name)) for name in split_table.PARTS}
+    show({"split": made.protocol, "fingerprint": made.fingerprint, **sizes})

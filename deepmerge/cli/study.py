@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Context, Option
 
-from deepmerge.cli.loading import quietly
-from deepmerge.cli.options import Dataset, Model, ModelOf, Out, Params, Pdf, SettingsCommand
+from deepmerge.cli.options import Dataset, Model, ModelOf, Out, Params, Pdf, SettingsCommand, experiment
 from deepmerge.cli.output import show
+from deepmerge.loading import quietly
 
 app = typer.Typer(
     help="Answer one question about a data set, by a run with a table and figures. Times: demo sample, two cores. "
@@ -15,15 +16,15 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Arrays = Annotated[Path | None, typer.Option(help="Folder with the authors' catalogue arrays, for the Random Forest.")]
+Arrays = Annotated[Path | None, Option(help="Folder with the authors' catalogue arrays, for the Random Forest.")]
 
 
 @app.command(cls=SettingsCommand)
 def leakage(
-    ctx: typer.Context,
+    ctx: Context,
     dataset: Dataset,
     seeds: Annotated[
-        int | None, typer.Option(help="Trainings per protocol, each with its own draw of galaxies.", min=1)
+        int | None, Option(help="Trainings per protocol, each with its own draw of galaxies.", min=1)
     ] = None,
     catalogue_arrays: Arrays = None,
     params: Params = None,
@@ -37,26 +38,23 @@ def leakage(
     """
     from deepmerge import config
 
-    experiment = config.load(dataset, overrides=ctx.obj, params=params)
+    settings, study = experiment(ctx, dataset, params=params), config.study_of(dataset, seeds=seeds)
     with quietly():
         from deepmerge.studies.leakage import measure_leakage
 
-    settings = config.study_of(dataset, seeds=seeds)
-    show(measure_leakage(experiment, seeds=settings.seeds, catalogue=catalogue_arrays, pdf=pdf, out=out))
+    show(measure_leakage(settings, seeds=study.seeds, catalogue=catalogue_arrays, pdf=pdf, out=out))
 
 
 @app.command(cls=SettingsCommand)
 def recipes(
-    ctx: typer.Context,
+    ctx: Context,
     dataset: Dataset,
-    folds: Annotated[
-        int | None, typer.Option(help="Number of folds; every galaxy is tested in one of them.", min=2)
-    ] = None,
+    folds: Annotated[int | None, Option(help="Number of folds; every galaxy is tested in one of them.", min=2)] = None,
     published_epochs: Annotated[
-        int | None, typer.Option(help="Epochs of the published recipe, which had 500.", min=1)
+        int | None, Option(help="Epochs of the published recipe, which had 500.", min=1)
     ] = None,
     target: Annotated[
-        float | None, typer.Option(help="Validation log loss; the epochs and seconds to reach it are reported.")
+        float | None, Option(help="Validation log loss; the epochs and seconds to reach it are reported.")
     ] = None,
     params: Params = None,
     pdf: Pdf = False,
@@ -65,21 +63,13 @@ def recipes(
     """Which part of the recipe matters? The default, the published one, and one change at a time. 35 minutes."""
     from deepmerge import config
 
-    experiment = config.load(dataset, overrides=ctx.obj, params=params)
+    settings = experiment(ctx, dataset, params=params)
+    study = config.study_of(dataset, folds=folds, published_epochs=published_epochs, target=target)
     with quietly():
         from deepmerge.studies.recipes import compare_recipes
 
-    settings = config.study_of(dataset, folds=folds, published_epochs=published_epochs, target=target)
-    show(
-        compare_recipes(
-            experiment,
-            folds=settings.folds,
-            published_epochs=settings.published_epochs,
-            target=settings.target,
-            pdf=pdf,
-            out=out,
-        )
-    )
+    many, epochs = study.folds, study.published_epochs
+    show(compare_recipes(settings, folds=many, published_epochs=epochs, target=study.target, pdf=pdf, out=out))
 
 
 @app.command()
@@ -98,11 +88,9 @@ def baselines(dataset: ModelOf, model: Model = "last", pdf: Pdf = False, out: Ou
 def selection(
     dataset: ModelOf,
     model: Annotated[
-        str, typer.Option(help="As for evaluate; or 'folds': all galaxies, as scored by the newest evaluate --folds.")
+        str, Option(help="As for evaluate; or 'folds': all galaxies, as scored by the newest evaluate --folds.")
     ] = "last",
-    bins: Annotated[
-        int | None, typer.Option(help="Bins per property, with equally many galaxies in each.", min=1)
-    ] = None,
+    bins: Annotated[int | None, Option(help="Bins per property, with equally many galaxies in each.", min=1)] = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
@@ -120,13 +108,9 @@ def selection(
 def probabilities(
     dataset: ModelOf,
     model: Model = "last",
-    members: Annotated[
-        int | None, typer.Option(help="Networks in the ensemble, including the model itself.", min=1)
-    ] = None,
-    passes: Annotated[int | None, typer.Option(help="Monte-Carlo dropout passes to average.", min=1)] = None,
-    purity: Annotated[
-        float | None, typer.Option(help="Purity to aim for at each merger fraction.", min=0.01, max=1)
-    ] = None,
+    members: Annotated[int | None, Option(help="Networks in the ensemble, including the model itself.", min=1)] = None,
+    passes: Annotated[int | None, Option(help="Monte-Carlo dropout passes to average.", min=1)] = None,
+    purity: Annotated[float | None, Option(help="Purity to aim for at each merger fraction.", min=0.01, max=1)] = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:

@@ -71,13 +71,5 @@ def split(
 
     Example: ``split = dm.split(data, seed=5)``
     """
-    settings = config.checked(
-        config.Split,
-        {
-            "split": protocol,
-            "split_seed": seed,
-            "validation_fraction": validation_fraction,
-            "test_fraction": test_fraction,
-        },
-    )
-    return splits.make(data, settings)
+    fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+    return splits.make(data, config.checked(config.Split, {"split": protocol, "split_seed": seed, **fractions}))

@@ -107,9 +107,5 @@ def load_model(reference: str | Path) -> Model:
     run = runs.find(name, name)
     network = keras.models.load_model(runs.model_file(run), compile=False, safe_mode=True)
     best_epoch = run.data.metrics.get("best_epoch")
-    return Model(
-        network,
-        runs.read_json(run, "history.json"),
-        None if best_epoch is None else int(best_epoch),
-        trained_merger_fraction(run),
-    )
+    history = runs.read_json(run, "history.json")
+    return Model(network, history, None if best_epoch is None else int(best_epoch), trained_merger_fraction(run))

@@ -43,13 +43,16 @@ class Result:
 
     def table(self) -> pd.DataFrame:
         """One line a metric: value, low and high end of its interval."""
-        lines = {METRICS[name].label: estimate for name, estimate in self.evaluation.metrics.items() if name in METRICS}
+        lines = self._labelled()
         return pd.DataFrame(lines.values(), index=pd.Index(lines, name="metric"), columns=Estimate._fields)
 
+    def _labelled(self) -> dict[str, Estimate]:
+        return {METRICS[name].label: each for name, each in self.evaluation.metrics.items() if name in METRICS}
+
     def _texts(self) -> pd.DataFrame:
-        metrics = {METRICS[name].label: e.text() for name, e in self.evaluation.metrics.items() if name in METRICS}
         counted = f"{len(self.predictions)} images, {self.predictions['galaxy_id'].nunique()} galaxies"
-        return pd.DataFrame({f"{self.name}: {counted}": metrics})
+        texts = {label: estimate.text() for label, estimate in self._labelled().items()}
+        return pd.DataFrame({f"{self.name}: {counted}": texts})
 
     def __repr__(self) -> str:
         return "\n".join(filter(None, [self._texts().to_string(), self.note]))

@@ -106,13 +106,11 @@ def canvas(width: float, height: float, title: str, note: str | None, *, constra
     """
     title = wrapped(title, width - 0.2, LARGE, "bold")
     note = wrapped(note or "", width - 0.3, SMALL)
-    title_height = lines_height(title, LARGE) + 0.08 if title else 0.0
-    note_height = lines_height(note, SMALL) + 0.14 if note else 0.0
-    total = height + title_height + note_height
+    title_height = lines_height(title, LARGE) + 0.08 * bool(title)
+    total = height + title_height + (lines_height(note, SMALL) + 0.14 * bool(note))
     figure = Picture(figsize=(width, total), facecolor="white")
     if constrained:
-        pads = {"w_pad": 0.06, "h_pad": 0.05, "rect": (0, 0, 1, height / total)}
-        figure.set_layout_engine("constrained", **pads)
+        figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.05, rect=(0, 0, 1, height / total))
     top: dict[str, Any] = {"ha": "center", "va": "top", "linespacing": 1.15}
     if title:
         figure.text(0.5, 1 - 0.06 / total, title, fontsize=LARGE, fontweight="bold", **top)
@@ -123,14 +121,13 @@ def canvas(width: float, height: float, title: str, note: str | None, *, constra
 
 
 class Page:
-    """Panels and texts at places in inches from the top left; `y` is the top of the line being filled.
+    """Panels and texts at places in inches from the top left, drawn by `build` when the height of the page is known.
 
-    They are gathered first and drawn by `build`, when the height of the page is known.
+    `y` is the top of the line being filled.
     """
 
     def __init__(self, width: float) -> None:
-        self.width = width
-        self.y = 0.05
+        self.width, self.y = width, 0.05
         self._texts: list[tuple[float, float, str, dict[str, Any]]] = []
         self._panels: list[tuple[float, float, float, float, Callable[[Axes], None]]] = []
 
@@ -170,11 +167,10 @@ def save(figure: Figure, path: Path, *, pdf: bool = False) -> list[Path]:
     same bytes: neither date nor version is stored. A failure while drawing leaves no file.
     """
     stem = path.with_suffix("") if path.suffix.lower() in (".png", ".pdf") else path
-    metadata = {"png": {"Software": None}, "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in (("png", "pdf") if pdf else ("png",))]
+    undated = {"png": {"Software": None}, "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
+    paths = {kind: stem.with_name(f"{stem.name}.{kind}") for kind in ["png"] + ["pdf"] * pdf}
     with style.context(["default", STYLE]), ExitStack() as files:
-        for target in paths:
+        for kind, target in paths.items():
             aside = files.enter_context(replacing(target))
-            kind = target.suffix[1:]
-            figure.savefig(aside, format=kind, dpi="figure", metadata=metadata[kind])
-    return paths
+            figure.savefig(aside, format=kind, dpi="figure", metadata=undated[kind])
+    return list(paths.values())

@@ -23,18 +23,17 @@ def numbers(what: str, values: ArrayLike, *shape: int | None) -> np.ndarray:
         array = np.asarray(values, dtype=float)
     except (TypeError, ValueError) as error:
         raise InputError(f"{what}: expected numbers, received {error}") from None
-    fits = len(array.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
-    wanted = ", ".join("any" if n is None else str(n) for n in shape)
-    expect(fits, what, f"shape ({wanted})", array.shape)
+    fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
+    expect(fits, what, f"shape ({', '.join('any' if n is None else str(n) for n in shape)})", array.shape)
     return array
 
 
-def words(what: str, values: Sequence[str], count: int, known: Collection[str] | None = None) -> list[str]:
-    """Return `values` as a list of `count` strings, all `known` if that is given, or raise InputError."""
+def words(what: str, values: Sequence[str], count: int, allowed: Collection[str] | None = None) -> list[str]:
+    """Return `values` as a list of `count` strings, all `allowed` if that is given, or raise InputError."""
     texts = [str(value) for value in values]
     expect(len(texts) == count, what, f"{count} texts", len(texts))
-    unknown = sorted(set(texts) - set(texts if known is None else known))
-    expect(not unknown, what, f"words of {list(known or ())}", unknown)
+    if allowed is not None:
+        expect(set(texts) <= set(allowed), what, f"words of {list(allowed)}", sorted(set(texts) - set(allowed)))
     return texts
 
 

@@ -8,6 +8,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from deepmerge.estimate import Estimate
 from deepmerge.plots.canvas import COLUMN, NORMAL, canvas, styled
 from deepmerge.plots.checks import as_probabilities, expect, numbers, words
 from deepmerge.plots.marks import STAGES, THRESHOLD, legend_above
@@ -23,11 +24,7 @@ def shares_by_score(scores: np.ndarray) -> np.ndarray:
 
 @styled
 def confusion_matrix(
-    counts: ArrayLike,
-    intervals: ArrayLike | None = None,
-    *,
-    title: str = "Confusion matrix",
-    note: str | None = None,
+    counts: ArrayLike, intervals: ArrayLike | None = None, *, title: str = "Confusion matrix", note: str | None = None
 ) -> Figure:
     """Draw counts and fractions of the true class, with their 95 % intervals if given.
 
@@ -36,28 +33,25 @@ def confusion_matrix(
     are not whole numbers from 0.
     """
     table = numbers("counts", counts, 2, 2)
-    whole = bool(np.isfinite(table).all() and (table >= 0).all() and (table == np.round(table)).all())
+    whole = bool((np.isfinite(table) & (table == np.abs(np.rint(table)))).all())
     expect(whole, "counts", "whole numbers from 0", table.tolist())
-    ranges = None if intervals is None else numbers("intervals", intervals, 2, 2, 2)
-    totals = table.sum(axis=1)
-    fractions = np.divide(table, totals[:, None], out=np.full((2, 2), np.nan), where=totals[:, None] > 0)
+    ends = numbers("intervals", np.full((2, 2, 2), np.nan) if intervals is None else intervals, 2, 2, 2)
+    totals = table.sum(axis=1, keepdims=True)
+    fractions = np.divide(table, totals, out=np.full((2, 2), np.nan), where=totals > 0)
 
     figure = canvas(COLUMN, 3.35, title, note)
     axes = figure.subplots()
     colours = colormaps["cividis"].with_extremes(bad="#DDDDDD")
     axes.imshow(np.ma.masked_invalid(fractions), cmap=colours, vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(table):
-        fraction = fractions[row, column]
-        lines = ["–" if np.isnan(fraction) else f"{100 * fraction:.1f} %"]
-        if ranges is not None and np.isfinite([fraction, *ranges[row, column]]).all():
-            low, high = 100 * ranges[row, column]
-            lines.append(f"[{low:.1f}, {high:.1f}]")
-        centred: dict[str, Any] = {"ha": "center", "color": "white" if fraction < 0.6 else "black"}
+        percent = Estimate(*(100 * np.array([fractions[row, column], *ends[row, column]])))
+        text = percent.text(".1f").replace(" [", " %\n[") if percent.has_interval else f"{percent.text('.1f')} %"
+        centred: dict[str, Any] = {"ha": "center", "color": "white" if percent.value < 60 else "black"}
         axes.text(column, row - 0.04, f"{count:.0f}", va="bottom", fontsize=13, fontweight="bold", **centred)
-        axes.text(column, row + 0.05, "\n".join(lines), va="top", fontsize=NORMAL, **centred)
+        axes.text(column, row + 0.05, "–" if np.isnan(percent.value) else text, va="top", fontsize=NORMAL, **centred)
     names = ["non-merger", "merger"]
+    sized = [f"{name}\n(n = {total:.0f})" for name, total in zip(names, totals[:, 0], strict=True)]
     axes.set_xticks([0, 1], names)
-    sized = [f"{name}\n(n = {total:.0f})" for name, total in zip(names, totals, strict=True)]
     axes.set_yticks([0, 1], sized, rotation=90, va="center", ha="center", linespacing=1.3)
     axes.tick_params(length=0, labelsize=NORMAL)
     axes.tick_params(axis="y", pad=14)
@@ -70,11 +64,7 @@ def confusion_matrix(
 
 @styled
 def score_histogram(
-    probabilities: ArrayLike,
-    stages: Sequence[str],
-    *,
-    title: str = "Scores by stage",
-    note: str | None = None,
+    probabilities: ArrayLike, stages: Sequence[str], *, title: str = "Scores by stage", note: str | None = None
 ) -> Figure:
     """Draw the distribution of the merger probability in each stage, each normalised to 1.
 

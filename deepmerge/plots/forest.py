@@ -43,20 +43,22 @@ def intervals(
 ) -> None:
     """Draw estimates (n,) at the heights `places` (n,) in `looks` (n,) of colour and marker, their numbers beside them.
 
-    reference: where to draw a line to compare with; better: the side of it to shade, +1 right, −1 left; one_line: do
-    not break the numbers before their interval, and call an undefined one so, whose place is empty otherwise.
+    reference: where to draw a line to compare with; better: the side of it to shade, +1 right, −1 left; ticks: at most
+    so many intervals between them; one_line: do not break the numbers before their interval, and write "undefined"
+    where the place is empty otherwise.
     """
     for estimate, y, (colour, marker) in zip(estimates, places, looks, strict=True):
         if np.isfinite(estimate.value):
             interval(axes, estimate, y, colour, marker)
         elif not one_line:
             continue
-        text = estimate.text().replace("-", "−")
-        text, size = (text, SMALL) if one_line else (text.replace(" [", "\n["), SMALL - 1)
+        text, size = estimate.text().replace("-", "−"), SMALL
+        if not one_line:
+            text, size = text.replace(" [", "\n["), SMALL - 1
         axes.text(1.02, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=size)
+    axes.margins(x=0.08)
     if reference is not None:
         axes.axvline(reference, color=GREY, linewidth=0.8, linestyle=":", zorder=0.5)
-    axes.margins(x=0.08)
     low, high = axes.get_xlim()
     spare = max(NARROWEST - (high - low), 0) / 2
     low, high = low - spare, high + spare
@@ -64,6 +66,7 @@ def intervals(
         axes.axvspan(reference, high if better > 0 else low, color=BAND, linewidth=0, zorder=0)
     axes.set_xlim(low, high)
     axes.xaxis.set_major_locator(MaxNLocator(ticks, steps=ROUND))
+    axes.xaxis.set_major_formatter("{x:g}")  # no zeros behind, lest neighbours touch
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color="#E4E4E4", linewidth=0.6)
@@ -87,41 +90,42 @@ def forest(
     references: where each column has a line to compare with (0 for a difference, 0.5 for chance), or None. better: the
     side of it to shade in each column, +1 right, −1 left, 0 none. groups: names of the lines' groups for a legend.
     caption: in small print, on what was measured. An undefined estimate leaves its place empty; a point without
-    interval is hollow. Raises InputError where a line has not one estimate (and list of single values, if any) a
-    column, or its group no colour, and for references or better sides that are not one a column.
+    interval is hollow. Raises InputError for nothing to draw, for groups without a colour, and where a line,
+    `references` or `better` has not one entry a column.
     """
-    sizes = (len(lines), len(columns))
-    expect(min(sizes) > 0, "forest plot", "a line and a column at least", sizes)
-    marks, sides = list(references) or [None] * len(columns), list(better) or [0] * len(columns)
-    for name, given in (("references", marks), ("better", sides)):
-        expect(len(given) == len(columns), name, f"none or {len(columns)}, one a column", given)
+    count = len(columns)
+    expect(min(len(lines), count) > 0, "forest plot", "a line and a column at least", (len(lines), count))
     expect(len(groups) <= len(COLOURS), "groups", f"at most {len(COLOURS)}", len(groups))
+    for name, sides in (("references", references), ("better", better)):
+        expect(len(sides) in (0, count), name, f"none or {count}, one a column", sides)
     for line in lines:
-        expect(len(line.estimates) == len(columns), f"line {line.name}", f"{len(columns)} estimates", line.estimates)
+        expect(len(line.estimates) == count, f"line {line.name}", f"{count} estimates", line.estimates)
         expect(0 <= line.group < len(COLOURS), f"line {line.name}", f"a group below {len(COLOURS)}", line.group)
-        fits = len(line.faint) in (0, len(columns))
-        expect(fits, f"line {line.name}", f"none or {len(columns)} lists of single values", line.faint)
+        fits = len(line.faint) in (0, count)
+        expect(fits, f"line {line.name}", f"none or {count} lists of single values", line.faint)
+
     names = [wrapped(line.name, LABEL - 0.1, SMALL) for line in lines]
-    depths = [max(LINE, LINE * 0.62 * (name.count("\n") + 1)) for name in names]
-    places = np.cumsum(depths) - np.array(depths) / 2
+    depths = np.array([max(LINE, LINE * 0.62 * (name.count("\n") + 1)) for name in names])
+    places = (np.cumsum(depths) - depths / 2).tolist()
     caption = wrapped(caption, PAGE - 0.3, SMALL)
-    figure = canvas(PAGE, sum(depths) + 0.75 + 0.2 * bool(groups) + 0.2 * bool(caption), title, note)
-    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    figure = canvas(PAGE, depths.sum() + 0.75 + 0.2 * bool(groups) + 0.2 * bool(caption), title, note)
+    panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
     looks = [(COLOURS[line.group], "o") for line in lines]
-    for number, (axes, column, reference) in enumerate(zip(panels, columns, marks, strict=True)):
+    for number, (axes, column) in enumerate(zip(panels, columns, strict=True)):
         for line, y in zip(lines, places, strict=True):
             if line.faint:
-                axes.plot(line.faint[number], np.full(len(line.faint[number]), y), "o", color=COLOURS[line.group],
-                          alpha=0.35, markersize=3, markeredgewidth=0)  # fmt: skip
+                dots: dict[str, Any] = {"color": COLOURS[line.group], "alpha": 0.35, "markersize": 3}
+                axes.plot(line.faint[number], [y] * len(line.faint[number]), "o", markeredgewidth=0, **dots)
         estimates = [line.estimates[number] for line in lines]
         measured = any(np.isfinite(estimate.value) for estimate in estimates)
-        options: Any = {"reference": reference, "better": sides[number]} if measured else {}
-        intervals(axes, estimates, list(places), looks, ticks=max(4, 8 // len(columns)), **options)
+        compared: Any = {"reference": references[number]} if references and measured else {}
+        shaded = better[number] if better else 0
+        intervals(axes, estimates, places, looks, better=shaded, ticks=max(3, 8 // count), **compared)
         if not measured:
             say(axes, "not measured")
             axes.xaxis.set_major_locator(NullLocator())
         axes.set_xlabel(column)
-        axes.set_ylim(sum(depths), 0)
+        axes.set_ylim(depths.sum(), 0)
         axes.set_yticks(places, names)
     handles = [handle(group, linestyle="-", **point(COLOURS[number])) for number, group in enumerate(groups)]
     if handles or caption:

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from deepmerge.estimate import METRICS
 from deepmerge.plots.canvas import BLUE, COLUMN, GREEN, GREY, VERMILLION, canvas, styled
 from deepmerge.plots.checks import expect, numbers
 from deepmerge.plots.marks import BEST, ROUND, legend_above, log_ticks
@@ -26,28 +27,22 @@ def history(
     `learning_rate`, one value an epoch; other keys are ignored. `best_epoch` counts from 1. NaN leaves a gap.
     Raises InputError for a missing key, unequal lengths or a `best_epoch` outside of the training.
     """
-    keys = ["log_loss", "val_log_loss", "accuracy", "val_accuracy"]
-    expect(set(keys) <= set(history), "history", f"the keys {keys}", sorted(history))
+    needed = ["log_loss", "val_log_loss", "accuracy", "val_accuracy"]
+    expect(set(needed) <= set(history), "history", f"the keys {needed}", sorted(history))
     has_rate = "learning_rate" in history
-    keys += ["learning_rate"] * has_rate
     count = len(history["log_loss"])
-    curves = {key: numbers(f"history[{key!r}]", history[key], count) for key in keys}
-    if best_epoch is not None:
-        expect(1 <= best_epoch <= count, "best_epoch", f"an epoch from 1 to {count}", best_epoch)
+    curves = {key: numbers(f"history[{key!r}]", history[key], count) for key in needed + ["learning_rate"] * has_rate}
+    expect(best_epoch is None or 1 <= best_epoch <= count, "best_epoch", f"an epoch from 1 to {count}", best_epoch)
 
     figure = canvas(COLUMN, 3.8 + 1.1 * has_rate, title, note)
-    ratios = [3, 3] + [2] * has_rate
-    panels = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
+    panels = figure.subplots(2 + has_rate, 1, sharex=True, height_ratios=[3, 3] + [2] * has_rate)
     epochs = np.arange(1, count + 1)
     marker = "o" if count <= 30 else ""  # a lone epoch, or one between NaNs, has no line to be seen by
     line: dict[str, Any] = {"marker": marker, "markersize": 2.5, "linewidth": 1.4 if count <= 200 else 0.6}
-    for axes, key, label in zip(panels, ("log_loss", "accuracy"), ("Log loss", "Accuracy"), strict=False):
+    for axes, key in zip(panels, ("log_loss", "accuracy"), strict=False):
         axes.plot(epochs, curves[key], color=BLUE, label="training", **line)
-        values = curves[f"val_{key}"]
-        axes.plot(epochs, values, color=VERMILLION, label="validation", **line)
-        axes.set_ylabel(label)
-        if best_epoch is not None:
-            axes.plot(best_epoch, values[best_epoch - 1], **BEST)
+        axes.plot(epochs, curves[f"val_{key}"], color=VERMILLION, label="validation", **line)
+        axes.set_ylabel(METRICS[key].label)
     if has_rate:
         panels[2].plot(epochs, curves["learning_rate"], color=GREEN, **line)
         panels[2].set_ylabel("Learning rate")
@@ -55,9 +50,10 @@ def history(
             panels[2].set_yscale("log")
             log_ticks(panels[2].yaxis, (1, 2, 5))
     if best_epoch is not None:
+        for axes, key in zip(panels, ("val_log_loss", "val_accuracy"), strict=False):
+            axes.plot(best_epoch, curves[key][best_epoch - 1], **BEST, label=f"best epoch ({best_epoch})")
         for axes in panels:
             axes.axvline(best_epoch, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
-        panels[0].plot([], [], label=f"best epoch ({best_epoch})", **BEST)
     panels[-1].set_xlabel("Epoch")
     panels[-1].set_xlim(0.5, max(count, 1) + 0.5)
     panels[-1].xaxis.set_major_locator(MaxNLocator(7, steps=ROUND, integer=True, min_n_ticks=1))

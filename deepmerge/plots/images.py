@@ -96,12 +96,11 @@ def gallery(
 
 
 def _lines(groups: Sequence[str], columns: int) -> list[list[int]]:
-    """Return the indices of each line: groups in order of appearance, broken only if longer."""
+    """Return the indices of each line: groups in order of appearance, broken only if longer than a line."""
     lines: list[list[int]] = []
     for name in dict.fromkeys(groups):
         members = [i for i, group in enumerate(groups) if group == name]
-        for start in range(0, len(members), columns):
-            part = members[start : start + columns]
+        for part in (members[start : start + columns] for start in range(0, len(members), columns)):
             if lines and len(lines[-1]) + len(part) <= columns:
                 lines[-1] += part
             else:
@@ -142,14 +141,13 @@ def overlay_panel(grey: np.ndarray, heat: np.ndarray, outline: np.ndarray) -> Ca
     """Return what draws a map over its galaxy, and the outline of the true features."""
 
     def draw(axes: Axes) -> None:
-        scaled = np.clip(np.nan_to_num(heat, nan=0.0, posinf=0.0, neginf=0.0), 0, None)
-        none = not scaled.any()
-        scaled = scaled if none else scaled / scaled.max()
+        positive = np.where(np.isfinite(heat) & (heat > 0), heat, 0.0)
+        largest = positive.max()
         axes.set_axis_off()
-        axes.imshow(_blend(np.nan_to_num(grey), scaled), origin="lower", interpolation="nearest")
+        axes.imshow(_blend(np.nan_to_num(grey), positive / (largest or 1)), origin="lower", interpolation="nearest")
         if min(outline.shape) > 1 and outline.any() and not outline.all():
             axes.contour(outline, levels=[0.5], colors=[OUTLINE], linewidths=0.9)
-        if none:
+        if not largest:
             axes.text(0.5, 0.04, "all zero", fontsize=SMALL, ha="center", transform=axes.transAxes, **ON_IMAGE)
 
     return draw

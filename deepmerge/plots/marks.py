@@ -36,22 +36,19 @@ THRESHOLD: dict[str, Any] = {"color": "black", "linewidth": 0.9, "linestyle": ":
 
 def look(index: int) -> dict[str, Any]:
     """Return colour, line and marker of the model of this number, from 0."""
-    return {
-        "color": COLOURS[index % len(COLOURS)],
-        "linestyle": DASHES[index % len(DASHES)],
-        "marker": MARKERS[index % len(MARKERS)],
-    }
+    cycles = {"color": COLOURS, "linestyle": DASHES, "marker": MARKERS}
+    return {name: values[index % len(values)] for name, values in cycles.items()}
 
 
 def point(colour: str, marker: str = "o", *, hollow: bool = False) -> dict[str, Any]:
     """Return the look of a point; a hollow one has no interval."""
-    face, edge = ("white", colour) if hollow else (colour, "white")
-    shape = {"marker": marker, "markersize": 4.5, "markeredgewidth": 0.9 if hollow else 0.5}
-    return {"color": colour, "markerfacecolor": face, "markeredgecolor": edge, **shape}
+    face, edge, width = ("white", colour, 0.9) if hollow else (colour, "white", 0.5)
+    edges = {"markerfacecolor": face, "markeredgecolor": edge, "markeredgewidth": width}
+    return {"color": colour, "marker": marker, "markersize": 4.5, **edges}
 
 
 def whisker(axes: Axes, estimate: Estimate, place: float, colour: str, *, upright: bool = False) -> None:
-    """Draw the interval of an estimate, if it has one, as `interval` does."""
+    """Draw the interval of an estimate, if it has one: along x at the height `place`, or upright at the x `place`."""
     if estimate.has_interval:
         # Not errorbar(): it refuses an interval that does not hold its value.
         (axes.vlines if upright else axes.hlines)(place, estimate.low, estimate.high, color=colour, linewidth=1.3)
@@ -60,7 +57,7 @@ def whisker(axes: Axes, estimate: Estimate, place: float, colour: str, *, uprigh
 def interval(
     axes: Axes, estimate: Estimate, place: float, colour: str, marker: str = "o", *, upright: bool = False
 ) -> None:
-    """Draw an estimate along x at the height `place`, or upright along y at the x `place`; hollow without interval."""
+    """Draw an estimate where `whisker` draws its interval, as a point that is hollow without one."""
     whisker(axes, estimate, place, colour, upright=upright)
     x, y = (place, estimate.value) if upright else (estimate.value, place)
     axes.plot(x, y, **point(colour, marker, hollow=not estimate.has_interval), linestyle="", zorder=3)
@@ -80,8 +77,7 @@ def legend_above(
     axes: Axes, columns: int, handles: Sequence[Artist] | None = None, place: tuple[float, float] = (0, 1)
 ) -> Legend:
     """Put the legend over the axes, where it covers no data."""
-    given: dict[str, Any] = {} if handles is None else {"handles": handles}
-    return axes.legend(ncols=columns, loc="lower left", bbox_to_anchor=place, borderaxespad=0.1, **given)
+    return axes.legend(handles=handles, ncols=columns, loc="lower left", bbox_to_anchor=place, borderaxespad=0.1)
 
 
 def say(axes: Axes, text: str) -> None:

@@ -36,27 +36,23 @@ def reliability(panels: Mapping[str, Bins], *, title: str = "Reliability", note:
     """
     count = len(panels)
     expect(1 <= count <= MOST_PANELS, "reliability", f"1 to {MOST_PANELS} panels", count)
-    width = COLUMN if count <= 2 else PAGE
-    figure = canvas(width, 4.1 if count == 1 else 3.6, title, note)
-    grid = figure.subplots(
-        2, count, sharex=True, sharey="row", squeeze=False, height_ratios=[3.2 if count == 1 else 2.4, 1]
-    )
-    names: dict[str, None] = {}
-    for (above, below), (heading, bins) in zip(grid.T, panels.items(), strict=True):
+    width, height, above = (COLUMN, 4.1, 3.2) if count == 1 else (COLUMN if count == 2 else PAGE, 3.6, 2.4)
+    figure = canvas(width, height, title, note)
+    grid = figure.subplots(2, count, sharex=True, sharey="row", squeeze=False, height_ratios=[above, 1])
+    for (upper, lower), (heading, bins) in zip(grid.T, panels.items(), strict=True):
         x = numbers("probability", bins.probability, None)
         expect(len(bins.observed) == len(x), "observed", f"{len(x)} estimates", len(bins.observed))
-        diagonal(above, "perfect calibration")
+        diagonal(upper, "perfect calibration")
         for place, estimate in zip(x, bins.observed, strict=True):
-            interval(above, estimate, place, BLUE, upright=True)
+            interval(upper, estimate, place, BLUE, upright=True)
         for name, images in bins.images.items():
             colour, dashes = LOOKS[name]
-            below.stairs(numbers(name, images, len(x)), np.linspace(0, 1, len(x) + 1), color=colour, linestyle=dashes)
-            names[name] = None
-        above.set_title(wrapped(heading, width / count - 0.3, SMALL), fontsize=SMALL)
-        below.set_xlabel(wrapped("Predicted merger probability", width / count - 0.3, NORMAL))
+            lower.stairs(numbers(name, images, len(x)), np.linspace(0, 1, len(x) + 1), color=colour, linestyle=dashes)
+        upper.set_title(wrapped(heading, width / count - 0.3, SMALL), fontsize=SMALL)
+        lower.set_xlabel(wrapped("Predicted merger probability", width / count - 0.3, NORMAL))
         if count > 1:
-            unit(above.xaxis, above.yaxis)
-        below.yaxis.set_major_locator(MaxNLocator(3, steps=ROUND, integer=True))
+            unit(upper.xaxis, upper.yaxis)
+        lower.yaxis.set_major_locator(MaxNLocator(3, steps=ROUND, integer=True))
     grid[0, 0].set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), ylabel="Fraction of mergers")
     grid[1, 0].set(ylabel="Images")
     grid[1, 0].set_ylim(bottom=0)
@@ -66,7 +62,7 @@ def reliability(panels: Mapping[str, Bins], *, title: str = "Reliability", note:
         handle("with 95 % interval", linestyle="", **point(BLUE)),
         handle("no interval", linestyle="", **point(BLUE, hollow=True)),
     ]
-    if len(names) > 1:
+    if len(names := dict.fromkeys(name for bins in panels.values() for name in bins.images)) > 1:
         handles += [handle(name, color=LOOKS[name][0], linestyle=LOOKS[name][1]) for name in names]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles) if width == PAGE else 3)
     return figure

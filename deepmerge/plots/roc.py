@@ -47,8 +47,7 @@ def curves_on(axes: Axes, curves: Sequence[RocCurve]) -> None:
         style = look(index) | {"marker": ""}
         expect((curve.low is None) == (curve.high is None), f"band of {curve.label}", "low and high", "one of them")
         if curve.low is not None and curve.high is not None:
-            low = numbers(f"low of {curve.label}", curve.low, len(fpr))
-            high = numbers(f"high of {curve.label}", curve.high, len(fpr))
+            low, high = (numbers(f"band of {curve.label}", end, len(fpr)) for end in (curve.low, curve.high))
             axes.fill_between(fpr, low, high, color=style["color"], alpha=0.2, linewidth=0)
         axes.plot(fpr, tpr, label=curve.label, zorder=3, clip_on=False, **style)
         if curve.operating_point is not None:
@@ -60,12 +59,12 @@ def curves_on(axes: Axes, curves: Sequence[RocCurve]) -> None:
 
 def key(curves: Sequence[RocCurve]) -> list[Artist]:
     """Return the legend's handles of what is common to the curves."""
-    handles = [handle("chance", color=GREY, linestyle=":", linewidth=1)]
-    if any(curve.low is not None for curve in curves):
-        handles.insert(0, Patch(color=GREY, alpha=0.3, linewidth=0, label="95 % interval"))
+    handles: list[Artist] = []
     if any(curve.operating_point is not None for curve in curves):
-        handles.insert(0, handle(THRESHOLD["label"], marker="o", color=GREY, linestyle=""))
-    return handles
+        handles.append(handle(THRESHOLD["label"], marker="o", color=GREY, linestyle=""))
+    if any(curve.low is not None for curve in curves):
+        handles.append(Patch(color=GREY, alpha=0.3, linewidth=0, label="95 % interval"))
+    return [*handles, handle("chance", color=GREY, linestyle=":", linewidth=1)]
 
 
 def models(texts: Sequence[str], width: float, kind: str = "linestyle") -> list[Artist]:

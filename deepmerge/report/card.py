@@ -26,6 +26,12 @@ HEADLINE_CAPTION = (
     "bound for them. Some 53 % of those rows are mergers: the published accuracy is nearest in kind to a balanced one."
 )
 # What a model card says of every model of this project.
+KIND = "A convolutional network: raw pixels in, probability of a merger out."
+METRICS = (
+    "Those of the headline table, an image being called a merger from a probability of 0.5 on, with 95 % intervals "
+    "from a bootstrap over galaxies, stratified by class."
+)
+ETHICS = "No people are in the data. What misuse can harm is science: see what is not intended."
 USES = (
     "Ranking merger candidates for a closer look, in HST-like images simulated as the training images were: same "
     "redshift (z = 2 in the DeepMerge sample), filters, pixel scale, PSF and depth.",
@@ -56,14 +62,10 @@ def headline(datasets: Mapping[str, Mapping[str, Estimate]]) -> Table:
     accuracy and purity.
     """
     unpublished = ["–"] * len(PUBLISHED)
-    rows = [
-        [
-            words,
-            *(measured.get(metric, UNDEFINED).text() for measured in datasets.values()),
-            *(PUBLISHED.values() if metric == "accuracy" else unpublished),
-        ]
-        for metric, words in HEADLINE.items()
-    ]
+    rows = []
+    for metric, words in HEADLINE.items():
+        ours = [measured.get(metric, UNDEFINED).text() for measured in datasets.values()]
+        rows.append([words, *ours, *(PUBLISHED.values() if metric == "accuracy" else unpublished)])
     images, trivial = zip(*(_class_counts(measured) for measured in datasets.values()), strict=True)
     below_accuracy = list(HEADLINE).index("accuracy") + 1
     rows.insert(below_accuracy, ["Accuracy of naming the commoner class every time", *trivial, *unpublished])
@@ -103,44 +105,25 @@ def model_card(
         "galaxy": "Split by galaxy before any augmentation: no galaxy is in two parts.",
         "rows": "Random rows, as published: galaxies are in training and test at once, so the metrics are optimistic.",
     }[protocol]
-    demo = [
-        "The training data are simulated demo data, not Illustris: for trying things out, not for science."
-    ] * simulated
-    counts = Table(
-        "Galaxies and images of each part",
-        ["part", "galaxies", "images"],
-        [[part, f"{galaxies:,}", f"{images:,}"] for part, (galaxies, images) in parts.items()],
+    demo = "The training data are simulated demo data, not Illustris: for trying things out, not for science."
+    sizes = [[part, f"{galaxies:,}", f"{images:,}"] for part, (galaxies, images) in parts.items()]
+    counts = Table("Galaxies and images of each part", ["part", "galaxies", "images"], sizes)
+    used = [[name, str(value)] for name, value in settings.items()]
+    data = Section(
+        "Training and evaluation data",
+        notes=[split] * (protocol == "rows"),
+        paragraphs=[split] * (protocol == "galaxy"),
+        tables=[counts, Table("Settings", ["setting", "value"], used, folded=True)],
     )
-    used = {name: str(value) for name, value in settings.items()}
-    return Section(
-        f"Model card: {model}",
-        notes=demo,
-        sections=[
-            Section(
-                "Model details",
-                facts={"architecture": architecture, "parameters": f"{parameters:,}", **origin},
-                paragraphs=["A convolutional network: raw pixels in, probability of a merger out."],
-            ),
-            Section("Intended use", points=USES),
-            Section("Not intended", points=MISUSES),
-            Section("Factors", points=FACTORS),
-            Section(
-                "Metrics",
-                paragraphs=[
-                    "Those of the headline table, an image being called a merger from a probability of 0.5 on, with "
-                    "95 % intervals from a bootstrap over galaxies, stratified by class."
-                ],
-            ),
-            Section(
-                "Training and evaluation data",
-                notes=[split] * (protocol == "rows"),
-                paragraphs=[split] * (protocol == "galaxy"),
-                tables=[counts, Table("Settings", ["setting", "value"], list(used.items()), folded=True)],
-            ),
-            Section(
-                "Ethical considerations",
-                paragraphs=["No people are in the data. What misuse can harm is science: see what is not intended."],
-            ),
-            Section("Caveats and recommendations", points=CAVEATS),
-        ],
-    )
+    details = {"architecture": architecture, "parameters": f"{parameters:,}", **origin}
+    sections = [
+        Section("Model details", facts=details, paragraphs=[KIND]),
+        Section("Intended use", points=USES),
+        Section("Not intended", points=MISUSES),
+        Section("Factors", points=FACTORS),
+        Section("Metrics", paragraphs=[METRICS]),
+        data,
+        Section("Ethical considerations", paragraphs=[ETHICS]),
+        Section("Caveats and recommendations", points=CAVEATS),
+    ]
+    return Section(f"Model card: {model}", notes=[demo] * simulated, sections=sections)

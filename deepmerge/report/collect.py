@@ -1,6 +1,8 @@
 """One page about data sets: what was measured, how, and how far it can be trusted; from the runs alone."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,10 @@ from deepmerge.errors import InputError
 from deepmerge.estimate import UNDEFINED, Estimate, gathered, names, read
 from deepmerge.files import replacing
 from deepmerge.jobs.judged import meant_by
-from deepmerge.jobs.run import LEAKS, RECORD, SPLIT_TABLE, Results
+from deepmerge.jobs.run import LEAKS, SPLIT_TABLE, Results
 from deepmerge.model import devices, prediction
 from deepmerge.report import card, markdown
-from deepmerge.report import page as pages
-from deepmerge.report.page import Picture, Report, Section, Table
+from deepmerge.report.page import Picture, Report, Section, Table, html_page
 from deepmerge.studies.base import MODEL_FIGURES, Caption, Study, warnings
 from deepmerge.studies.registry import STUDIES
 from deepmerge.tracking import runs
@@ -26,6 +27,8 @@ from deepmerge.tracking import runs
 PAGE = "report.html"
 BEGIN = "<!-- results: written by deepmerge report, do not edit -->"
 END = "<!-- end of results -->"
+UNSEEN = "Each number is of test images whose galaxies the network has not seen, with its 95 % interval over galaxies."
+ORIGIN = ("data_fingerprint", "split_fingerprint", "git_commit", "git_dirty", "threads")
 JUDGED = {"judged": "judged run", "recipe_of": "recipe of run"}  # tags of a study, and what to call them
 
 
@@ -37,20 +40,17 @@ def write_report(datasets: Sequence[str], out: Path, readme: Path | None) -> Res
     """
     devices.prepare()
     subjects = [Subject(name) for name in datasets]
-    page = pages.html_page(
-        Report(
-            title=f"Merging galaxies: {', '.join(one.name for one in subjects)}",
-            subtitle="Networks that tell merging from non-merging galaxies, after DeepMerge",
-            warning=". ".join(dict.fromkeys(text for one in subjects for text in one.warnings)),
-            facts={one.name: one.summary for one in subjects},
-            sections=[
-                _headline(subjects),
-                *(one.section() for one in subjects),
-                *(one.card() for one in subjects),
-            ],
-            made_with=f"deepmerge report {' '.join(datasets)}",
-        )
+    leak = any(LEAKS in one.warnings for one in subjects)
+    first = Section("Headline", paragraphs=[] if leak else [UNSEEN], tables=[_headline(subjects)])
+    report = Report(
+        title=f"Merging galaxies: {', '.join(one.name for one in subjects)}",
+        subtitle="Networks that tell merging from non-merging galaxies, after DeepMerge",
+        warning=". ".join(dict.fromkeys(text for one in subjects for text in one.warnings)),
+        facts={one.name: one.summary for one in subjects},
+        sections=[first, *(one.section() for one in subjects), *(one.card() for one in subjects)],
+        made_with=f"deepmerge report {' '.join(datasets)}",
     )
+    page = html_page(report)
     if readme is not None:  # refused, where it has no markers, before anything is written
         text = markdown.replace_between(readme.read_text(encoding="utf-8"), BEGIN, END, _markdown(subjects))
         with replacing(readme) as aside:
@@ -83,13 +83,9 @@ class Subject:
         self.images, self.galaxies = len(table), table["galaxy_id"].nunique()
         by_part = {part: table.loc[table["split"] == part, "galaxy_id"] for part in split_table.PARTS}
         self.parts = {part: (ids.nunique(), len(ids)) for part, ids in by_part.items()}
-        self.experiment = config.from_record(runs.read_json(self.run, RECORD), RECORD)
-        # Of other data that were once called the same, nothing is shown.
-        newest = {
-            kind: next(runs.newest_studies(kind, self.name, self.run.data.tags[runs.FINGERPRINT]), None)
-            for kind in STUDIES
-        }
-        self.studies = {kind: run for kind, run in newest.items() if run is not None}
+        # The newest of each kind, of these data and not of others that were once called the same.
+        of_these = (self.name, self.run.data.tags[runs.FINGERPRINT])
+        self.studies = {kind: run for kind in STUDIES for run in islice(runs.newest_studies(kind, *of_these), 1)}
 
     @property
     def summary(self) -> str:
@@ -109,8 +105,8 @@ class Subject:
                 "split fingerprint": tags["split_fingerprint"],
                 "commit": f"{tags['git_commit']} (changes not committed: {tags['git_dirty']})",
             },
-            pictures=_pictures(self.run, MODEL_FIGURES),
-            sections=[_study_section(STUDIES[kind], run, self.name) for kind, run in self.studies.items()],
+            pictures=pictures(self.run, MODEL_FIGURES),
+            sections=[study_section(STUDIES[kind], run, self.name) for kind, run in self.studies.items()],
         )
 
     def card(self) -> Section:
@@ -118,17 +114,13 @@ class Subject:
         tags, params = self.run.data.tags, self.run.data.params
         return card.model_card(
             self.name,
-            architecture=self.experiment.network.architecture,
+            architecture=params["architecture"],
             parameters=prediction.load(runs.model_file(self.run)).count_params(),
             settings={key: value for key, value in params.items() if key not in ("dataset", "split_table")},
             parts=self.parts,
             protocol=tags["split"],
             simulated=tags["data_source"] == "simulated",
-            origin={
-                name: tags[name]
-                for name in ("data_fingerprint", "split_fingerprint", "git_commit", "git_dirty", "threads")
-                if name in tags
-            },
+            origin={name: tags[name] for name in ORIGIN if name in tags},
         )
 
 
@@ -137,39 +129,32 @@ def tabulated(frame: pd.DataFrame, caption: str, *, folded: bool = False) -> Tab
     if "value" in frame:
         frame = frame.rename(columns=dict(zip(Estimate._fields, UNDEFINED.flat("value"), strict=True)))
     columns = names(frame.columns)
-    rows = [[_cell(line, name) for name in columns] for line in frame.to_dict("records")]
+
+    def cell(line: dict[Any, Any], name: str) -> str:
+        value = line[name]
+        if UNDEFINED.flat(name).keys() <= line.keys():
+            return read(line, name).text()
+        if isinstance(value, float):
+            return "undefined" if np.isnan(value) else f"{value:.4g}"
+        return str(value)
+
+    rows = [[cell(line, name) for name in columns] for line in frame.to_dict("records")]
     return Table(caption, [name.replace("_", " ") for name in columns], rows, folded=folded)
 
 
-def _cell(line: dict[Any, Any], name: str) -> str:
-    value = line[name]
-    if UNDEFINED.flat(name).keys() <= line.keys():
-        return read(line, name).text()
-    if isinstance(value, float):
-        return "undefined" if np.isnan(value) else f"{value:.4g}"
-    return str(value)
-
-
-def _headline(subjects: Sequence[Subject]) -> Section:
-    honest = all(LEAKS not in one.warnings for one in subjects)
-    text = (
-        "Each number is of test images whose galaxies the network has not seen, with its 95 % interval over galaxies."
-    )
-    return Section("Headline", paragraphs=[text] * honest, tables=[_headline_table(subjects)])
-
-
-def _headline_table(subjects: Sequence[Subject]) -> Table:
+def _headline(subjects: Sequence[Subject]) -> Table:
     return card.headline({one.name: one.metrics for one in subjects})
 
 
-def _study_section(study: Study, run: runs.Run, dataset: str) -> Section:
+def study_section(study: Study, run: runs.Run, dataset: str) -> Section:
+    """What a study of a data set found, and with which command."""
     judged = {name: run.data.tags[tag] for tag, name in JUDGED.items() if tag in run.data.tags}
     return Section(
         f"{study.title} ({dataset})",
         paragraphs=[_description(run)],
         facts={"command": study.command.format(dataset), "run": run.info.run_id, **judged},
         tables=_tables(study, run, dataset),
-        pictures=_pictures(run, study.captions),
+        pictures=pictures(run, study.captions),
     )
 
 
@@ -182,30 +167,25 @@ def _tables(study: Study, run: runs.Run, dataset: str) -> list[Table]:
     return [tabulated(frame, f"{dataset}: {caption}", folded=len(frame) > 8) for caption, frame in frames.items()]
 
 
-def _pictures(run: runs.Run, captions: Mapping[str, Caption]) -> list[Picture]:
+def pictures(run: runs.Run, captions: Mapping[str, Caption]) -> list[Picture]:
     """The figures of a run that are there."""
-    pictures = []
+    shown = []
     for name, caption in captions.items():
-        try:
-            path = runs.read_artifact(run, f"figures/{name}.png")
-        except InputError:
-            continue
-        pictures.append(Picture(*caption, path.read_bytes()))
-    return pictures
+        with suppress(InputError):
+            shown.append(Picture(*caption, runs.read_artifact(run, f"figures/{name}.png").read_bytes()))
+    return shown
 
 
 def _markdown(subjects: Sequence[Subject]) -> str:
     """The headline and what each study found, with its command, for a README."""
-    parts = ["", markdown.markdown_table(_headline_table(subjects)), ""]
+    parts = [markdown.markdown_table(_headline(subjects))]
     for kind, study in STUDIES.items():
         done = {one.name: one.studies[kind] for one in subjects if kind in one.studies}
-        if not done:
-            continue
-        commands = "\n".join(study.command.format(name) for name in done)
-        parts += [f"### {study.title}", "", f"```\n{commands}\n```", ""]
-        parts += [f"- {name}: {_description(run)}" for name, run in done.items()]
-        parts += [""]
-        for name, run in done.items():
-            for table in _tables(study, run, name):
-                parts += [markdown.markdown_table(table), ""]
-    return "\n".join(parts)
+        if done:
+            commands = "\n".join(study.command.format(name) for name in done)
+            found = "\n".join(f"- {name}: {_description(run)}" for name, run in done.items())
+            parts += [f"### {study.title}", f"```\n{commands}\n```", found]
+            parts += [
+                markdown.markdown_table(table) for name, run in done.items() for table in _tables(study, run, name)
+            ]
+    return "\n\n".join(parts)

@@ -1,4 +1,4 @@
-"""How a command imports what it runs: not before it is called, and without TensorFlow's greeting."""
+"""Importing TensorFlow without its greeting, which commands and notebooks do when they first need it."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keep stderr silent while heavy packages are imported in the body."""
+    """Keep stderr silent while heavy packages are imported in the body, and TensorFlow for good."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     stderr = os.dup(2)
     with Path(os.devnull).open("w") as nowhere:
