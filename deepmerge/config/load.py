@@ -187,10 +187,10 @@ def sections(settings: Mapping[str, Any]) -> tuple[Network, Training]:
 
     Raises InputError for an unknown name or a wrong value.
     """
-    known = {*Network.model_fields, *Training.model_fields}
+    allowed = {*Network.model_fields, *Training.model_fields}
     for name in settings:
-        if name not in known:
-            raise InputError(f"setting should be one of: {', '.join(sorted(known))}; got {shown(name)}")
+        if name not in allowed:
+            raise InputError(f"setting should be one of: {', '.join(sorted(allowed))}; got {shown(name)}")
 
     def section(home: type[Section]) -> Section:
         return checked(home, {name: value for name, value in settings.items() if name in home.model_fields})
@@ -206,15 +206,16 @@ def checked(section: type[Section], values: Mapping[str, Any]) -> Section:
         raise InputError("; ".join(explain(entry) for entry in error.errors())) from None
 
 
-def study_of(dataset: str, **asked: Any) -> Study:
-    """What studies of a data set ask for: `asked` where that is not None, else its experiment file, else defaults."""
-    return checked(Study, {**(dict(load(dataset).study) if _is_file(_path(dataset)) else {}), **_given(asked)})
+def study_of(dataset: str, **overrides: Any) -> Study:
+    """What studies of a data set do: `overrides` that are not None, else its experiment file's section, else defaults."""
+    return _section(Study, dataset, "study", overrides)
 
 
-def promotion_of(dataset: str, **asked: Any) -> Promotion:
+def promotion_of(dataset: str, **overrides: Any) -> Promotion:
     """What decides promotions of a data set, as `study_of` has it for studies."""
-    return checked(Promotion, {**(dict(load(dataset).promotion) if _is_file(_path(dataset)) else {}), **_given(asked)})
+    return _section(Promotion, dataset, "promotion", overrides)
 
 
-def _given(asked: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in asked.items() if value is not None}
+def _section(kind: type[Section], dataset: str, name: str, overrides: Mapping[str, Any]) -> Section:
+    from_file = dict(getattr(load(dataset), name)) if _is_file(_path(dataset)) else {}
+    return checked(kind, {**from_file, **{key: value for key, value in overrides.items() if value is not None}})

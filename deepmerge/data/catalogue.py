@@ -64,11 +64,11 @@ def _complete(catalogue: pd.DataFrame, labels: np.ndarray, where: Path | str) ->
 
 def agree(cells: pd.Series, values: pd.Series) -> np.ndarray:
     """Where the cells of a table, (n,) text, say what `values`, (n,), are; (n,) bool. Numbers may be spelled freely."""
-    said, true = cells.to_numpy(object), values.astype(str).to_numpy(object)
-    same = said == true
+    texts, true = cells.to_numpy(object), values.astype(str).to_numpy(object)
+    same = texts == true
     if pd.api.types.is_numeric_dtype(values):
         for i in np.flatnonzero(~same):
-            same[i] = bool(_NUMBER.fullmatch(said[i])) and Decimal(said[i]) == Decimal(true[i])
+            same[i] = bool(_NUMBER.fullmatch(texts[i])) and Decimal(texts[i]) == Decimal(true[i])
     return same
 
 
@@ -124,8 +124,8 @@ def _check_rows(cells: pd.DataFrame, labels: np.ndarray, path: Path | str) -> No
     ):
         if name not in cells:
             continue
-        said = classes(cells[name]) if name == "label" else _or_nan(cells[name])
-        wrong = np.flatnonzero(said.to_numpy() != values)
+        read = classes(cells[name]) if name == "label" else _or_nan(cells[name])
+        wrong = np.flatnonzero(read.to_numpy() != values)
         if len(wrong):
             row = wrong[0]
             raise InputError(
@@ -136,10 +136,10 @@ def _check_rows(cells: pd.DataFrame, labels: np.ndarray, path: Path | str) -> No
 
 
 def _warn_of_near_misses(cells: pd.DataFrame, path: Path | str) -> None:
-    known = {tables.plain(name): name for name in COLUMNS}
+    columns = {tables.plain(name): name for name in COLUMNS}
     for name in cells.columns.difference(list(COLUMNS)):
-        for near in difflib.get_close_matches(tables.plain(name), known, 1, 0.8):
-            log.warning("column %s of %s is not used; if it is the %s, call it so", name, path, known[near])
+        for near in difflib.get_close_matches(tables.plain(name), columns, 1, 0.8):
+            log.warning("column %s of %s is not used; if it is the %s, call it so", name, path, columns[near])
 
 
 def _ids(cells: pd.Series, path: Path | str) -> pd.Series:
@@ -180,8 +180,8 @@ def _ids(cells: pd.Series, path: Path | str) -> pd.Series:
 
 def _copies(cells: pd.Series, ids: pd.Series, path: Path | str) -> pd.Series:
     """Number of the copy that each image is of another, 0 = the original; as read, False and True stay so."""
-    said = cells.str.lower()
-    copies = said == "true" if said.isin(["true", "false"]).all() else _or_nan(cells)
+    words = cells.str.lower()
+    copies = words == "true" if words.isin(["true", "false"]).all() else _or_nan(cells)
     wrong = np.flatnonzero(~(copies >= 0) | (copies % 1 != 0))
     if len(wrong):
         raise InputError(
@@ -204,15 +204,15 @@ def _numbers(cells: pd.Series, path: Path | str) -> pd.Series:
 
     Raises InputError for text in a column that should be numbers.
     """
-    known = ~cells.str.lower().isin(MISSING)
-    numbers = _or_nan(cells.where(known))
-    wrong = np.flatnonzero(known & numbers.isna())
+    present = ~cells.str.lower().isin(MISSING)
+    numbers = _or_nan(cells.where(present))
+    wrong = np.flatnonzero(present & numbers.isna())
     if len(wrong) and cells.name in NUMBERS:
         raise InputError(
             f"{cells.name} in {path} should be numbers, empty where not known, "
             f"got {cells[wrong[0]]!r} in data row {wrong[0]}"
         )
-    return cells if len(wrong) or (cells.name == "view" and not known.all()) else numbers
+    return cells if len(wrong) or (cells.name == "view" and not present.all()) else numbers
 
 
 def _check_stages(stages: pd.Series, labels: np.ndarray, where: Path | str) -> None:

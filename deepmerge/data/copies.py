@@ -42,12 +42,12 @@ def require_apart(dataset: Dataset, splits: Iterable[Split]) -> None:
     by_galaxy = [split for split in splits if split.protocol == "galaxy"]
     if not by_galaxy:
         return
-    found = np.concatenate([keys(dataset.images[chunk]) for chunk in chunks(dataset.images)])
+    image_keys = np.concatenate([keys(dataset.images[chunk]) for chunk in chunks(dataset.images)])
     for split in by_galaxy:
-        part = np.full(len(found), -1)
+        part = np.full(len(image_keys), -1)
         for number, name in enumerate(PARTS):
             part[getattr(split, name).rows] = number
-        if groups := across(dataset.images, found, part):
+        if groups := across(dataset.images, image_keys, part):
             one, other = first_pair(groups[0], part)
             raise InputError(
                 f"each image of {dataset.name} should be in one part of the split, but row {other} "
@@ -57,13 +57,13 @@ def require_apart(dataset: Dataset, splits: Iterable[Split]) -> None:
             )
 
 
-def across(images: np.ndarray, found: np.ndarray, owner: np.ndarray) -> list[np.ndarray]:
+def across(images: np.ndarray, image_keys: np.ndarray, owner: np.ndarray) -> list[np.ndarray]:
     """Rows that show one image but have several owners: a group (≥ 2,) for each such image, rows in ascending order.
 
-    images (N, F, H, W); found (N,), their keys; owner (N,) whole numbers: what may not share an image with another, or
-    below 0 for rows that do not count.
+    images (N, F, H, W); image_keys (N,), their keys; owner (N,) whole numbers: what may not share an image with
+    another, or below 0 for rows that do not count.
     """
-    table = pd.DataFrame({"key": found, "owner": owner})[owner >= 0]
+    table = pd.DataFrame({"key": image_keys, "owner": owner})[owner >= 0]
     suspects = table.index[table.groupby("key")["owner"].transform("nunique") > 1]
     pixels = np.asarray(images)  # each look at a row of a memory map makes a memory map, ten times as slowly
     groups: dict[bytes, list[int]] = defaultdict(list)
@@ -94,13 +94,13 @@ def keys(images: np.ndarray) -> np.ndarray:
     Other images have another one but for a freak, or for pixels that changed places with their mirror images.
     """
     weights = _weights(images.shape[1:])
-    found = np.empty(len(images), np.uint64)
+    result = np.empty(len(images), np.uint64)
     step = max(1, _BLOCK_BYTES // images[0].nbytes) if len(images) else 1
     for start in range(0, len(images), step):
         bits = _bits(images[start : start + step]).astype(np.uint64)
         bits ^= bits >> np.uint64(32)  # a product loses as many bits as a double of a round number has zeros at its end
-        found[start : start + step] = np.einsum("nk,k->n", bits.reshape(len(bits), -1), weights)
-    return found
+        result[start : start + step] = np.einsum("nk,k->n", bits.reshape(len(bits), -1), weights)
+    return result
 
 
 @lru_cache(maxsize=1)

@@ -34,8 +34,8 @@ class Part:
     def without(self, *others: "Part") -> "Part":
         """The images that are in none of the others."""
         numbers = [part.rows * TRANSFORMS + part.transforms for part in (self, *others)]
-        kept = ~np.isin(numbers[0], np.concatenate([np.empty(0, np.int64), *numbers[1:]]))
-        return Part(self.rows[kept], self.transforms[kept])
+        remaining = ~np.isin(numbers[0], np.concatenate([np.empty(0, np.int64), *numbers[1:]]))
+        return Part(self.rows[remaining], self.transforms[remaining])
 
     def fingerprint(self, dataset: Dataset) -> str:
         """32 hexadecimal digits that tell these images, in whatever order, of these data from others."""

@@ -60,8 +60,8 @@ def is_chief() -> bool:
 def _place() -> int:
     """Number of this machine among those of TF_CONFIG; a chief, where there is one, comes before the workers."""
     try:
-        told = json.loads(os.environ[CLUSTER])
-        cluster, kind, index = told["cluster"], told["task"]["type"], int(told["task"]["index"])
+        config = json.loads(os.environ[CLUSTER])
+        cluster, kind, index = config["cluster"], config["task"]["type"], int(config["task"]["index"])
         cluster[kind][index]
     except (ValueError, TypeError, LookupError):
         raise InputError(

@@ -27,20 +27,20 @@ def measure(
     objective: str,
     report: Report,
 ) -> float:
-    """Train on each of `parts`; the mean of the objective (log_loss or auc, of the validation) at the epochs kept.
+    """Train on each of `parts`; the mean of the objective (log_loss or auc, of the validation) at the best epochs.
 
     `report` hears after each epoch its number among all, what that mean would be, were this the last epoch, and what
     the training measured.
     """
     name = f"val_{objective}"
-    kept: list[float] = []
+    best: list[float] = []
 
     def on_epoch(epoch: int, values: Mapping[str, float]) -> None:
-        step = len(kept) * training.epochs + epoch
-        report(step, float(np.mean([*kept, values[name]])), values)
+        step = len(best) * training.epochs + epoch
+        report(step, float(np.mean([*best, values[name]])), values)
 
     for part in parts:
         keras.utils.clear_session()  # or each trial would leave its graphs in memory
         trained = train(data, part, network, training, on_epoch)
-        kept.append(trained.history[name][trained.best_epoch - 1])
-    return float(np.mean(kept))
+        best.append(trained.history[name][trained.best_epoch - 1])
+    return float(np.mean(best))

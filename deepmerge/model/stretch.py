@@ -120,8 +120,8 @@ def require_standardised(images: np.ndarray, kind: str, pixels: PixelStatistics)
     if kind == "raw":
         return
     inputs = keras.Input(images.shape[1:])
-    found = keras.Model(inputs, layers(inputs, kind, pixels)).predict_on_batch(images).astype(np.float64)
-    mean, variance = found.mean((0, 1, 2)), found.var((0, 1, 2))
+    stretched = keras.Model(inputs, layers(inputs, kind, pixels)).predict_on_batch(images).astype(np.float64)
+    mean, variance = stretched.mean((0, 1, 2)), stretched.var((0, 1, 2))
     if not (np.abs(mean) < TOLERANCE).all() or not (np.abs(variance - 1) < TOLERANCE).all():
         raise InputError(
             f"pixels stretched as {kind!r} should have mean 0 and variance 1 in each filter, got means "

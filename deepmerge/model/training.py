@@ -105,15 +105,19 @@ def _epoch(learner: Learner, epoch: Epoch, dataset: Dataset, split: Split) -> di
     labels = dataset.labels[part.rows]
     probability = prediction.predict(learner.model, dataset.images, part.rows, part.transforms)
     penalty = float(sum(learner.model.losses))
-    found = measures(labels, probability, class_weights(labels), penalty)
-    found["log_loss"] = learner.agreed(found["log_loss"])
-    return {**values, **{f"val_{name}": value for name, value in found.items()}, "learning_rate": learner.learning_rate}
+    measured = measures(labels, probability, class_weights(labels), penalty)
+    measured["log_loss"] = learner.agreed(measured["log_loss"])
+    return {
+        **values,
+        **{f"val_{name}": value for name, value in measured.items()},
+        "learning_rate": learner.learning_rate,
+    }
 
 
 def measures(labels: np.ndarray, probability: np.ndarray, weights: np.ndarray, penalty: float) -> dict[str, float]:
     """Loss (with the penalty), log loss, accuracy and AUC of weighted images (n,); AUC undefined for a single class."""
-    known = np.clip(probability, LOG_CLIP, 1 - LOG_CLIP)
-    log_loss = float(np.average(-np.log(np.where(labels == 1, known, 1 - known)), weights=weights))
+    clipped = np.clip(probability, LOG_CLIP, 1 - LOG_CLIP)
+    log_loss = float(np.average(-np.log(np.where(labels == 1, clipped, 1 - clipped)), weights=weights))
     defined = len(np.unique(labels)) == 2 and bool(np.isfinite(probability).all())
     return {
         "loss": log_loss + penalty,
@@ -138,9 +142,9 @@ def _pixel_statistics(dataset: Dataset, split: Split, kind: str) -> stretch.Pixe
     if len(rows) > most:
         rows = np.random.default_rng(split.seed).choice(rows, most, replace=False)
     images = gather(dataset.images, rows)
-    found = stretch.measure(images, kind)
-    stretch.require_standardised(images, kind, found)
-    return found
+    pixels = stretch.measure(images, kind)
+    stretch.require_standardised(images, kind, pixels)
+    return pixels
 
 
 def _learning_rate(training: config.Training, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:

@@ -93,9 +93,9 @@ def rollback(dataset: str) -> dict[str, str]:
     with mutex.only_one(name):
         now, before = champion(name), _aliased(name, PREVIOUS)
         if now is None or before is None or now.version == before.version:
-            found = "no champion" if now is None else f"champion version {now.version} and no previous one"
+            present = "no champion" if now is None else f"champion version {now.version} and no previous one"
             raise InputError(
-                f"a rollback needs a champion of {name} and the one before it, found {found} in "
+                f"a rollback needs a champion of {name} and the one before it, found {present} in "
                 f"{runs.store()}; 'deepmerge promote {dataset}' makes champions"
             )
         client.set_registered_model_alias(name, CHAMPION, before.version)

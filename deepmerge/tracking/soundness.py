@@ -54,17 +54,17 @@ def _require_in_place(experiment: Experiment, file: Path) -> None:
     trained = mlflow.search_runs([experiment.experiment_id], "tags.trained LIKE '%'", max_results=MOST)
     held = list(trained.get("run_id", ()))
     if is_there and any((here / run_id).exists() for run_id in held):
-        found = f"{here} holds some of them, too: a copy of that project, or moved and then written to at the old path"
+        state = f"{here} holds some of them, too: a copy of that project, or moved and then written to at the old path"
         mend = "work there, or bring both folders together there"
     elif not is_there and held:
-        found, mend = "there is no such folder", "bring it back, if it was moved or its disk is missing"
+        state, mend = "there is no such folder", "bring it back, if it was moved or its disk is missing"
         if noted.parent.name == ARTIFACTS:
             link = shlex.join(["ln", "-s", str(file.parent), str(noted.parents[1])])
             mend += f", or let the old path lead here: {link}"
     else:
         return
     raise InputError(
-        f"artifacts of experiment {experiment.name!r} should lie in {noted}, as {file} says, but {found}; {mend}; or "
+        f"artifacts of experiment {experiment.name!r} should lie in {noted}, as {file} says, but {state}; {mend}; or "
         f"move {file} away to begin anew"
     )
 
