@@ -14,7 +14,7 @@ author = "the DeepMerge authors"
 copyright = f"2026, {author}"
 version = release = version_of("deepmerge-lab")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_design", "reference"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design", "reference"]
 exclude_patterns = ["_build", "_ext"]
 default_role = "code"
 smartquotes = False  # they turn --option into –option
@@ -31,6 +31,8 @@ nb_merge_streams = True
 nb_execution_in_temp = True
 nb_output_stderr = "remove"
 
+napoleon_use_ivar = True
+napoleon_use_rtype = False
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True

@@ -207,7 +207,7 @@ def checked(section: type[Section], values: Mapping[str, Any]) -> Section:
 
 
 def study_of(dataset: str, **overrides: Any) -> Study:
-    """What studies of a data set do: `overrides` that are not None, else its experiment file's section, else defaults."""
+    """What studies of a data set do: `overrides` that are not None, else its experiment file, else defaults."""
     return _section(Study, dataset, "study", overrides)
 
 

@@ -20,10 +20,16 @@ _SPLIT = config.Split()  # its defaults
 def load(dataset: str) -> Dataset:
     """The images of an experiment: a name such as "pristine", or the path of an experiment file.
 
-    They are memory-mapped: images (N, F, H, W), labels (N,) with 1 = merger, and a catalogue of N rows. Raises
-    InputError for an unknown name, and for files that do not fit one another.
+    They are memory-mapped: images (N, F, H, W), labels (N,) with 1 = merger, and a catalogue of N rows.
 
-    Example: ``data = dm.load("mine.yaml")``
+    Raises
+    ------
+    InputError
+        For an unknown name, and for files that do not fit one another.
+
+    Examples
+    --------
+    >>> data = dm.load("mine.yaml")
     """
     experiment = config.load(dataset)
     return datasets.read(experiment.data, experiment.name)
@@ -38,10 +44,25 @@ def simulate(
 ) -> Dataset:
     """Mock galaxies in memory, four views each (4 × galaxies, 2, 75, 75), of the demo sample's kind: not Illustris.
 
-    variant: "pristine" (PSF only) or "noisy" (PSF and sky noise), the same galaxies for the same seed. Raises
-    InputError for too few galaxies.
+    Parameters
+    ----------
+    galaxies
+        How many; about 30 ms each.
+    variant
+        "pristine" (PSF only) or "noisy" (PSF and sky noise); the same galaxies for the same seed.
+    merger_fraction
+        Share of mergers among the galaxies, above 0 and below 1.
+    seed
+        The same seed gives the same galaxies.
 
-    Example: ``data = dm.simulate(galaxies=300)``
+    Raises
+    ------
+    InputError
+        For too few galaxies of a stage.
+
+    Examples
+    --------
+    >>> data = dm.simulate(galaxies=300)
     """
     if variant not in simulator.VARIANTS:
         raise InputError(f"variant should be one of {', '.join(simulator.VARIANTS)}, got {variant!r}")
@@ -65,11 +86,27 @@ def split(
 ) -> Split:
     """Which images train, validate and test: `split.train`, `split.validation`, `split.test`.
 
-    protocol: "galaxy" keeps all images of a galaxy in one part; "rows" splits random rows as published, and leaks.
-    Fractions are of galaxies (or rows). A part can be cut short: ``split.test[:6]``. Raises InputError for too few
-    galaxies of a stage.
+    A part can be cut short like a list: ``split.test[:6]``.
 
-    Example: ``split = dm.split(data, seed=5)``
+    Parameters
+    ----------
+    data
+        What `load`, `simulate` or `Dataset.from_arrays` gave.
+    seed
+        Another seed draws other galaxies.
+    protocol
+        "galaxy" keeps all images of a galaxy in one part; "rows" splits random rows as published, and leaks.
+    validation_fraction, test_fraction
+        Shares of the galaxies (or rows); together below 1.
+
+    Raises
+    ------
+    InputError
+        For too few galaxies of a stage.
+
+    Examples
+    --------
+    >>> split = dm.split(data, seed=5)
     """
     fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
     return splits.make(data, config.checked(config.Split, {"split": protocol, "split_seed": seed, **fractions}))

@@ -29,9 +29,16 @@ Network = Callable[[keras.KerasTensor], keras.KerasTensor]
 class Model:
     """A trained network.
 
-    network: Keras's own, raw pixels (n, H, W, F) in, merger probability (n, 1) out. history: a list of values for each
-    measure, one an epoch; best_epoch: the one kept, from 1; merger_fraction: the prior at which its probabilities are
-    meant. The last three are not known of a network that was loaded from a file.
+    Attributes
+    ----------
+    network
+        The Keras model: raw pixels (n, H, W, F) in, merger probability (n, 1) out.
+    history
+        For each measure its value in each epoch; empty for a network that was loaded from a file.
+    best_epoch
+        The epoch whose weights were kept, counted from 1, or None.
+    merger_fraction
+        The share of mergers at which the probabilities are calibrated, or None.
     """
 
     network: keras.Model
@@ -73,13 +80,28 @@ class Model:
 def train(data: Dataset, split: Split, *, network: Network | None = None, **settings: Any) -> Model:
     """Train a network on the training part of a split; the validation part decides when to stop. The test stays unseen.
 
-    settings: those of an experiment file's sections network and training (epochs, dropout, learning_rate, stretch …),
-    by default as there. network: a function of your own, from standardised images (a Keras tensor (n, H, W, F)) to
-    features (n, k), in place of the architecture; what comes before (stretch) and after (probability) stays. Arrays
-    in memory and memory-mapped ones do alike. Inside `dm.track` the training is logged. Raises InputError for unknown
-    settings, pixels that are not finite, and copies of one image in two parts.
+    Arrays in memory and memory-mapped ones do alike. Inside `track` the training is logged.
 
-    Example: ``model = dm.train(data, split, epochs=20, dropout=0.3)``
+    Parameters
+    ----------
+    data
+        What `load`, `simulate` or `Dataset.from_arrays` gave.
+    split
+        What `split` gave. Its test part is not touched.
+    network
+        A function of your own in place of the architecture: from standardised images, a Keras tensor (n, H, W, F), to
+        features (n, k). The stretch before it and the probability behind it stay.
+    settings
+        Those of an experiment file's sections network and training (epochs, dropout, learning_rate, stretch …).
+
+    Raises
+    ------
+    InputError
+        For unknown settings, pixels that are not finite, and copies of one image in two parts.
+
+    Examples
+    --------
+    >>> model = dm.train(data, split, epochs=20, dropout=0.3)
     """
     architecture, training = config.sections(settings)
     devices.prepare()
@@ -94,9 +116,14 @@ def train(data: Dataset, split: Split, *, network: Network | None = None, **sett
 def load_model(reference: str | Path) -> Model:
     """Load a model: a ``.keras`` file, or one of MLflow by run id, ``models:/`` URI, run.json or data set (its newest).
 
-    Raises InputError where there is none.
+    Raises
+    ------
+    InputError
+        Where there is none.
 
-    Example: ``model = dm.load_model("models:/deepmerge-pristine@champion")``
+    Examples
+    --------
+    >>> model = dm.load_model("models:/deepmerge-pristine@champion")
     """
     name = str(reference)
     devices.prepare()

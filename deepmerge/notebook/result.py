@@ -24,8 +24,16 @@ from deepmerge.notebook.model import Model
 class Result:
     """Metrics of a model on some images, with 95 % intervals over galaxies: ``result["auc"]`` is an `Estimate`.
 
-    evaluation: with the curves of the figures; predictions: a row an image (row, transform, galaxy_id, view, stage,
-    label, probability); name: of the data set; note: what nobody may overlook (simulated data).
+    Attributes
+    ----------
+    evaluation
+        All metrics, with the curves that the figures show.
+    predictions
+        One row an image: row, transform, galaxy_id, view, stage, label, probability.
+    name
+        Of the data set.
+    note
+        What nobody may overlook, for example that the data are simulated; or None.
     """
 
     evaluation: metrics.Evaluation
@@ -65,9 +73,25 @@ class Result:
 def evaluate(model: Model, data: Dataset, part: Part) -> Result:
     """Measure a model on part of a data set (``split.test``), with 95 % intervals from a bootstrap over galaxies.
 
-    Inside `dm.track` metrics, predictions and figures are logged. Raises InputError for images of another shape.
+    Inside `track` metrics, predictions and figures are logged.
 
-    Example: ``dm.evaluate(model, data, split.test)["auc"]``
+    Parameters
+    ----------
+    model
+        What `train` or `load_model` gave.
+    data
+        Images of the shape and units that the model was trained on.
+    part
+        Which of them, ``split.test`` for example.
+
+    Raises
+    ------
+    InputError
+        For images of another shape.
+
+    Examples
+    --------
+    >>> dm.evaluate(model, data, split.test)["auc"]
     """
     table = table_of(model, data, part)
     result = Result(measured(table), table, data.name, warning(data))
@@ -85,9 +109,22 @@ def saliency(
 ) -> np.ndarray:
     """Maps of what speaks for a merger, and against one, in each image of a part: (n, 2, H, W) ≥ 0, in logits.
 
-    method: "hirescam" or "gradcam" (as in the paper); layer: a convolution by name or number, by default the last.
-    Raises InputError for other methods and layers.
+    Parameters
+    ----------
+    model, data, part
+        As for `evaluate`.
+    method
+        "hirescam", or "gradcam" as in the paper.
+    layer
+        A convolution by name or number; the last one by default.
 
-    Example: ``dm.saliency(model, data, split.test[:6])[:, 0]``
+    Raises
+    ------
+    InputError
+        For other methods and layers.
+
+    Examples
+    --------
+    >>> maps = dm.saliency(model, data, split.test[:6])[:, 0]
     """
     return maps.maps(model.network, gather(data.images, part.rows, part.transforms), layer=layer, method=method)

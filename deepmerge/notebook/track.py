@@ -28,7 +28,10 @@ def track(name: str) -> Iterator[str]:
     predictions and figures, in the experiment `deepmerge`, as a run of the command line does. It ends FAILED, with the
     reason, when the body raises.
 
-    Example: ``with dm.track("my run"): model = dm.train(data, split)``
+    Examples
+    --------
+    >>> with dm.track("my run"):
+    ...     model = dm.train(data, split)
     """
     with runs.new_run(name, {"kind": "notebook"}) as run_id:
         token = _is_tracked.set(True)
