@@ -251,10 +251,10 @@ def test_evaluate_and_gradcam_name_data_set_and_model(run, jobs):
             ["study", "probabilities", "noisy", "--members", "2", "--passes", "4", "--purity", "0.6", "--model", "m"],
             ("judge_probabilities", "noisy", "m", config.Study(members=2, passes=4, purity=0.6), False, None),
         ),
-        (["report", "noisy"], ("write_report", ["noisy"], Path("results/report.html"), None)),
+        (["report", "noisy"], ("write_report", ["noisy"], Path("results/report.html"), ())),
         (
             ["report", "pristine,noisy", "mine", "--out", "a.html", "--readme", README],
-            ("write_report", ["pristine", "noisy", "mine"], Path("a.html"), Path(README)),
+            ("write_report", ["pristine", "noisy", "mine"], Path("a.html"), [Path(README)]),
         ),
         (["predict", "x.npy", "--model", "m"], ("predict", Path("x.npy"), "m", Path("scores.parquet"), None)),
         (

@@ -14,7 +14,7 @@ from conftest import environment
 from mlflow.tracking import MlflowClient
 from sklearn.metrics import roc_auc_score
 
-from deepmerge.report.collect import BEGIN, END
+from deepmerge.report.collect import HEADLINE, RESULTS
 
 pytestmark = pytest.mark.slow
 
@@ -286,8 +286,12 @@ def test_a_report_is_one_page_that_asks_for_nothing_and_says_what_the_runs_say(
     desk, folds, leakage, recipes, baselines, selection, probabilities
 ):
     readme = desk.folder / "README.md"
-    readme.write_text(f"# Mine\n\n{BEGIN}\nold\n{END}\n\nEnd.\n")
-    desk.succeed("report", "tiny.yaml", "--out", "page.html", "--readme", "README.md")
+    (begin, end), brief = RESULTS, desk.folder / "brief.md"
+    readme.write_text(f"# Mine\n\n{begin}\nold\n{end}\n\nEnd.\n")
+    brief.write_text("\n".join(HEADLINE))
+    desk.succeed("report", "tiny.yaml", "--out", "page.html", "--readme", "README.md", "--readme", "brief.md")
+    assert "| AUC " in brief.read_text()
+    assert "study" not in brief.read_text()
     page = (desk.folder / "page.html").read_text()
     [main] = desk.runs("tags.trained = 'yes'")
     assert f"{main.data.metrics['test_auc']:.3f}" in page
@@ -300,7 +304,7 @@ def test_a_report_is_one_page_that_asks_for_nothing_and_says_what_the_runs_say(
     text = readme.read_text()
     assert text.startswith("# Mine\n")
     assert text.endswith("\n\nEnd.\n")
-    assert "old" not in text.split(END)[0].split(BEGIN)[1].split()
+    assert "old" not in text.split(end)[0].split(begin)[1].split()
     assert "deepmerge study leakage tiny" in text
     desk.succeed("report", "tiny.yaml", "--out", "page.html", "--readme", "README.md")
     assert readme.read_text() == text

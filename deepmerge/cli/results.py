@@ -84,14 +84,15 @@ def report(
     datasets: Datasets,
     out: Annotated[Path, Option(help="The page to write.")] = Path("results/report.html"),
     readme: Annotated[
-        Path | None, Option(help="Markdown file in which to renew the results between its two markers.", exists=True)
+        list[Path] | None,
+        Option(help="Markdown file whose parts between markers are renewed; may be given more than once.", exists=True),
     ] = None,
 ) -> None:
     """Write an HTML page of results. It shows the newest model and the newest studies of each data set."""
     with quietly():
         from deepmerge.report.collect import write_report
 
-    show(write_report(",".join(datasets).split(","), out=out, readme=readme))
+    show(write_report(",".join(datasets).split(","), out=out, readme=readme or ()))
 
 
 @app.command()

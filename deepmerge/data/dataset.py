@@ -103,7 +103,7 @@ def chunks(images: np.ndarray) -> Iterator[slice]:
     """Slices that walk over the first axis of `images` in pieces of about 64 MiB, and give back its memory."""
     rows = max(1, _CHUNK_BYTES // max(1, images[0].nbytes)) if len(images) else 1
     for start in range(0, len(images), rows):
-        yield slice(start, start + rows)
+        yield slice(start, min(start + rows, len(images)))
         forget(images)
 
 

@@ -54,6 +54,15 @@ CAVEATS = (
 )
 
 
+def brief(metrics: Mapping[str, str], datasets: Mapping[str, Mapping[str, Estimate]]) -> Table:
+    """Tabulate some metrics, by name and words for each, of the test images of each data set."""
+    texts = {
+        words: [measured.get(name, UNDEFINED).text() for measured in datasets.values()]
+        for name, words in metrics.items()
+    }
+    return Table("", ["metric", *datasets], [[words, *row] for words, row in texts.items()])
+
+
 def headline(datasets: Mapping[str, Mapping[str, Estimate]]) -> Table:
     """Tabulate HEADLINE for the test images of each data set and, set apart, what was published.
 

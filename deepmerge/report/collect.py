@@ -25,18 +25,21 @@ from deepmerge.studies.registry import STUDIES
 from deepmerge.tracking import runs
 
 PAGE = "report.html"
-BEGIN = "<!-- results: written by deepmerge report, do not edit -->"
-END = "<!-- end of results -->"
+# Markers of a Markdown file; between them stands the brief headline, or all results.
+HEADLINE = ("<!-- headline: written by deepmerge report, do not edit -->", "<!-- end of headline -->")
+RESULTS = ("<!-- results: written by deepmerge report, do not edit -->", "<!-- end of results -->")
+BRIEF = ("auc", "balanced_accuracy", "completeness", "purity_at_balance", "purity", "brier_at_balance")
 UNSEEN = "Each number is of test images whose galaxies the network has not seen, with its 95 % interval over galaxies."
 ORIGIN = ("data_fingerprint", "split_fingerprint", "git_commit", "git_dirty", "threads")
 JUDGED = {"judged": "judged run", "recipe_of": "recipe of run"}  # tags of a study, and what to call them
 
 
-def write_report(datasets: Sequence[str], out: Path, readme: Path | None) -> Results:
+def write_report(datasets: Sequence[str], out: Path, readme: Sequence[Path] = ()) -> Results:
     """Write one HTML page about the newest model of each data set and the newest study of each kind.
 
-    The page needs nothing but itself; it is logged to the runs of these models. `readme` is a Markdown file whose part
-    between two markers is written anew from the same runs. Raises InputError where a data set has no evaluated model.
+    The page needs nothing but itself; it is logged to the runs of these models. `readme` names Markdown files whose
+    parts between markers are written anew from the same runs: a brief headline, or all results. Raises InputError where
+    a data set has no evaluated model, and for a file without markers.
     """
     devices.prepare()
     subjects = [Subject(name) for name in datasets]
@@ -51,9 +54,9 @@ def write_report(datasets: Sequence[str], out: Path, readme: Path | None) -> Res
         made_with=f"deepmerge report {' '.join(datasets)}",
     )
     page = html_page(report)
-    if readme is not None:  # refused, where it has no markers, before anything is written
-        text = markdown.replace_between(readme.read_text(encoding="utf-8"), BEGIN, END, _markdown(subjects))
-        with replacing(readme) as aside:
+    texts = {path: _renewed(path.read_text(encoding="utf-8"), subjects) for path in readme}  # refused before writing
+    for path, text in texts.items():
+        with replacing(path) as aside:
             aside.write_text(text, encoding="utf-8")
     with replacing(out) as aside:
         aside.write_text(page, encoding="utf-8")
@@ -176,15 +179,28 @@ def pictures(run: runs.Run, captions: Mapping[str, Caption]) -> list[Picture]:
     return shown
 
 
+def _renewed(text: str, subjects: Sequence[Subject]) -> str:
+    """A Markdown text with what stands between its markers written anew."""
+    brief = {name: words for name, words in card.HEADLINE.items() if name in BRIEF}
+    writers = {
+        HEADLINE: lambda: markdown.markdown_table(card.brief(brief, {one.name: one.metrics for one in subjects})),
+        RESULTS: lambda: _markdown(subjects),
+    }
+    present = [markers for markers in writers if markers[0] in text] or [RESULTS]
+    for markers in present:
+        text = markdown.replace_between(text, *markers, writers[markers]())
+    return text
+
+
 def _markdown(subjects: Sequence[Subject]) -> str:
-    """The headline and what each study found, with its command, for a README."""
+    """The headline and what each study showed, with its command."""
     parts = [markdown.markdown_table(_headline(subjects))]
     for kind, study in STUDIES.items():
         done = {one.name: one.studies[kind] for one in subjects if kind in one.studies}
         if done:
             commands = "\n".join(study.command.format(name) for name in done)
-            found = "\n".join(f"- {name}: {_description(run)}" for name, run in done.items())
-            parts += [f"### {study.title}", f"```\n{commands}\n```", found]
+            sentences = "\n".join(f"- {name}: {_description(run)}" for name, run in done.items())
+            parts += [f"### {study.title}", f"```\n{commands}\n```", sentences]
             parts += [
                 markdown.markdown_table(table) for name, run in done.items() for table in _tables(study, run, name)
             ]
