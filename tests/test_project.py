@@ -159,3 +159,30 @@ def test_tracking_knows_no_science(name):
 @pytest.mark.parametrize("name", [name for name in MODULES if room(name) != "tracking"])
 def test_tracking_alone_knows_mlflow_and_optuna(name):
     assert not {module.split(".")[0] for module in MODULES[name]} & {"mlflow", "optuna"}
+
+
+def test_the_citation_names_the_version_and_the_licence_of_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+
+
+def test_the_workflow_runs_the_gate_and_the_gate_builds_the_docs():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    [job] = workflow["jobs"].values()
+    assert "bash .ci/run" in [step.get("run") for step in job["steps"]]
+    assert "\nmake docs\n" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_page_of_the_docs_is_in_a_table_of_contents():
+    docs = ROOT / "docs"
+    pages = {str(path.relative_to(docs).with_suffix("")) for path in docs.rglob("*.md") if "_build" not in path.parts}
+    listed = {"index"}
+    for index in docs.rglob("index.md"):
+        [block] = re.findall(r"```{toctree}\n(?::.*\n)*\n?([^`]*)```", index.read_text())
+        names = [re.sub(r".*<(.*)>", r"\1", line) for line in block.split("\n") if line]
+        listed |= {str((index.parent / name).relative_to(docs)) for name in names}
+    assert pages == listed
+
+
+def test_readme_fits_on_a_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
