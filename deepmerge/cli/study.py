@@ -20,6 +20,28 @@ Arrays = Annotated[Path | None, Option(help="Folder with the authors' catalogue 
 
 
 @app.command(cls=SettingsCommand)
+def shortcuts(
+    ctx: Context,
+    dataset: Dataset,
+    folds: Annotated[int | None, Option(help="Number of folds; every galaxy is tested in one of them.", min=2)] = None,
+    pdf: Pdf = False,
+    out: Out = None,
+) -> None:
+    """What do simple statistics know of the label, without any shape? No network is trained. 1 minute.
+
+    Fluxes, quantiles of the pixels, radial profile, edge of the frame, noise, missing pixels and, where the catalogue
+    has them, coordinates. Ask this of your own sample before anything else.
+    """
+    from deepmerge import config
+
+    settings, study = experiment(ctx, dataset), config.study_of(dataset, folds=folds)
+    with quietly():
+        from deepmerge.studies.shortcuts.study import find_shortcuts
+
+    show(find_shortcuts(settings, study.folds, pdf=pdf, out=out))
+
+
+@app.command(cls=SettingsCommand)
 def leakage(
     ctx: Context,
     dataset: Dataset,

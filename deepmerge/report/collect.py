@@ -21,7 +21,9 @@ from deepmerge.model import devices, prediction
 from deepmerge.report import card, markdown
 from deepmerge.report.page import Picture, Report, Section, Table, html_page
 from deepmerge.studies.base import MODEL_FIGURES, Caption, Study, warnings
+from deepmerge.studies.folds import study as folds
 from deepmerge.studies.registry import STUDIES
+from deepmerge.studies.shortcuts import study as shortcuts
 from deepmerge.tracking import runs
 
 PAGE = "report.html"
@@ -89,6 +91,11 @@ class Subject:
         # The newest of each kind, of these data and not of others that were once called the same.
         of_these = (self.name, self.run.data.tags[runs.FINGERPRINT])
         self.studies = {kind: run for kind in STUDIES for run in islice(runs.newest_studies(kind, *of_these), 1)}
+        if simple := self.studies.get(shortcuts.STUDY.kind):
+            # Over all galaxies, as the study has it, where the network was judged so, too.
+            measured = self.studies[folds.STUDY.kind].data.metrics if folds.STUDY.kind in self.studies else {}
+            network = measured.get("test_auc", self.metrics["auc"].value)
+            self.warnings += filter(None, [shortcuts.near(simple.data.metrics, network)])
 
     @property
     def summary(self) -> str:

@@ -5,6 +5,7 @@ from deepmerge.studies.baselines import study as baselines
 from deepmerge.studies.folds import study as folds
 from deepmerge.studies.probabilities import study as probabilities
 from deepmerge.studies.selection import study as selection
+from deepmerge.studies.shortcuts import study as shortcuts
 
-MODULES = (leakage, folds, recipes, baselines, selection, probabilities)
+MODULES = (shortcuts, leakage, folds, recipes, baselines, selection, probabilities)
 STUDIES = {module.STUDY.kind: module.STUDY for module in MODULES}
