@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from deepmerge.data.batches import TrainingBatches, class_weights, gather, transform
-from deepmerge.data.splits import TRANSFORMS, Part
+from deepmerge.data.batches import TrainingBatches, class_weights, gather
+from deepmerge.data.splits import Part
+from deepmerge.data.turns import TRANSFORMS
 from deepmerge.errors import InputError
 
 
@@ -29,13 +30,6 @@ def test_gather_agrees_with_plain_indexing_in_any_order(images):
     assert found.dtype == np.float32
     assert found.dtype.isnative
     assert (found == np.moveaxis(images[rows], 1, -1)).all()
-
-
-def test_the_eight_transforms_are_the_symmetries_of_the_square(images):
-    one = images[0]
-    turned = [transform(one, code).tobytes() for code in range(TRANSFORMS)]
-    assert len(set(turned)) == TRANSFORMS
-    assert {transform(transform(one, 3), code).tobytes() for code in range(TRANSFORMS)} == set(turned)
 
 
 @pytest.mark.parametrize("dtype", [">f4", "f8", "f2", "i2", "u1"])

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from deepmerge.data import check, dataset
-from deepmerge.data.batches import transform
+from deepmerge.data.turns import transform
 
 LABELS = np.array([1, 1, 0, 0, 0, 0], np.uint8)
 

@@ -1,11 +1,15 @@
+import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deepmerge import config
+from deepmerge.config.yaml_file import written
 from deepmerge.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -377,3 +381,37 @@ def test_settings_of_a_network_are_sorted_into_their_sections():
     assert (network.dropout, training.epochs, training.batch_size) == (0.5, 3, config.Training().batch_size)
     with pytest.raises(InputError, match="got 'epoch'"):
         config.sections({"epoch": 3})
+
+
+SETTINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "split": st.sampled_from(["galaxy", "rows"]),
+        "split_seed": st.integers(0, 2**32 - 1),
+        "test_fraction": st.floats(0.01, 0.89),
+        "architecture": st.sampled_from(["default", "published"]),
+        "stretch": st.sampled_from(["raw", "standard", "asinh", "log"]),
+        "dropout": st.floats(0, 1, exclude_max=True),
+        "l2": st.floats(0, allow_infinity=False),
+        "epochs": st.integers(1),
+        "learning_rate": st.floats(0, exclude_min=True, allow_infinity=False),
+        "augment": st.booleans(),
+        "seed": st.integers(0, 2**32 - 1),
+    },
+)
+CHOICES = st.one_of(
+    st.builds(lambda low, width: {"low": low, "high": low + width}, st.floats(0, 0.5), st.floats(0.1, 0.4)),
+    st.lists(st.floats(0, 0.9), min_size=2, max_size=4, unique=True).map(lambda values: {"choices": values}),
+)
+
+
+@given(SETTINGS, CHOICES, st.lists(st.floats(0.001, 0.999), min_size=1, max_size=3))
+def test_any_experiment_is_the_same_after_its_record_and_after_its_file(tmp_path_factory, settings, space, fractions):
+    path = tmp_path_factory.mktemp("record") / "mine.yaml"
+    path.write_text(written({"data": DATA, "study": {"merger_fractions": fractions}}))
+    experiment = config.load(str(path), settings, tuning={"space": {"dropout": space}})
+    assert {name: experiment.settings()[name] for name in settings} == settings
+    record = experiment.model_dump(mode="json")
+    assert config.from_record(json.loads(json.dumps(record)), "record") == experiment
+    path.write_text(written({**record, "data": DATA}))
+    assert config.load(str(path)) == experiment

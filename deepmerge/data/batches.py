@@ -1,21 +1,13 @@
-"""Rows of a data set -> batches for the network: gathered, turned, balanced."""
+"""Rows of a data set -> batches for the network: read, turned, balanced."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from deepmerge.data.memory_map import forget
-from deepmerge.data.splits import Part, possible_transforms
+from deepmerge.data.splits import Part
+from deepmerge.data.turns import possible_transforms, transform
 from deepmerge.errors import InputError
-
-
-def transform(image: np.ndarray, code: int) -> np.ndarray:
-    """A view of images (…, H, W) turned and flipped by one of the eight symmetries of the square (see splits)."""
-    quarters = code % 4
-    turned = image.swapaxes(-2, -1) if quarters % 2 else image
-    rows = -1 if (quarters in (1, 2)) != (code >= 4) else 1
-    columns = -1 if quarters in (2, 3) else 1
-    return turned[..., ::rows, ::columns]  # np.rot90 takes as long as copying the image
 
 
 def gather(images: np.ndarray, rows: np.ndarray, transforms: np.ndarray | None = None) -> np.ndarray:

@@ -14,10 +14,10 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from deepmerge.data.batches import transform
 from deepmerge.data.dataset import Dataset, chunks
 from deepmerge.data.memory_map import forget
-from deepmerge.data.splits import PARTS, Split, possible_transforms
+from deepmerge.data.splits import PARTS, Split
+from deepmerge.data.turns import possible_transforms, transform
 from deepmerge.errors import InputError
 
 HOW = (  # by code of the transform

@@ -1,28 +1,18 @@
 """Which images train, validate and test: by galaxy (honest) or by rows (as published)."""
 
 import hashlib
-import logging
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from deepmerge import config
-from deepmerge.data import catalogue as catalogues
+from deepmerge.data import split_table
 from deepmerge.data.dataset import Dataset
-from deepmerge.data.formats import tables
+from deepmerge.data.turns import RELEASE_COPIES, TRANSFORMS, possible_transforms
 from deepmerge.errors import InputError
 
-log = logging.getLogger(__name__)
-
-PARTS = ("train", "validation", "test")
-KNOWN = ("galaxy_id", "label", "view", "stage")  # columns of a split table that the data tell, too
-
-TRANSFORMS = 8  # codes 0 … 7: code % 4 quarter turns (counter-clockwise), then upside down when code ≥ 4
-
-# The release holds each merger image five times, in this order.
-RELEASE_COPIES = np.array([0, 4, 6, 1, 2], np.uint8)  # identity, flipud, fliplr, rot90, rot180
+PARTS = split_table.PARTS
 
 
 @dataclass(frozen=True)
@@ -36,30 +26,33 @@ class Part:
         return len(self.rows)
 
     def __getitem__(self, chosen: slice | np.ndarray) -> "Part":
-        """Some of the images, as ``part[:6]`` or by their numbers."""
+        """Some of the images: ``part[:6]``, by their numbers, or where a mask is true."""
         return Part(self.rows[chosen], self.transforms[chosen])
 
     def without(self, *others: "Part") -> "Part":
         """The images that are in none of the others."""
-        numbers = [part.rows * TRANSFORMS + part.transforms for part in (self, *others)]
-        kept = ~np.isin(numbers[0], np.concatenate([np.empty(0, np.int64), *numbers[1:]]))
-        return Part(self.rows[kept], self.transforms[kept])
+        codes = [part.rows * TRANSFORMS + part.transforms for part in (self, *others)]
+        return self[~np.isin(codes[0], np.concatenate([np.empty(0, np.int64), *codes[1:]]))]
 
     def fingerprint(self, dataset: Dataset) -> str:
         """32 hexadecimal digits that tell these images, in whatever order, of these data from others."""
-        table = pd.DataFrame({"row": self.rows, "transform": self.transforms}).sort_values(["row", "transform"])
-        return hashlib.sha256((dataset.fingerprint + table.to_csv(index=False)).encode()).hexdigest()[:32]
+        table = self.table().sort_values(["row", "transform"])
+        return _digest(dataset.fingerprint + table.to_csv(index=False))
+
+    def table(self) -> pd.DataFrame:
+        """One line an image: row, transform."""
+        return pd.DataFrame({"row": self.rows, "transform": self.transforms})
 
     def described(self, dataset: Dataset) -> pd.DataFrame:
         """One line an image: row, transform, and galaxy_id, view, stage and label of its row."""
-        return described(pd.DataFrame({"row": self.rows, "transform": self.transforms}), dataset)
+        return split_table.described(self.table(), dataset)
 
 
 @dataclass(frozen=True)
 class Split:
     """The three parts, and how they were made: 'galaxy' or 'rows'.
 
-    seed: that of the settings, from which whatever else is drawn at random from the parts follows, too.
+    seed: the one of the settings; whatever else is drawn at random from the parts follows from it.
     """
 
     protocol: str
@@ -70,113 +63,37 @@ class Split:
 
     def table(self) -> pd.DataFrame:
         """One line an image: split, row, transform."""
-        parts = {name: getattr(self, name) for name in PARTS}
-        return pd.concat(
-            [pd.DataFrame({"split": name, "row": p.rows, "transform": p.transforms}) for name, p in parts.items()],
-            ignore_index=True,
-        )
+        tables = {name: getattr(self, name).table() for name in PARTS}
+        return pd.concat(tables, names=["split"]).reset_index("split").reset_index(drop=True)
 
     @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits that change with any image of any part."""
-        return hashlib.sha256(self.table().to_csv(index=False).encode()).hexdigest()[:32]
+        return _digest(self.table().to_csv(index=False))
 
 
-def possible_transforms(shape: tuple[int, ...]) -> np.ndarray:
-    """Codes of the transforms that images (…, H, W) allow: a quarter turn of an oblong one misses its frame."""
-    return np.arange(TRANSFORMS) if shape[-1] == shape[-2] else np.array([0, 2, 4, 6])
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def make(dataset: Dataset, settings: config.Split) -> Split:
     """Split `dataset` as `settings` say."""
     if settings.split_table is not None:
-        return replace(read_table(settings.split_table, dataset, settings.split), seed=settings.split_seed)
+        table = split_table.read(settings.split_table, dataset, settings.split)
+        return replace(from_table(table, settings.split), seed=settings.split_seed)
     return split_galaxies(dataset, settings) if settings.split == "galaxy" else split_rows(dataset, settings)
 
 
 def from_table(table: pd.DataFrame, protocol: str) -> Split:
     """Rebuild a split from `Split.table`."""
-    parts = {}
-    for name in PARTS:
-        lines = table[table["split"] == name]
-        parts[name] = Part(lines["row"].to_numpy(np.int64), lines["transform"].to_numpy(np.uint8))
-    return Split(protocol, *parts.values())
+    lines = {name: table[table["split"] == name] for name in PARTS}
+    parts = [Part(part["row"].to_numpy(np.int64), part["transform"].to_numpy(np.uint8)) for part in lines.values()]
+    return Split(protocol, *parts)
 
 
-def read_table(path: Path, dataset: Dataset, protocol: str) -> Split:
-    """Read a split that was made before, from a CSV with split (train, validation, test), row and perhaps transform.
-
-    What else `published` writes is compared with the data where it is there: rows are those of one order of images.
-    Other images (another fingerprint) may take the split if a catalogue says that they show the same galaxies. Raises
-    InputError where the table does not fit, and for the protocol 'galaxy' where a galaxy is in two parts.
-    """
-    table = tables.read(path, "split table", ["split", "row"], [*KNOWN, "transform", "data_fingerprint"])
-    if set(table["split"]) != set(PARTS):
-        raise InputError(
-            f"split in {path} should be {', '.join(PARTS)}, each at least once, "
-            f"got {', '.join(map(repr, table['split'].unique()[:6])) or 'no rows'}"
-        )
-    if "transform" not in table:
-        table["transform"] = "0"
-    table["row"] = _whole(table["row"], np.arange(len(dataset.labels)), path)
-    table["transform"] = _whole(table["transform"], possible_transforms(dataset.images.shape), path)
-    repeated = np.flatnonzero(table.duplicated(["row", "transform"]))
-    if len(repeated):
-        raise InputError(f"split table {path} should name each image once, got row {table['row'][repeated[0]]} again")
-    _check_images(table, dataset, path)
-    parts = table.assign(galaxy=dataset.galaxies[table["row"]]).groupby("galaxy")["split"].nunique()
-    if protocol == "galaxy" and (parts > 1).any():
-        galaxy = dataset.catalogue["galaxy_id"].to_numpy()[dataset.galaxies == parts.index[parts > 1][0]][0]
-        raise InputError(
-            f"split table {path} should keep each galaxy in one part, but galaxy {galaxy} is in several "
-            f"({int((parts > 1).sum())} such galaxies); if that is what you want, say split: rows"
-        )
-    return from_table(table, protocol)
-
-
-def _whole(cells: pd.Series, allowed: np.ndarray, path: Path) -> pd.Series:
-    """A column of whole numbers, each one of `allowed`."""
-    numbers = pd.to_numeric(cells, errors="coerce")
-    wrong = np.flatnonzero(~numbers.isin(allowed))
-    if len(wrong):
-        few = len(allowed) <= TRANSFORMS
-        among = f"one of {', '.join(map(str, allowed))}" if few else f"whole numbers from 0 to {allowed[-1]}"
-        raise InputError(f"{cells.name} in {path} should be {among}, got {cells[wrong[0]]!r} in data row {wrong[0]}")
-    return numbers.astype(np.int64)
-
-
-def _check_images(table: pd.DataFrame, dataset: Dataset, path: Path) -> None:
-    """Raise InputError where the table was made for other galaxies, or for these in another order."""
-    known = described(table[["row"]], dataset)
-    for name in [name for name in KNOWN if name in table]:
-        differ = np.flatnonzero(~_agree(table[name], known[name]))
-        if len(differ):
-            line = differ[0]
-            raise InputError(
-                f"split table {path} should be made for {dataset.name} with its rows in this order, but has {name} "
-                f"{table[name][line]!r} for row {known['row'][line]}, where the data have {known[name][line]} "
-                f"({len(differ)} such rows); make it anew with 'deepmerge data split', or bring the old order back"
-            )
-    others = set(table.get("data_fingerprint", ())) - {dataset.fingerprint}
-    if others and not (dataset.catalogued and {"galaxy_id", "label"} <= set(table)):
-        raise InputError(
-            f"split table {path} should be made for the images of {dataset.name} (fingerprint {dataset.fingerprint}), "
-            f"got one made for others ({min(others)}), and without galaxy ids from a catalogue nothing tells whether "
-            "they show the same galaxies; make it anew with 'deepmerge data split'"
-        )
-    if others:
-        log.info("%s was made for other images than %s; galaxies and labels are the same", path, dataset.name)
-
-
-def _agree(cells: pd.Series, values: pd.Series) -> np.ndarray:
-    """Where the cells of a column of KNOWN, (n,), say what is known of their rows; (n,) bool."""
-    if values.name == "label":
-        return np.asarray(catalogues.classes(cells) == values)
-    if values.name == "stage":  # a catalogue may tell no more than 'merger', or may not have told more before
-        said = catalogues.stages(cells)
-        vague = (said == "merger") | (values == "merger")
-        return np.asarray((said == values) | vague & (values != "non-merger") & said.isin(["past", "future", "merger"]))
-    return catalogues.agree(cells, values)
+def published(split: Split, dataset: Dataset) -> pd.DataFrame:
+    """The table of a split as others get it: described, and in each row the fingerprint of the data."""
+    return split_table.described(split.table(), dataset).assign(data_fingerprint=dataset.fingerprint)
 
 
 def split_galaxies(dataset: Dataset, settings: config.Split) -> Split:
@@ -244,56 +161,11 @@ def split_rows(dataset: Dataset, settings: config.Split) -> Split:
     rows = np.arange(len(dataset.labels))
     has_copies = bool(dataset.catalogue["copy"].any())
     images = Part(rows, np.zeros(len(rows), np.uint8)) if has_copies else with_copies(dataset, rows)
-    rows, transforms = images.rows, images.transforms
-    order = np.random.RandomState(settings.split_seed).choice(len(rows), size=len(rows), replace=False)
-    validation = int(settings.validation_fraction * len(rows))
-    test = int(settings.test_fraction * len(rows))
-    train = len(rows) - validation - test
-    parts = np.split(order, [train, train + validation])
-    return Split("rows", *(Part(rows[indices], transforms[indices]) for indices in parts), seed=settings.split_seed)
-
-
-def folds(dataset: Dataset, split: Split, count: int, seed: int) -> list[Split]:
-    """Part the images outside the test into `count` folds by galaxy; each validates once and trains otherwise.
-
-    The stages are spread evenly over the folds; the test part stays as it is. Raises InputError when a stage has fewer
-    galaxies than there are folds.
-    """
-    rows = np.concatenate([split.train.rows, split.validation.rows])
-    transforms = np.concatenate([split.train.transforms, split.validation.transforms])
-    galaxies, stages = stages_of_galaxies(dataset, rows)
-
-    def part(chosen: np.ndarray) -> Part:
-        return Part(rows[chosen], transforms[chosen])
-
-    validating = [np.isin(dataset.galaxies[rows], galaxies[held_out]) for held_out in shuffled(stages, count, seed)]
-    return [replace(split, train=part(~chosen), validation=part(chosen)) for chosen in validating]
-
-
-def shuffled(stages: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
-    """Indices of `stages`, (G,) one a galaxy, in `count` folds, the stages spread evenly over them.
-
-    Raises InputError when a stage has fewer galaxies than there are folds.
-    """
-    from sklearn.model_selection import StratifiedKFold
-
-    fewest = pd.Series(stages).value_counts().min()
-    if not 2 <= count <= fewest:
-        raise InputError(f"folds should be 2 to {fewest}, the galaxies of the rarest stage among them, got {count}")
-    folds = StratifiedKFold(count, shuffle=True, random_state=seed).split(stages, stages)
-    return [held_out for _, held_out in folds]
-
-
-def published(split: Split, dataset: Dataset) -> pd.DataFrame:
-    """The table of a split as others get it: `described`, and in each row the fingerprint of the data."""
-    return described(split.table(), dataset).assign(data_fingerprint=dataset.fingerprint)
-
-
-def described(table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
-    """The table with galaxy_id, view, stage and label of each of its rows beside it."""
-    rows = table["row"].to_numpy()
-    known = dataset.catalogue.iloc[rows][["galaxy_id", "view", "stage"]].reset_index(drop=True)
-    return pd.concat([table.reset_index(drop=True), known, pd.Series(dataset.labels[rows], name="label")], axis=1)
+    order = np.random.RandomState(settings.split_seed).choice(len(images), size=len(images), replace=False)
+    validation, test = (int(share * len(images)) for share in (settings.validation_fraction, settings.test_fraction))
+    train = len(images) - validation - test
+    parts = (images[chosen] for chosen in np.split(order, [train, train + validation]))
+    return Split("rows", *parts, seed=settings.split_seed)
 
 
 def shared_galaxies(dataset: Dataset, split: Split) -> float:

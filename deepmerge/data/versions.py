@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from deepmerge.errors import InputError
 
 
@@ -12,10 +14,11 @@ def changes(folder: Path) -> list[str] | None:
     """What differs between `folder` and ``<folder>.dvc`` beside it, such as "modified: data/noisy_2filt_X.npy".
 
     None where there is no such .dvc file. DVC itself never tells: `dvc repro` runs on changed data and rewrites the
-    .dvc file. Where neither DVC's cache nor its records list the files, the folder alone is named. Raises InputError
-    when DVC cannot answer.
+    .dvc file. That file has one digest for the whole folder; those of the single files are in DVC's cache, which a
+    fresh clone does not have. There a changed folder is told in one sentence. Raises InputError when DVC cannot answer.
     """
-    if not folder.with_name(f"{folder.name}.dvc").is_file():
+    record = folder.with_name(f"{folder.name}.dvc")
+    if not record.is_file():
         return None
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "data", "status", "--granular", "--json"],
@@ -28,8 +31,20 @@ def changes(folder: Path) -> list[str] | None:
         raise InputError(f"DVC should say whether {folder} changed, but: {done.stderr.strip().splitlines()[-1]}")
     uncommitted: dict[str, list[str]] = json.loads(done.stdout).get("uncommitted", {})
     prefix = f"{folder.name}/"
-    found = [
-        f"{kind}: {path}" for kind, paths in sorted(uncommitted.items()) for path in paths if path.startswith(prefix)
-    ]
-    files = [line for line in found if not line.endswith(prefix)]
-    return files or found
+    found = [(kind, path) for kind, paths in sorted(uncommitted.items()) for path in paths if path.startswith(prefix)]
+    files = [(kind, path) for kind, path in found if path != prefix]
+    if found and all(kind == "unknown" for kind, _ in files):
+        return [_undetailed(folder, record)]
+    return [f"{kind}: {path}" for kind, path in files]
+
+
+def _undetailed(folder: Path, record: Path) -> str:
+    """That a folder is not the recorded one, where DVC's cache does not tell which files differ."""
+    [out] = [out for out in yaml.safe_load(record.read_text())["outs"] if Path(out["path"]).name == folder.name]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return (
+        f"the folder has {len(files)} files, {sum(path.stat().st_size for path in files)} bytes, and is not the one "
+        f"recorded, of {out.get('nfiles', 'unknown')} files, {out.get('size', 'unknown')} bytes; DVC's cache does not "
+        f"hold the list of these, so that nothing tells which differ. 'dvc pull {record.name}' gets the recorded "
+        f"folder where a remote has it, 'dvc add {folder.name}' records the one that is here"
+    )

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepmerge.analysis import metrics
-from deepmerge.data import splits
+from deepmerge.data import split_table
 from deepmerge.data.splits import Part
 from deepmerge.estimate import Estimate, flat
 from deepmerge.jobs.judged import PREDICTIONS, Judged, reload
@@ -65,7 +65,7 @@ def log_evaluation(
 
 def predictions(judged: Judged) -> pd.DataFrame:
     """One line an image of every part: split, row, transform, galaxy_id, view, stage, label, probability."""
-    table = splits.described(judged.split.table(), judged.data)
+    table = split_table.described(judged.split.table(), judged.data)
     everything = Part(table["row"].to_numpy(), table["transform"].to_numpy())
     return table.assign(probability=judged.scores(everything, afresh=True))
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from deepmerge import config
-from deepmerge.data import splits
+from deepmerge.data import protocols
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.model.training import train
@@ -16,7 +16,7 @@ Report = Callable[[int, float, Mapping[str, float]], None]
 
 def parts(data: Dataset, split: Split, tuning: config.Tuning) -> list[Split]:
     """What each trial trains on: the split itself, or its folds. Raises InputError for too few galaxies."""
-    return [split] if tuning.folds == 1 else list(splits.folds(data, split, tuning.folds, split.seed))
+    return [split] if tuning.folds == 1 else protocols.folds(data, split, tuning.folds)
 
 
 def measure(

@@ -6,7 +6,7 @@ import pandas as pd
 
 from deepmerge import config
 from deepmerge.analysis import metrics
-from deepmerge.data import copies, protocols, splits
+from deepmerge.data import copies, protocols, split_table
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.estimate import Estimate
@@ -65,7 +65,7 @@ def _out_of_fold(study: str, experiment: config.Experiment, data: Dataset, made:
             name = f"fold {number}"
             trial = base.run(study, name, data, split, experiment, advance, tags={"fold": str(number)}, keep_model=True)
             lines = split.table()
-            lines = splits.described(lines[lines["split"] == "test"], data)
+            lines = split_table.described(lines[lines["split"] == "test"], data)
             tables.append(lines.assign(probability=trial.probability, fold=number))
     return pd.concat(tables, ignore_index=True)
 
