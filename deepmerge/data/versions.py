@@ -31,11 +31,14 @@ def changes(folder: Path) -> list[str] | None:
         raise InputError(f"DVC should say whether {folder} changed, but: {done.stderr.strip().splitlines()[-1]}")
     uncommitted: dict[str, list[str]] = json.loads(done.stdout).get("uncommitted", {})
     prefix = f"{folder.name}/"
-    found = [(kind, path) for kind, paths in sorted(uncommitted.items()) for path in paths if path.startswith(prefix)]
-    files = [(kind, path) for kind, path in found if path != prefix]
-    if found and all(kind == "unknown" for kind, _ in files):
-        return [_undetailed(folder, record)]
-    return [f"{kind}: {path}" for kind, path in files]
+    differing = [
+        f"{kind}: {path}"
+        for kind, paths in sorted(uncommitted.items())
+        for path in paths
+        if kind != "unknown" and path.startswith(prefix)  # unknown: not listed anywhere, so perhaps what it should be
+    ]
+    files = [line for line in differing if not line.endswith(prefix)]
+    return files or [_undetailed(folder, record) for _ in differing]
 
 
 def _undetailed(folder: Path, record: Path) -> str:
