@@ -38,7 +38,7 @@ def changes(folder: Path) -> list[str] | None:
         if kind != "unknown" and path.startswith(prefix)  # unknown: not listed anywhere, so perhaps what it should be
     ]
     files = [line for line in differing if not line.endswith(prefix)]
-    return files or [_undetailed(folder, record) for _ in differing]
+    return files or ([_undetailed(folder, record)] if differing else [])
 
 
 def _undetailed(folder: Path, record: Path) -> str:

@@ -11,7 +11,7 @@ from deepmerge.data.batches import Epoch
 
 
 class Learner:
-    """Fits a model in batches that are parted among the devices of a strategy.
+    """Fits a model in batches that are divided among the devices of a strategy.
 
     make: builds the model, which takes pixels and ends in one sigmoid unit, and its optimizer; called in the scope of
     the strategy. The loss is the weighted cross-entropy, its mean over the whole batch, plus the model's penalties.
@@ -34,7 +34,7 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """That of the next step."""
+        """The rate of the next step."""
         return float(self._optimizer.learning_rate)
 
     def learn(self, epoch: Epoch) -> tuple[np.ndarray, float]:
@@ -51,13 +51,13 @@ class Learner:
                 batch, size = coming.result()
                 if index + 1 < len(epoch):
                     coming = pool.submit(self._distributed, epoch, index + 1)
-                found, penalty = self._compiled(batch, tf.constant(size, tf.float32))
-                probabilities.append(found[:size])
+                probability, penalty = self._compiled(batch, tf.constant(size, tf.float32))
+                probabilities.append(probability[:size])
                 penalties.append(penalty)
         return np.concatenate([p.numpy() for p in probabilities]).astype(np.float64), float(np.mean(penalties))
 
     def agreed(self, value: float) -> float:
-        """The mean of what all machines found, so that all decide alike."""
+        """The mean over all machines, so that all stop in the same epoch."""
         if self._strategy.num_replicas_in_sync == 1:
             return value
         return float(self._mean(tf.constant(value, tf.float32)))
@@ -80,9 +80,9 @@ class Learner:
         return values, epoch.size(index)
 
     def _everywhere(self, batch: list[tf.Tensor], size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        found, penalty = self._strategy.run(self._step, args=(*batch, size))
+        probability, penalty = self._strategy.run(self._step, args=(*batch, size))
         mean = self._strategy.reduce(tf.distribute.ReduceOp.MEAN, penalty, axis=None)
-        return self._strategy.gather(found, axis=0), mean
+        return self._strategy.gather(probability, axis=0), mean
 
     def _step(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, size: tf.Tensor

@@ -1,4 +1,4 @@
-"""What a search improves: how well networks of some settings do on validation, after training on each of some parts."""
+"""What a search improves: the validation score of networks with some settings, after training on each split."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -27,20 +27,20 @@ def measure(
     objective: str,
     report: Report,
 ) -> float:
-    """Train on each of `parts`; the mean of the objective (log_loss or auc, of the validation) at the epochs kept.
+    """Train on each of `parts`; the mean of the objective (validation log_loss or auc) at their best epochs.
 
-    `report` hears after each epoch its number among all, what that mean would be, were this the last epoch, and what
-    the training measured.
+    `report` is called after each epoch with its number among all, the mean if this were the last one, and the
+    measures of the training.
     """
     name = f"val_{objective}"
-    kept: list[float] = []
+    scores: list[float] = []
 
     def on_epoch(epoch: int, values: Mapping[str, float]) -> None:
-        step = len(kept) * training.epochs + epoch
-        report(step, float(np.mean([*kept, values[name]])), values)
+        step = len(scores) * training.epochs + epoch
+        report(step, float(np.mean([*scores, values[name]])), values)
 
     for part in parts:
         keras.utils.clear_session()  # or each trial would leave its graphs in memory
         trained = train(data, part, network, training, on_epoch)
-        kept.append(trained.history[name][trained.best_epoch - 1])
-    return float(np.mean(kept))
+        scores.append(trained.history[name][trained.best_epoch - 1])
+    return float(np.mean(scores))

@@ -30,10 +30,13 @@ def load(path: Path) -> keras.Model:
 
 def batches(images: np.ndarray, rows: np.ndarray, transforms: np.ndarray) -> Iterator[np.ndarray]:
     """Batches (b, H, W, F) float32 of the given rows of images (N, F, H, W), each turned by its transform."""
-    size = batch_size(images.shape)
-    for start in range(0, len(rows), size):
-        chosen = slice(start, start + size)
-        yield gather(images, rows[chosen], transforms[chosen])
+    for part in _batch_slices(images.shape, len(rows)):
+        yield gather(images, rows[part], transforms[part])
+
+
+def _batch_slices(shape: tuple[int, ...], count: int) -> Iterator[slice]:
+    size = batch_size(shape)
+    return (slice(start, start + size) for start in range(0, count, size))
 
 
 def batch_size(shape: tuple[int, ...]) -> int:
@@ -42,7 +45,7 @@ def batch_size(shape: tuple[int, ...]) -> int:
 
 
 @lru_cache(maxsize=8)
-def _compiled(model: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
+def compiled(model: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
     """The forward pass as a graph, traced once for batches of any size; Keras's own `predict` is slower."""
     batches_of_any_size = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
     return tf.function(lambda batch: model(batch, training=False), input_signature=[batches_of_any_size])
@@ -74,18 +77,16 @@ def predict(
     `advance` is called with the number of images after each batch. Raises InputError where the model takes others.
     """
     require_shape(model, images)
-    score = _compiled(model)
-    size = batch_size(images.shape)
-    parts = [slice(start, start + size) for start in range(0, len(rows), size)]
-    probabilities = np.empty(len(rows))
+    score = compiled(model)
+    probabilities = [np.empty(0)]
 
     def work(part: slice) -> np.ndarray:
         return score(gather(images, rows[part], transforms[part])).numpy()[:, 0]
 
-    for part, found in zip(parts, _side_by_side(work, parts), strict=True):
-        probabilities[part] = found
-        advance(len(found))
-    return probabilities
+    for scores in _side_by_side(work, _batch_slices(images.shape, len(rows))):
+        probabilities.append(scores)
+        advance(len(scores))
+    return np.concatenate(probabilities)
 
 
 def predict_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -93,7 +94,7 @@ def predict_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator
 
     NaN where a pixel is NaN or beyond float32, the network's type. Flat in memory: a few pieces are held at a time.
     """
-    score = _compiled(model)
+    score = compiled(model)
 
     def work(piece: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from deepmerge.cluster import count_cores, mapping
 from deepmerge.data import demo
 from deepmerge.data.demo.render import FILTERS, IMAGE_SIZE, VIEWS, Views, render_views
 from deepmerge.data.demo.scene import Stage, Truth, draw_scene
+from deepmerge.data.formats import npy_file
 from deepmerge.errors import InputError
 from deepmerge.progress import progress_bar
 
@@ -164,9 +165,9 @@ def _write_sample(folder: Path, tasks: Sequence[_Task], workers: int) -> None:
             np.save(folder / f"{variant}_2filt_y.npy", labels)
             path = folder / f"{variant}_2filt_X.npy"
             images[variant] = stack.enter_context(path.open("wb"))
-            _write_header(images[variant], np.float32, (rows, len(FILTERS), IMAGE_SIZE, IMAGE_SIZE))
+            npy_file.write_header(images[variant], np.float32, (rows, len(FILTERS), IMAGE_SIZE, IMAGE_SIZE))
         masks = stack.enter_context((folder / MASKS).open("wb"))
-        _write_header(masks, np.uint8, (rows, IMAGE_SIZE, IMAGE_SIZE))
+        npy_file.write_header(masks, np.uint8, (rows, IMAGE_SIZE, IMAGE_SIZE))
         catalogue = csv.writer(stack.enter_context((folder / CATALOGUE).open("w", newline="")), lineterminator="\n")
         catalogue.writerow(COLUMNS)
         for task, (views, truth) in zip(tasks, results, strict=True):
@@ -176,12 +177,6 @@ def _write_sample(folder: Path, tasks: Sequence[_Task], workers: int) -> None:
             cells = [_to_cell(value) for value in truth]
             catalogue.writerows([task.galaxy_id, view, 0, *cells] for view in range(VIEWS))
             advance()
-
-
-def _write_header(file: BinaryIO, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
-    """Begin an npy file of known shape. (A memory map would crash on a full disk instead of raising.)"""
-    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
-    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
 
 
 def _to_cell(value: str | float) -> str:
