@@ -3,6 +3,7 @@
 import ast
 import fnmatch
 import hashlib
+import importlib.util
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -58,12 +59,11 @@ def _imports(path: Path, module: str, package: Path) -> Iterator[str]:
 
 
 def _absolute(node: ast.ImportFrom, module: str, path: Path) -> str:
-    """The dotted name of what a file imports from, which may count from its own place."""
+    """The dotted name of what a file imports from, which may be relative to its own place."""
     if not node.level:
         return str(node.module)
-    here = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-    above = here[: len(here) - node.level + 1]
-    return ".".join([*above, *([node.module] if node.module else [])])
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return importlib.util.resolve_name("." * node.level + (node.module or ""), package)
 
 
 def _parents(module: str) -> list[str]:
