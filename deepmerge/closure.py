@@ -15,21 +15,21 @@ def closure(modules: Iterable[str], without: Iterable[str] = (), package: Path =
 
     An import counts wherever it stands, in a function too. The ``__init__`` of a package counts where it does more than
     hand names on, or where a name is imported from it. Files like one of the patterns `without` are left out, and what
-    these alone import. Raises ValueError for a module that is none of the package.
+    these alone import. Raises ValueError for a module outside the package.
     """
-    left_out, found, waiting = list(without), set(), list(modules)
+    patterns, files, waiting = list(without), set(), list(modules)
     while waiting:
         module = waiting.pop()
         path = _file(module, package)
         if path is None:
             raise ValueError(f"modules should be of {package.name}, got {module!r}")
         name = path.relative_to(package.parent).as_posix()
-        if name in found or any(fnmatch.fnmatch(name, pattern) for pattern in left_out):
+        if name in files or any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
             continue
-        found.add(name)
+        files.add(name)
         waiting += _imports(path, module, package)
         waiting += [parent for parent in _parents(module) if _does_something(_file(parent, package))]
-    return sorted(found)
+    return sorted(files)
 
 
 def fingerprint(files: Iterable[str], package: Path = PACKAGE) -> str:
@@ -79,7 +79,7 @@ def _file(module: str, package: Path) -> Path | None:
 
 
 def _does_something(path: Path | None) -> bool:
-    """Whether the ``__init__`` of a package holds more than words, imports and the list of its names."""
+    """Whether the ``__init__`` of a package holds more than a docstring, imports and the list of its names."""
     if path is None:
         return False
     return not all(

@@ -82,7 +82,7 @@ def classes(cells: pd.Series) -> pd.Series:
 
 
 def stages(cells: pd.Series) -> pd.Series:
-    """Words of STAGES where the cells of a table say one, in whatever spelling; the cells themselves where not."""
+    """The cells of a table as STAGES spells them; those that are no stage as they are."""
     words = {tables.plain(stage): stage for stage in STAGES}
     return cells.map({cell: words.get(tables.plain(cell), cell) for cell in cells.unique()})
 
@@ -238,6 +238,6 @@ def _or_nan(cells: pd.Series) -> pd.Series:
     return pd.to_numeric(cells, errors="coerce")
 
 
-def _first(chosen: pd.Series) -> int | None:
+def _first(condition: pd.Series) -> int | None:
     """The first row where a column (n,) is true, None where it never is."""
-    return int(chosen.argmax()) if chosen.any() else None
+    return int(condition.argmax()) if condition.any() else None

@@ -35,7 +35,7 @@ class Part:
         return self[~np.isin(codes[0], np.concatenate([np.empty(0, np.int64), *codes[1:]]))]
 
     def fingerprint(self, dataset: Dataset) -> str:
-        """32 hexadecimal digits that tell these images, in whatever order, of these data from others."""
+        """32 hexadecimal digits that change with any image of the part, not with their order, and with the data."""
         table = self.table().sort_values(["row", "transform"])
         return _digest(dataset.fingerprint + table.to_csv(index=False))
 
@@ -175,7 +175,7 @@ def shared_galaxies(dataset: Dataset, split: Split) -> float:
 
 
 def with_copies(dataset: Dataset, rows: np.ndarray) -> Part:
-    """These images, those of mergers in the five flips and rotations of the release (three of an oblong image)."""
+    """These images, mergers in the five flips and rotations of the release (four where they are oblong)."""
     mergers, others = rows[dataset.labels[rows] == 1], rows[dataset.labels[rows] == 0]
     copies = RELEASE_COPIES[np.isin(RELEASE_COPIES, possible_transforms(dataset.images.shape))]
     transforms = np.concatenate([np.repeat(copies, len(mergers)), np.zeros(len(others), np.uint8)])

@@ -136,9 +136,9 @@ def _check_folder(folder: Path) -> None:
     sources = [folder / f"{variant}_2filt_source.json" for variant in VARIANTS]
     ours = [source.exists() and _is_simulated(source) for source in sources]
     for variant, simulated in zip(VARIANTS, ours, strict=True):
-        kept = [] if simulated else [folder / f"{variant}_2filt_{part}.npy" for part in "Xy"]
-        kept += [] if any(ours) else [folder / CATALOGUE, folder / MASKS]
-        for path in kept:
+        others = [] if simulated else [folder / f"{variant}_2filt_{part}.npy" for part in "Xy"]
+        others += [] if any(ours) else [folder / CATALOGUE, folder / MASKS]
+        for path in others:
             if path.exists():
                 raise InputError(
                     f"expected a folder without other data than simulated ones, received {path}, which no "

@@ -118,7 +118,7 @@ def opened(path: Path) -> Iterator[FitsFile]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn whatever astropy and the decoders raise on a broken file, which is much, into an InputError."""
+    """Turn the many errors that astropy and the decoders raise on a broken file into an InputError."""
     try:
         yield
     except (InputError, MemoryError):
