@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 SMALLEST_SIDE = 32  # pixels; below it three halvings leave the last convolution fewer than 4 x 4 pixels
 SOURCES = ("simulated", "released", "own")
-_CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Dataset:
 
 def chunks(images: np.ndarray) -> Iterator[slice]:
     """Slices that walk over the first axis of `images` in pieces of about 64 MiB, and give back its memory."""
-    rows = max(1, _CHUNK_BYTES // max(1, images[0].nbytes)) if len(images) else 1
+    rows = max(1, CHUNK_BYTES // max(1, images[0].nbytes)) if len(images) else 1
     for start in range(0, len(images), rows):
         yield slice(start, start + rows)
         forget(images)
@@ -195,6 +195,11 @@ def read_source(images: Path) -> dict[str, Any]:
                 f"{key} in {path} should be {expected}, got {source[key]!r}; mend or delete it, or make the data anew"
             )
     return source
+
+
+def write_source(path: Path, source: Mapping[str, Any]) -> None:
+    """Write the provenance of images as `read_source` reads it."""
+    path.write_text(json.dumps(source, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _numbered_filters(images: np.ndarray) -> list[str]:

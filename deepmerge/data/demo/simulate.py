@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -62,23 +62,32 @@ def simulate(
 
     Raises InputError if an argument is out of range or `folder` holds images that are not simulated.
     """
+    from deepmerge.data.dataset import write_source  # loads pandas, which the workers do not need
+
     workers = count_cores() if workers is None else workers
     _check_arguments(galaxies, merger_fraction, seed, workers)
     _check_folder(folder)
     tasks = [_Task(seed, number, stage) for number, stage in enumerate(draw_stages(galaxies, merger_fraction, seed))]
-    settings = {
-        "galaxies": galaxies,
-        "merger_fraction": merger_fraction,
-        "seed": seed,
-        "views": VIEWS,
-        "image_size": IMAGE_SIZE,
+    source = {
+        "data_source": DATA_SOURCE,
+        "description": DESCRIPTION,
+        "filters": list(FILTERS),
+        "catalogue": CATALOGUE,
+        "masks": MASKS,
+        "settings": {
+            "galaxies": galaxies,
+            "merger_fraction": merger_fraction,
+            "seed": seed,
+            "views": VIEWS,
+            "image_size": IMAGE_SIZE,
+        },
     }
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".simulate-", dir=folder) as name:
         aside = Path(name)
         _write_sample(aside, tasks, workers)
         for variant in VARIANTS:
-            _write_source(aside / f"{variant}_2filt_source.json", settings)
+            write_source(aside / f"{variant}_2filt_source.json", source)
         for path in sorted(aside.iterdir()):
             path.replace(folder / path.name)
 
@@ -184,16 +193,3 @@ def _to_cell(value: str | float) -> str:
     if isinstance(value, str):
         return value
     return "" if math.isnan(value) else f"{value:.4f}"
-
-
-def _write_source(path: Path, settings: dict[str, Any]) -> None:
-    """Write the sidecar that describes the images beside it."""
-    source = {
-        "data_source": DATA_SOURCE,
-        "description": DESCRIPTION,
-        "filters": list(FILTERS),
-        "catalogue": CATALOGUE,
-        "masks": MASKS,
-        "settings": settings,
-    }
-    path.write_text(json.dumps(source, indent=2) + "\n")

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 SCIENCE = "SCI"  # name of the HDU that holds the images where errors and masks stand beside them
 MAGIC = b"SIMPLE  ="
-_UNPACK: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+UNPACK: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _NOT_UNPACKED = (b"\x1f\x9d", b"PK")
 _PIECE_BYTES = 1 << 20
 _MOST_LISTED = 4  # HDUs that a message lists
@@ -72,7 +72,7 @@ def is_fits(path: Path) -> bool:
     """Whether a file is FITS, packed or not, by its content, or claims to be by its name."""
     with path.open("rb") as file:
         start = file.read(len(MAGIC))
-    return start == MAGIC or start.startswith((*_UNPACK, *_NOT_UNPACKED[:1])) or plain_name(path.name) != path.name
+    return start == MAGIC or start.startswith((*UNPACK, *_NOT_UNPACKED[:1])) or plain_name(path.name) != path.name
 
 
 def plain_name(name: str) -> str:
@@ -139,7 +139,7 @@ def _examined(path: Path) -> tuple[Callable[..., Any] | None, int]:
         start = file.read(len(MAGIC))
     if start.startswith(_NOT_UNPACKED):
         raise InputError(f"Expected FITS, plain or gzip, bzip2 or xz, but {path} is compressed otherwise. Unpack it.")
-    unpack = next((unpack for magic, unpack in _UNPACK.items() if start.startswith(magic)), None)
+    unpack = next((unpack for magic, unpack in UNPACK.items() if start.startswith(magic)), None)
     size = path.stat().st_size
     if unpack is not None:
         try:

@@ -6,7 +6,6 @@ the first HDU, and in the second a table of one column, the label.
 """
 
 import errno
-import json
 import logging
 import math
 import tempfile
@@ -170,8 +169,7 @@ def _write_records(
     catalogue: pd.DataFrame | None,
 ) -> None:
     """Write the sidecar and the catalogue; for the released sample, if it is better than the one there."""
-    sidecar = stack.enter_context(replacing(dataset.source_file(folder / f"{stem}_X.npy")))
-    sidecar.write_text(json.dumps(source, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    dataset.write_source(stack.enter_context(replacing(dataset.source_file(folder / f"{stem}_X.npy"))), source)
     if not source["catalogue"]:
         return
     path = folder / source["catalogue"]
