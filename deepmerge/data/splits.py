@@ -147,7 +147,8 @@ def drawn(stages: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.n
         counts = pd.Series(stages).value_counts().to_dict()
         raise InputError(
             "a galaxy split needs enough galaxies of every stage for train, validation and test "
-            f"(about 10 of the rarest), got {counts}; merge rare stages in the catalogue or add galaxies"
+            f"(about 10 of the rarest), got {counts} to draw {share:.0%} of; "
+            "merge rare stages in the catalogue or add galaxies"
         ) from None
     return stay, taken
 

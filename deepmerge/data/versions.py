@@ -49,5 +49,6 @@ def _undetailed(folder: Path, record: Path) -> str:
         f"the folder has {len(files)} files, {sum(path.stat().st_size for path in files)} bytes, and is not the one "
         f"recorded, of {out.get('nfiles', 'unknown')} files, {out.get('size', 'unknown')} bytes; DVC's cache does not "
         f"hold the list of these, so that nothing tells which differ. 'dvc pull {record.name}' gets the recorded "
-        f"folder where a remote has it, 'dvc add {folder.name}' records the one that is here"
+        f"folder where a remote has it, 'deepmerge data simulate' makes the demo sample, "
+        f"'dvc add {folder.name}' records the folder that is here"
     )

@@ -20,7 +20,6 @@ BATCH_PIXELS = 256 * 75 * 75  # 256 images of the release; larger batches gain n
 WORKERS = 2  # batches under way at a time: one is read and turned while the other is in the network
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def load(path: Path) -> keras.Model:
@@ -77,13 +76,12 @@ def predict(
     `advance` is called with the number of images after each batch. Raises InputError where the model takes others.
     """
     require_shape(model, images)
-    score = compiled(model)
     probabilities = [np.empty(0)]
 
-    def work(part: slice) -> np.ndarray:
-        return score(gather(images, rows[part], transforms[part])).numpy()[:, 0]
+    def read(part: slice) -> np.ndarray:
+        return gather(images, rows[part], transforms[part])
 
-    for scores in _side_by_side(work, _batch_slices(images.shape, len(rows))):
+    for scores in _scores(model, read, _batch_slices(images.shape, len(rows))):
         probabilities.append(scores)
         advance(len(scores))
     return np.concatenate(probabilities)
@@ -94,20 +92,26 @@ def predict_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator
 
     NaN where a pixel is NaN or beyond float32, the network's type. Flat in memory: a few pieces are held at a time.
     """
+
+    def read(piece: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return gather(piece, np.arange(len(piece)))
+
+    return _scores(model, read, pieces)
+
+
+def _scores(model: keras.Model, read: Callable[[Item], np.ndarray], items: Iterable[Item]) -> Iterator[np.ndarray]:
+    """Yield the probabilities (b,) float64 of the batch that `read` makes of each item, in order.
+
+    WORKERS of them are under way at a time; items are taken as they are needed.
+    """
     score = compiled(model)
 
-    def work(piece: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            batch = gather(piece, np.arange(len(piece)))
-        return score(batch).numpy()[:, 0].astype(np.float64)
+    def work(item: Item) -> np.ndarray:
+        return score(read(item)).numpy()[:, 0].astype(np.float64)
 
-    return _side_by_side(work, pieces)
-
-
-def _side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield `work(item)` of each item in order, WORKERS of them under way; items are taken as they are needed."""
     with ThreadPoolExecutor(WORKERS) as pool:
-        waiting: deque[Future[Result]] = deque()
+        waiting: deque[Future[np.ndarray]] = deque()
         for item in items:
             waiting.append(pool.submit(work, item))
             if len(waiting) > WORKERS:
