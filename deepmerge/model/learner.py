@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import keras
 import numpy as np
@@ -63,21 +64,19 @@ class Learner:
         return float(self._mean(tf.constant(value, tf.float32)))
 
     def _distributed(self, epoch: Epoch, index: int) -> tuple[list[tf.Tensor], int]:
-        """The parts of a batch, images, labels and weights, each on its device; only those of this machine are read."""
+        """Images, labels and weights of a batch, a part of it on each device, and its size.
+
+        Each machine reads the parts of its own devices alone.
+        """
         parts = self._strategy.num_replicas_in_sync
-        read = {}
+        read = cache(lambda part: epoch.batch(index, part, parts))
 
-        def part(number: int, device: tf.distribute.experimental.ValueContext) -> tf.Tensor:
-            place = device.replica_id_in_sync_group
-            if place not in read:
-                read[place] = epoch.batch(index, place, parts)
-            return tf.constant(read[place][number])
+        def values(number: int) -> tf.Tensor:
+            return self._strategy.experimental_distribute_values_from_function(
+                lambda device: tf.constant(read(device.replica_id_in_sync_group)[number])
+            )
 
-        values = [
-            self._strategy.experimental_distribute_values_from_function(lambda device, n=number: part(n, device))
-            for number in range(3)
-        ]
-        return values, epoch.size(index)
+        return [values(number) for number in range(3)], epoch.size(index)
 
     def _everywhere(self, batch: list[tf.Tensor], size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         probability, penalty = self._strategy.run(self._step, args=(*batch, size))
