@@ -14,7 +14,7 @@ def closure(modules: Iterable[str], without: Iterable[str] = (), package: Path =
     """Files of `modules` and of all that these import of `package`, as ``deepmerge/data/splits.py``, sorted.
 
     An import counts wherever it stands, in a function too. The ``__init__`` of a package counts where it does more than
-    hand names on, or where a name is imported from it. Files like one of the patterns `without` are left out, and what
+    re-export names, or where a name is imported from it. Files like one of the patterns `without` are left out, and what
     these alone import. Raises ValueError for a module outside the package.
     """
     patterns, files, waiting = list(without), set(), list(modules)
@@ -67,7 +67,7 @@ def _absolute(node: ast.ImportFrom, module: str, path: Path) -> str:
 
 
 def _parents(module: str) -> list[str]:
-    """The packages that hold a module, but for the whole: what that offers, it imports when it is asked for."""
+    """The packages around a module but for the outermost, which imports its names only when they are used."""
     parts = module.split(".")
     return [".".join(parts[:count]) for count in range(2, len(parts))]
 

@@ -16,8 +16,8 @@ from deepmerge.errors import InputError
 class Protocols(NamedTuple):
     """The same galaxies split in two ways, with equally many images in each part.
 
-    rows: copies of the mergers first, then random rows, as published. galaxy: by galaxy first, then copies in each
-    part. unseen: images of other galaxies, none of which is in either.
+    rows: mergers copied first, then split at random, as published. galaxy: split by galaxy first, then copied in each
+    part. unseen: images of further galaxies, in neither of the two.
     """
 
     rows: Split
@@ -79,7 +79,7 @@ def with_copies(dataset: Dataset, split: Split) -> Split:
 def protocols(dataset: Dataset, settings: config.Split) -> Protocols:
     """Set galaxies aside as a test of these settings would, and split the others in both ways.
 
-    Each part has as many images in both: of the more numerous, random ones are left out. Raises InputError when a stage
+    Each part has equally many images in both; random ones are left out of the larger. Raises InputError when a stage
     has too few galaxies.
     """
     rng = np.random.default_rng(settings.split_seed)
