@@ -14,8 +14,8 @@ def closure(modules: Iterable[str], without: Iterable[str] = (), package: Path =
     """Files of `modules` and of all that these import of `package`, as ``deepmerge/data/splits.py``, sorted.
 
     An import counts wherever it stands, in a function too. The ``__init__`` of a package counts where it does more than
-    re-export names, or where a name is imported from it. Files like one of the patterns `without` are left out, and what
-    these alone import. Raises ValueError for a module outside the package.
+    re-export names, or where a name is imported from it. Files like one of the patterns `without` are left out, with
+    what these alone import. Raises ValueError for a module outside the package.
     """
     patterns, files, waiting = list(without), set(), list(modules)
     while waiting:

@@ -15,7 +15,8 @@ def changes(folder: Path) -> list[str] | None:
 
     None where there is no such .dvc file. DVC itself never tells: `dvc repro` runs on changed data and rewrites the
     .dvc file. That file has one digest for the whole folder; those of the single files are in DVC's cache, which a
-    fresh clone does not have. There one sentence says that the folder changed. Raises InputError when DVC cannot answer.
+    fresh clone does not have; there one sentence says that the folder changed. Raises InputError where DVC cannot
+    answer.
     """
     record = folder.with_name(f"{folder.name}.dvc")
     if not record.is_file():
