@@ -3,6 +3,7 @@
 import ast
 import fnmatch
 import hashlib
+import importlib.util
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,22 +14,22 @@ def closure(modules: Iterable[str], without: Iterable[str] = (), package: Path =
     """Files of `modules` and of all that these import of `package`, as ``deepmerge/data/splits.py``, sorted.
 
     An import counts wherever it stands, in a function too. The ``__init__`` of a package counts where it does more than
-    hand names on, or where a name is imported from it. Files like one of the patterns `without` are left out, and what
-    these alone import. Raises ValueError for a module that is none of the package.
+    re-export names, or where a name is imported from it. Files like one of the patterns `without` are left out, with
+    what these alone import. Raises ValueError for a module outside the package.
     """
-    left_out, found, waiting = list(without), set(), list(modules)
+    patterns, files, waiting = list(without), set(), list(modules)
     while waiting:
         module = waiting.pop()
         path = _file(module, package)
         if path is None:
             raise ValueError(f"modules should be of {package.name}, got {module!r}")
         name = path.relative_to(package.parent).as_posix()
-        if name in found or any(fnmatch.fnmatch(name, pattern) for pattern in left_out):
+        if name in files or any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
             continue
-        found.add(name)
+        files.add(name)
         waiting += _imports(path, module, package)
         waiting += [parent for parent in _parents(module) if _does_something(_file(parent, package))]
-    return sorted(found)
+    return sorted(files)
 
 
 def fingerprint(files: Iterable[str], package: Path = PACKAGE) -> str:
@@ -58,16 +59,15 @@ def _imports(path: Path, module: str, package: Path) -> Iterator[str]:
 
 
 def _absolute(node: ast.ImportFrom, module: str, path: Path) -> str:
-    """The dotted name of what a file imports from, which may count from its own place."""
+    """The dotted name of what a file imports from, which may be relative to its own place."""
     if not node.level:
         return str(node.module)
-    here = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-    above = here[: len(here) - node.level + 1]
-    return ".".join([*above, *([node.module] if node.module else [])])
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return importlib.util.resolve_name("." * node.level + (node.module or ""), package)
 
 
 def _parents(module: str) -> list[str]:
-    """The packages that hold a module, but for the whole: what that offers, it imports when it is asked for."""
+    """The packages around a module but for the outermost, which imports its names only when they are used."""
     parts = module.split(".")
     return [".".join(parts[:count]) for count in range(2, len(parts))]
 
@@ -79,7 +79,7 @@ def _file(module: str, package: Path) -> Path | None:
 
 
 def _does_something(path: Path | None) -> bool:
-    """Whether the ``__init__`` of a package holds more than words, imports and the list of its names."""
+    """Whether the ``__init__`` of a package holds more than a docstring, imports and the list of its names."""
     if path is None:
         return False
     return not all(

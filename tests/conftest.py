@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 from hypothesis import settings
+from hypothesis import strategies as st
 
 # The same examples in every run, and no limit of time for each: machines differ.
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
@@ -224,23 +225,42 @@ def measured_galaxies(galaxies=90, views=4, *, shared=1.0, slope=0.0, missing=0.
     return labels, 1 / (1 + np.exp(-logit)), galaxy, values
 
 
-def numbered_sample(catalogue: pd.DataFrame):
-    """A data set whose images hold their own row number in the upper left corner."""
+@st.composite
+def catalogues(draw):
+    """A shuffled catalogue: 12 to 24 galaxies of each of two or three stages, 1 to 3 views of each, perhaps copies."""
+    stages = draw(st.sampled_from([("past", "future", "non-merger"), ("merger", "non-merger")]))
+    stage = [name for name in stages for _ in range(draw(st.integers(12, 24)))]
+    views = draw(st.lists(st.integers(1, 3), min_size=len(stage), max_size=len(stage)))
+    copies = draw(st.integers(1, 2))
+    rows = [
+        (galaxy, view, copy, stage[galaxy])
+        for galaxy, count in enumerate(views)
+        for view in range(count)
+        for copy in range(copies)
+    ]
+    names = draw(st.sampled_from(["{}", "NGC {}", "{}b", "00{}"]))
+    table = pd.DataFrame(rows, columns=["galaxy_id", "view", "copy", "stage"])
+    if names != "{}":
+        table["galaxy_id"] = table["galaxy_id"].map(names.format)
+    return table.sample(frac=1, random_state=draw(st.integers(0, 99))).reset_index(drop=True)
+
+
+def data_of(catalogue, side=4):
+    """A data set of a catalogue, whose images hold their own row number in the upper left corner."""
     from deepmerge.data.dataset import Dataset
 
-    images = np.zeros((len(catalogue), 1, 4, 4), np.float32)
+    images = np.zeros((len(catalogue), 1, side, side), np.float32)
     images[:, 0, 0, 0] = np.arange(len(catalogue))
     labels = (catalogue["stage"] != "non-merger").to_numpy().astype(np.uint8)
     return Dataset("s", images, labels, catalogue, None, "own", ("r",))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def released():
-    """The released sample's rows, with 1 galaxy in 4 mergers of two stages."""
+    """The released sample's rows; three of four mergers are past, one is future."""
     from deepmerge.data.released import layout
 
     catalogue = layout.layout_catalogue()
-    past = (catalogue["galaxy_id"] % 4 > 0) & (catalogue["stage"] != "non-merger")
-    catalogue.loc[catalogue["stage"] != "non-merger", "stage"] = "future"
-    catalogue.loc[past, "stage"] = "past"
-    return numbered_sample(catalogue)
+    mergers = catalogue["stage"] != "non-merger"
+    catalogue.loc[mergers, "stage"] = np.where(catalogue["galaxy_id"][mergers] % 4 > 0, "past", "future")
+    return data_of(catalogue)

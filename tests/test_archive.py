@@ -19,7 +19,7 @@ from deepmerge.data import dataset
 from deepmerge.data.released import archive, download, layout
 from deepmerge.errors import InputError
 
-NAME = layout.fits_name("pristine", 2)
+NAME = layout.release("pristine", 2).fits_name
 FILES = {
     "pristine_2filt_X.npy",
     "pristine_2filt_y.npy",
@@ -221,7 +221,7 @@ def test_fetch_leaves_arrays_catalogue_and_source_alone(remote, tmp_path):
 
 def test_three_filters_of_double_precision(remote, tmp_path):
     server, fetch, *_ = remote
-    name = layout.fits_name("noisy", 3)
+    name = layout.release("noisy", 3).fits_name
     images, labels = sample(filters=3)
     images = images + np.float64(1e-9)
     server.files[name] = write_fits(tmp_path / name, images, labels, dtype=">f8", label_format="D")
@@ -459,7 +459,7 @@ def test_without_catalogue_arrays_ids_follow_from_the_row_order(remote, tmp_path
 
 def test_the_second_variant_uses_the_catalogue_that_is_there(remote, tmp_path):
     server, fetch, images, labels = remote
-    server.files[layout.fits_name("noisy", 2)] = server.files[NAME]
+    server.files[layout.release("noisy", 2).fits_name] = server.files[NAME]
     fetch()
     server.asked.clear()
     fetch("noisy")
@@ -672,7 +672,7 @@ def test_own_data_cannot_take_a_released_name(small, tmp_path):
         archive.import_fits(path, tmp_path / "out", stem="../mine")
     with refused("catalogue arrays belong to the released sample"):
         archive.import_fits(path, tmp_path / "out", catalogue_arrays=write_catalogue(tmp_path / "arrays"))
-    with refused("Expected the catalogue array"):
+    with refused("catalogue array ids expected at"):
         archive.import_fits(path, tmp_path / "out", catalogue_arrays=tmp_path)
     assert names(tmp_path / "out") == set()
 

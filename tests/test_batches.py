@@ -3,7 +3,7 @@ import pytest
 
 from deepmerge.data.batches import TrainingBatches, class_weights, gather
 from deepmerge.data.splits import Part
-from deepmerge.data.transforms import TRANSFORMS
+from deepmerge.data.turns import TRANSFORMS
 from deepmerge.errors import InputError
 
 

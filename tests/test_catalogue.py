@@ -1,6 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import catalogues
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deepmerge.data import catalogue
 from deepmerge.data.released import layout
@@ -246,3 +249,21 @@ def test_without_a_file_the_release_has_its_layout_and_others_a_galaxy_an_image(
     assert "each of the 6 images counts as a galaxy of its own" in caplog.text
     with pytest.raises(InputError, match="row 0 of the release layout has stage 'merger' and label 0"):
         catalogue.read(None, np.zeros(layout.ROWS, np.uint8))
+
+
+NAMES = st.text("abcXYZ019 .-_é;,'\"", min_size=1).map(str.strip).filter(bool)
+
+
+@given(catalogues(), st.data())
+def test_any_catalogue_is_the_same_after_it_was_written_and_read(tmp_path_factory, table, data):
+    numbers = st.one_of(st.just(np.nan), st.floats(-1e6, 1e6))
+    table["log_mstar"] = data.draw(st.lists(numbers, min_size=len(table), max_size=len(table)))
+    table["remark"] = data.draw(NAMES.map("x {}".format))
+    labels = (table["stage"] != "non-merger").to_numpy().astype(np.uint8)
+    path = tmp_path_factory.mktemp("catalogue") / "c.csv"
+    table.to_csv(path, index=False, sep=data.draw(st.sampled_from([",", ";", "\t", "|"])))
+    back = catalogue.read(path, labels)
+    pd.testing.assert_frame_equal(back, table, check_dtype=False, rtol=1e-15)
+    back.to_csv(path, index=False)
+    pd.testing.assert_frame_equal(catalogue.read(path, labels), back)
+    pd.testing.assert_frame_equal(catalogue.from_table(back, labels), back)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from deepmerge.data import check, dataset
-from deepmerge.data.transforms import transform
+from deepmerge.data.turns import transform
 
 LABELS = np.array([1, 1, 0, 0, 0, 0], np.uint8)
 
@@ -65,7 +65,7 @@ def test_constant_images_are_counted_but_repeat_nothing():
 
 
 def test_copies_in_pieces_of_the_file_are_found(monkeypatch):
-    monkeypatch.setattr(dataset, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(dataset, "CHUNK_BYTES", 1)
     images = distinct()
     images[5] = np.rot90(images[2], 2, (1, 2))
     assert check.check(data(images)).problems == [said(1, "2 and 5, where it is turned by 180°")]

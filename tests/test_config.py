@@ -2,7 +2,6 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Literal, get_args, get_origin
 
 import pytest
 import yaml
@@ -10,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepmerge import config
+from deepmerge.config.yaml_file import written
 from deepmerge.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -44,40 +44,6 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(write):
 def test_a_record_gives_the_same_experiment_back(write):
     experiment = config.load(write({"data": DATA, "training": {"epochs": 7}}), {"split": "rows"})
     assert config.from_record(experiment.model_dump(mode="json"), "record") == experiment
-
-
-def allowed(field):
-    """Any value that a setting may have, by its type and limits."""
-    if get_origin(field.annotation) is Literal:
-        return st.sampled_from(get_args(field.annotation))
-    limits = {
-        name: getattr(limit, name)
-        for limit in field.metadata
-        for name in ("ge", "gt", "le", "lt")
-        if hasattr(limit, name)
-    }
-    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
-    if field.annotation is bool:
-        return st.booleans()
-    if field.annotation is int:
-        return st.integers(low, None if high is None else high - 1)
-    return st.floats(
-        low, high, exclude_min="gt" in limits, exclude_max="lt" in limits, allow_nan=False, allow_infinity=False
-    )
-
-
-@given(st.data())
-def test_any_settings_come_back_from_the_record_of_their_run(data):
-    """The record of a run is JSON; an experiment file is YAML."""
-    sections = {
-        name: {key: data.draw(allowed(field), key) for key, field in section.model_fields.items()}
-        for name, section in config.SECTIONS.items()
-        if name != "split"
-    }
-    experiment = config.Experiment.model_validate({"name": "any", "data": DATA, **sections})
-    record = experiment.model_dump(mode="json")
-    assert config.from_record(json.loads(json.dumps(record)), "record") == experiment
-    assert config.from_record(yaml.safe_load(yaml.safe_dump(record)), "record") == experiment
 
 
 def test_batch_norm_and_hidden_units_are_the_architectures_where_nothing_else_is_said(write):
@@ -415,3 +381,37 @@ def test_settings_of_a_network_are_sorted_into_their_sections():
     assert (network.dropout, training.epochs, training.batch_size) == (0.5, 3, config.Training().batch_size)
     with pytest.raises(InputError, match="got 'epoch'"):
         config.sections({"epoch": 3})
+
+
+SETTINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "split": st.sampled_from(["galaxy", "rows"]),
+        "split_seed": st.integers(0, 2**32 - 1),
+        "test_fraction": st.floats(0.01, 0.89),
+        "architecture": st.sampled_from(["default", "published"]),
+        "stretch": st.sampled_from(["raw", "standard", "asinh", "log"]),
+        "dropout": st.floats(0, 1, exclude_max=True),
+        "l2": st.floats(0, allow_infinity=False),
+        "epochs": st.integers(1),
+        "learning_rate": st.floats(0, exclude_min=True, allow_infinity=False),
+        "augment": st.booleans(),
+        "seed": st.integers(0, 2**32 - 1),
+    },
+)
+CHOICES = st.one_of(
+    st.builds(lambda low, width: {"low": low, "high": low + width}, st.floats(0, 0.5), st.floats(0.1, 0.4)),
+    st.lists(st.floats(0, 0.9), min_size=2, max_size=4, unique=True).map(lambda values: {"choices": values}),
+)
+
+
+@given(SETTINGS, CHOICES, st.lists(st.floats(0.001, 0.999), min_size=1, max_size=3))
+def test_any_experiment_is_the_same_after_its_record_and_after_its_file(tmp_path_factory, settings, space, fractions):
+    path = tmp_path_factory.mktemp("record") / "mine.yaml"
+    path.write_text(written({"data": DATA, "study": {"merger_fractions": fractions}}))
+    experiment = config.load(str(path), settings, tuning={"space": {"dropout": space}})
+    assert {name: experiment.settings()[name] for name in settings} == settings
+    record = experiment.model_dump(mode="json")
+    assert config.from_record(json.loads(json.dumps(record)), "record") == experiment
+    path.write_text(written({**record, "data": DATA}))
+    assert config.load(str(path)) == experiment

@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deepmerge import config
-from deepmerge.data import check, copies, dataset, split_table, splits
-from deepmerge.data.transforms import transform
+from deepmerge.data import check, copies, dataset, splits
+from deepmerge.data.turns import transform
 from deepmerge.errors import InputError
 
 GALAXIES = 60
@@ -52,7 +54,7 @@ def split_of(found):
 
 
 def part_of(split):
-    return {row: name for name in split_table.PARTS for row in getattr(split, name).rows}
+    return {row: name for name in splits.PARTS for row in getattr(split, name).rows}
 
 
 # In training
@@ -323,3 +325,14 @@ def test_the_published_protocol_goes_on_to_train(augmented, monkeypatch):
 
     with pytest.raises(Begun):
         train(config.load(str(augmented), {"split": "rows"}))
+
+
+@given(st.integers(0, 2**31), st.integers(0, GALAXIES - 1), st.sampled_from(range(8)), st.booleans())
+def test_a_copy_is_found_in_whichever_row_and_turn(seed, row, code, constant_elsewhere):
+    images = pixels(seed=seed, width=32)
+    if constant_elsewhere:
+        images[np.arange(GALAXIES) != row] = 1
+    both = np.concatenate([images, transform(images[row], code)[np.newaxis]])
+    [rows] = copies.across(both, copies.keys(both), np.arange(len(both)))
+    assert rows.tolist() == [row, GALAXIES]
+    assert copies.how(both, row, GALAXIES) == copies.HOW[code]

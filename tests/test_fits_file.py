@@ -172,7 +172,7 @@ def test_a_packed_file_is_not_unpacked_anew_for_each_piece(tmp_path, monkeypatch
             went_back.extend([offset] * (whence == 0 and offset < self.tell()))
             return super().seek(offset, whence)
 
-    monkeypatch.setitem(fits_file._UNPACK, b"\x1f\x8b", Counted)
+    monkeypatch.setitem(fits_file.UNPACK, b"\x1f\x8b", Counted)
     np.testing.assert_array_equal(read(path, 1), IMAGES)
     assert len(went_back) < len(IMAGES) / 3
 

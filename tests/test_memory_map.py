@@ -23,7 +23,7 @@ def mapped_megabytes():
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not say what is mapped")
 @pytest.mark.parametrize("walk", ["gather", "chunks"])
 def test_a_walk_over_a_mapped_file_takes_little_memory_and_reads_all(file, walk, monkeypatch):
-    monkeypatch.setattr("deepmerge.data.dataset._CHUNK_BYTES", 2**20)
+    monkeypatch.setattr("deepmerge.data.dataset.CHUNK_BYTES", 2**20)
     monkeypatch.setattr("deepmerge.data.memory_map.KEPT", 2**21)
     images = np.load(file, mmap_mode="r")
     start, most, total = mapped_megabytes(), 0.0, 0.0

@@ -94,4 +94,4 @@ def test_images_of_another_shape_than_the_models_are_refused_before_any_is_score
 def test_the_network_is_traced_once_for_batches_of_any_size(model):
     for count in (1, 5, 23):
         prediction.predict(model, IMAGES, np.arange(count), np.zeros(count, int))
-    assert prediction._compiled(model).experimental_get_tracing_count() == 1
+    assert prediction.compiled(model).experimental_get_tracing_count() == 1

@@ -1,11 +1,16 @@
 """Folds over all galaxies, and the published protocol beside an honest one of the same size."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import catalogues, data_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deepmerge import config
-from deepmerge.data import protocols, split_table, splits
+from deepmerge.data import protocols, splits
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import read
 from deepmerge.errors import InputError
@@ -31,7 +36,7 @@ def test_each_galaxy_tests_in_exactly_one_fold_with_all_its_views(data):
 
 def test_no_galaxy_is_in_two_parts_of_a_fold_and_none_is_lost(data):
     for split in protocols.cross(data, SETTINGS, 5):
-        parts = [galaxies_of(data, getattr(split, name)) for name in split_table.PARTS]
+        parts = [galaxies_of(data, getattr(split, name)) for name in splits.PARTS]
         assert len(set().union(*parts)) == sum(map(len, parts)) == data.galaxies.max() + 1
 
 
@@ -82,10 +87,10 @@ def test_the_published_protocol_leaks_and_the_honest_one_does_not(data):
 
 def test_both_protocols_have_parts_of_the_same_size_from_the_same_galaxies(data):
     made = protocols.protocols(data, SETTINGS)
-    for name in split_table.PARTS:
+    for name in splits.PARTS:
         assert len(getattr(made.rows, name)) == len(getattr(made.galaxy, name)) > 0
     used = [
-        set().union(*(galaxies_of(data, getattr(split, name)) for name in split_table.PARTS))
+        set().union(*(galaxies_of(data, getattr(split, name)) for name in splits.PARTS))
         for split in (made.rows, made.galaxy)
     ]
     assert used[0] == used[1]
@@ -96,7 +101,7 @@ def test_the_unseen_galaxies_are_in_neither_and_are_the_test_of_the_usual_split(
     unseen = galaxies_of(data, made.unseen)
     assert unseen == galaxies_of(data, splits.split_galaxies(data, SETTINGS).test)
     for split in (made.rows, made.galaxy):
-        for name in split_table.PARTS:
+        for name in splits.PARTS:
             assert not unseen & galaxies_of(data, getattr(split, name))
 
 
@@ -107,3 +112,60 @@ def test_in_the_published_protocol_no_image_is_used_twice(data):
             [pd.DataFrame({"row": p.rows, "t": p.transforms}) for p in (split.train, split.validation, split.test)]
         )
         assert not images.duplicated().any()
+
+
+@given(catalogues(), st.integers(2, 4), st.integers(0, 2**32 - 10))
+def test_folds_of_any_catalogue_are_disjoint_and_complete(catalogue, count, seed):
+    data = data_of(catalogue)
+    settings = config.Split(split_seed=seed)
+    crossed = protocols.cross(data, settings, count)
+    folded = protocols.folds(data, splits.split_galaxies(data, settings), count)
+    for split in (*crossed, *folded):
+        galaxies = [galaxies_of(data, getattr(split, name)) for name in splits.PARTS]
+        assert sum(map(len, galaxies)) == len(set.union(*galaxies)) == data.galaxies.max() + 1
+    originals = np.flatnonzero(catalogue["copy"] == 0).tolist()
+    assert sorted(np.concatenate([split.test.rows for split in crossed])) == originals
+    assert sorted(np.concatenate([*(split.validation.rows for split in folded), folded[0].test.rows])) == originals
+
+
+@given(catalogues(), st.integers(0, 2**32 - 10))
+def test_both_protocols_of_any_catalogue_use_the_same_galaxies_and_none_of_the_unseen(catalogue, seed):
+    data = data_of(catalogue)
+    made = protocols.protocols(data, config.Split(split_seed=seed))
+    unseen = galaxies_of(data, made.unseen)
+    honest = [galaxies_of(data, getattr(made.galaxy, name)) for name in splits.PARTS]
+    leaking = set.union(*(galaxies_of(data, getattr(made.rows, name)) for name in splits.PARTS))
+    assert sum(map(len, honest)) == len(set.union(*honest))
+    assert not unseen & (leaking | set.union(*honest))
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_folds_validate_every_galaxy_outside_the_test_once(released, count):
+    split = splits.split_galaxies(released, SETTINGS)
+    made = protocols.folds(released, split, count)
+    assert len(made) == count
+    outside = np.concatenate([split.train.rows, split.validation.rows])
+    validated = np.concatenate([fold.validation.rows for fold in made])
+    assert (np.sort(validated) == np.sort(outside)).all()
+    for fold in made:
+        assert fold.protocol == "galaxy"
+        assert (np.sort(np.concatenate([fold.train.rows, fold.validation.rows])) == np.sort(outside)).all()
+        assert not set(released.galaxies[fold.train.rows]) & set(released.galaxies[fold.validation.rows])
+        assert (fold.test.rows == split.test.rows).all()
+        mergers = released.labels[fold.validation.rows].mean()
+        assert mergers == pytest.approx(released.labels[outside].mean(), rel=0.1)
+
+
+def test_folds_follow_from_the_seed_of_the_split(released):
+    split = splits.split_galaxies(released, SETTINGS)
+    seeded = [replace(split, seed=seed) for seed in (1, 1, 2)]
+    first, again, other = (protocols.folds(released, split, 3)[0].validation.rows for split in seeded)
+    assert (first == again).all()
+    assert set(first) != set(other)
+
+
+@pytest.mark.parametrize("count", [1, 10_000])
+def test_more_folds_than_galaxies_of_a_stage_are_refused(released, count):
+    split = splits.split_galaxies(released, SETTINGS)
+    with pytest.raises(InputError, match=f"folds should be 2 to .* got {count}"):
+        protocols.folds(released, split, count)

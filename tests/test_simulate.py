@@ -119,7 +119,7 @@ def test_stages_have_their_shares():
 
 def test_some_non_mergers_have_had_an_encounter():
     rng = np.random.default_rng(1)
-    drawn = [scene._draw_encounter(rng, "non-merger") for _ in range(2000)]
+    drawn = [scene.draw_encounter(rng, "non-merger") for _ in range(2000)]
     assert drawn.count("none") / 2000 == pytest.approx(1 - scene.CONFUSER_SHARE, abs=0.04)
     assert drawn.count("early") / drawn.count("old") == pytest.approx(1, abs=0.2)
 

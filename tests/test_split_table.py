@@ -1,32 +1,15 @@
+"""A split of one's own, taken from a table."""
+
 import dataclasses
-import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import numbered_sample
+from conftest import data_of
 
 from deepmerge import config
 from deepmerge.data import split_table, splits
 from deepmerge.errors import InputError
-
-REAL = Path(os.environ.get("DEEPMERGE_REAL_DATA", Path(__file__).parents[2] / "shared" / "real"))
-
-
-def parts(split):
-    return [getattr(split, name) for name in split_table.PARTS]
-
-
-def test_a_split_survives_its_table(released, tmp_path):
-    for settings in (config.Split(), config.Split(split="rows")):
-        split = splits.make(released, settings)
-        split.table().to_csv(tmp_path / "split.csv", index=False)
-        back = splits.from_table(pd.read_csv(tmp_path / "split.csv"), split.protocol)
-        assert back.fingerprint == split.fingerprint
-        for one, two in zip(parts(split), parts(back), strict=True):
-            assert (one.rows == two.rows).all()
-            assert (one.transforms == two.transforms).all()
 
 
 def write_table(path, **columns):
@@ -63,7 +46,7 @@ def taken(tmp_path):
 
 
 def published(data, **settings):
-    return split_table.published(splits.make(data, config.Split(**settings)).table(), data)
+    return splits.published(splits.make(data, config.Split(**settings)), data)
 
 
 def other_images(data, **changes):
@@ -71,7 +54,7 @@ def other_images(data, **changes):
 
 
 def test_a_published_split_is_taken_by_the_data_it_is_of_and_names_them(taken, caplog):
-    data = numbered_sample(NAMED)
+    data = data_of(NAMED)
     table = published(data)
     assert (table["data_fingerprint"] == data.fingerprint).all()
     expected = splits.make(data, config.Split()).fingerprint
@@ -89,9 +72,9 @@ def test_a_published_split_is_taken_by_the_data_it_is_of_and_names_them(taken, c
 @pytest.mark.parametrize("kept", [["galaxy_id"], ["galaxy_id", "label"], None])
 def test_a_split_of_another_order_is_refused(taken, name, kept):
     names = [name(number) for number in NAMED["galaxy_id"]]
-    data = numbered_sample(NAMED.assign(galaxy_id=names))
+    data = data_of(NAMED.assign(galaxy_id=names))
     order = np.random.default_rng(0).permutation(120)
-    moved = numbered_sample(data.catalogue.iloc[order].reset_index(drop=True))
+    moved = data_of(data.catalogue.iloc[order].reset_index(drop=True))
     table = published(data)
     table = table if kept is None else table[["split", "row", *kept]]
     assert len(taken(table, data).train)
@@ -115,7 +98,7 @@ def test_a_split_of_another_order_is_refused(taken, name, kept):
     ],
 )
 def test_each_column_that_the_data_know_is_compared(taken, column, change):
-    data = numbered_sample(NAMED)
+    data = data_of(NAMED)
     table = published(data)
     assert len(taken(table[["split", "row", column]], data).test)
     with pytest.raises(InputError, match=f"has {column} '"):
@@ -123,7 +106,7 @@ def test_each_column_that_the_data_know_is_compared(taken, column, change):
 
 
 def test_large_ids_are_compared_to_the_last_digit(taken):
-    data = numbered_sample(NAMED.assign(galaxy_id=2**60 + NAMED["galaxy_id"]))
+    data = data_of(NAMED.assign(galaxy_id=2**60 + NAMED["galaxy_id"]))
     table = published(data)
     assert len(taken(table, data).test)
     with pytest.raises(InputError, match="has galaxy_id"):
@@ -135,11 +118,11 @@ def test_large_ids_are_compared_to_the_last_digit(taken):
 def test_a_stage_that_was_not_known_before_is_no_other_order(taken):
     vague = NAMED.assign(stage=NAMED["stage"].replace({"past": "merger", "future": "merger"}))
     for one, other in ((NAMED, vague), (vague, NAMED)):
-        assert len(taken(published(numbered_sample(one)), numbered_sample(other)).test)
+        assert len(taken(published(data_of(one)), data_of(other)).test)
 
 
 def test_another_variant_of_the_same_galaxies_takes_the_split(taken, caplog):
-    data = numbered_sample(NAMED)
+    data = data_of(NAMED)
     caplog.set_level("INFO")
     split = taken(published(data), other_images(data))
     assert split.fingerprint == splits.make(data, config.Split()).fingerprint
@@ -147,7 +130,7 @@ def test_another_variant_of_the_same_galaxies_takes_the_split(taken, caplog):
 
 
 def test_without_a_catalogue_the_split_of_other_images_is_refused(taken):
-    data = dataclasses.replace(numbered_sample(NAMED.assign(galaxy_id=np.arange(120))), catalogued=False)
+    data = dataclasses.replace(data_of(NAMED.assign(galaxy_id=np.arange(120))), catalogued=False)
     table = published(data)
     assert len(taken(table, data).test)
     said = rf"of s \(fingerprint .*got one made for others \({data.fingerprint}\)"
@@ -161,10 +144,10 @@ def test_without_a_catalogue_the_split_of_other_images_is_refused(taken):
 @pytest.mark.parametrize("separator", [",", ";", ", ", "\t"])
 def test_a_separator_behind_each_row_of_a_table_moves_no_column(taken, separator):
     lines = ["split,row", "train,0", "validation,60", "test,90"]
-    assert taken("\n".join(lines).replace(",", separator), numbered_sample(NAMED)).test.rows.tolist() == [90]
+    assert taken("\n".join(lines).replace(",", separator), data_of(NAMED)).test.rows.tolist() == [90]
     behind = "\n".join([lines[0], *(f"{line},{end}" for line, end in zip(lines[1:], ["", "", "1"], strict=True))])
     with pytest.raises(InputError, match="in its header, 2, got 3 in line 2"):
-        taken(behind.replace(",", separator), numbered_sample(NAMED))
+        taken(behind.replace(",", separator), data_of(NAMED))
 
 
 @pytest.mark.parametrize(

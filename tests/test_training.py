@@ -79,7 +79,7 @@ def test_pixel_statistics_follow_from_the_seed_of_the_split(setting, monkeypatch
 
     np.testing.assert_allclose(mean(split), [0.17011192, 0.17260200], rtol=1e-5)
     assert (mean(replace(split, seed=split.seed + 1)) != mean(split)).any()
-    folds = splits.folds(data, split, 3, split.seed)
+    folds = protocols.folds(data, split, 3)
     assert {part.seed for part in (*folds, *protocols.cross(data, experiment.split, 3))} == {5}
 
 

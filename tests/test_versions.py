@@ -41,12 +41,21 @@ def test_a_changed_a_new_and_a_lost_file_are_named(project):
     assert versions.changes(data) == []
 
 
-def test_in_a_fresh_clone_whose_cache_is_empty_the_folder_as_a_whole_is_compared(project, tmp_path):
+@pytest.mark.parametrize("lost", [False, True])
+def test_where_the_cache_is_empty_the_folder_is_compared_as_a_whole(project, tmp_path, lost):
+    """As in a fresh clone, where data were made or copied anew."""
+    run(tmp_path, "git", "clone", "-q", project, "clone")
     clone = tmp_path / "clone"
-    shutil.copytree(project, clone, ignore=shutil.ignore_patterns("cache", "tmp"))
+    shutil.copytree(project / ".dvc", clone / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"), dirs_exist_ok=True)
+    shutil.copy(project / "data.dvc", clone)
+    shutil.copytree(project / "data", clone / "data")
     assert versions.changes(clone / "data") == []
-    (clone / "data" / "a.npy").write_text("other")
-    assert versions.changes(clone / "data") == ["modified: data/"]
+    (clone / "data" / "a.npy").unlink() if lost else (clone / "data" / "new.npy").write_text("n")
+    [told] = versions.changes(clone / "data")
+    assert f"has {1 if lost else 3} files" in told
+    assert "recorded, of 2 files, 32 bytes" in told
+    assert "nothing tells which differ. 'dvc pull data.dvc'" in told
+    assert "'dvc add data'" in told
 
 
 def test_a_folder_without_a_dvc_file_is_not_compared(tmp_path):

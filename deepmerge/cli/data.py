@@ -97,13 +97,13 @@ def split(
 ) -> None:
     """Write the split as a table. Says of each image whether it trains, validates or tests; for train --split-table."""
     from deepmerge.data import dataset as datasets
-    from deepmerge.data import split_table, splits
+    from deepmerge.data import splits
     from deepmerge.files import replacing
 
     settings = experiment(ctx, dataset)
     images = datasets.read(settings.data, settings.name)
     made = splits.make(images, settings.split)
     with replacing(out) as aside:
-        split_table.published(made.table(), images).to_csv(aside, index=False)
-    sizes = {name: len(getattr(made, name)) for name in split_table.PARTS}
+        splits.published(made, images).to_csv(aside, index=False)
+    sizes = {name: len(getattr(made, name)) for name in splits.PARTS}
     show({"split": made.protocol, "fingerprint": made.fingerprint, **sizes})

@@ -32,45 +32,47 @@ def load(
 ) -> Experiment:
     """Read ``experiments/<dataset>.yaml``, or the experiment file that `dataset` is a path to.
 
-    A name that has no file there is looked up among the project's own experiments, which the installed package holds.
-    Paths in such a file start at the working directory's ``experiments/``, whether it is there or not.
+    A name without a file there is looked up among the project's own experiments, which the installed package holds;
+    paths in these start at the working directory's ``experiments/``, whether it is there or not.
     `params` names settings that override the file's: ``tuned`` is what `tune` wrote to ``tuned/<dataset>.yaml`` beside
     it; a path is such a file. `overrides` maps flat setting names (``epochs``) to values that override both, `tuning`
     likewise for the section of that name; None values are ignored. Raises InputError for an unknown data set, key or
     value, and for a name (by default the file's) that NAME does not match.
     """
     path = _experiment_file(dataset)
+    folder, source = _folder(path), str(path)
     content = yaml_file.read(path, "settings such as 'data:' and 'training:'")
     merged = {"name": path.stem, **content}
     _check_name(merged["name"], path, "name" in content)
-    named: dict[str, Any] = {}
-    source = str(path)
+    overrides = _without_none(overrides or {})
+    tuned: dict[str, Any] = {}
     if params is not None:
         file = params_file(dataset, params)
-        named, study = read_params(file)
+        tuned, study = _read_params(file)
         source = f"{path} with {file}"
-        fingerprint = study.get("data_fingerprint")
-        merged["params"] = {"name": params, "study": study.get("name"), "data_fingerprint": fingerprint}
-    for name, value in {**named, **(overrides or {})}.items():
-        if value is not None:
-            _put(merged, _section_of(name, f"{source}: " if name in named else ""), name, value)
-    for name, value in (tuning or {}).items():
-        if value is not None:
-            _put(merged, "tuning", name, value)
-    experiment = _validated(merged, source)
+        merged["params"] = {
+            "name": params,
+            "study": study.get("name"),
+            "data_fingerprint": study.get("data_fingerprint"),
+        }
+    for name, value in {**_without_none(tuned), **overrides}.items():
+        section = _owner(name, SECTIONS, f"{source}: " if name in tuned else "")
+        merged[section] = _with(merged.get(section), {name: value})
+    if tuning:
+        merged["tuning"] = _with(merged.get("tuning"), _without_none(tuning))
+    experiment = checked(Experiment, merged, source)
     # Paths in the file start at its folder, paths in overrides at the working directory.
-    data, split = experiment.data.below(_folder(path)), experiment.split
-    if split.split_table and "split_table" in (content.get("split") or {}) and not (overrides or {}).get("split_table"):
-        split = split.model_copy(update={"split_table": _folder(path) / split.split_table})
-    if path.parent == PACKAGED:  # experiments/../data is no place where there is no experiments/
-        files = {name: file and os.path.normpath(file) for name, file in data}
-        data = Data.model_validate(files)
+    data, split = experiment.data.below(folder), experiment.split
+    if split.split_table and "split_table" not in overrides:
+        split = split.model_copy(update={"split_table": folder / split.split_table})
+    if path.parent == PACKAGED:  # experiments/../data leads nowhere where there is no experiments/
+        data = Data.model_validate({name: file and os.path.normpath(file) for name, file in data})
     return experiment.model_copy(update={"data": data, "split": split})
 
 
 def from_record(record: Mapping[str, Any], source: str) -> Experiment:
     """Rebuild an experiment from `Experiment.model_dump` output, as stored with a run; `source` names it in errors."""
-    return _validated(dict(record), source)
+    return checked(Experiment, record, source)
 
 
 def name_of(dataset: str) -> str:
@@ -100,7 +102,7 @@ def params_file(dataset: str, params: str) -> Path:
     return _folder(experiment) / params / f"{experiment.stem}.yaml"
 
 
-def read_params(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_params(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The flat settings below ``settings`` in a file that `tune` wrote, and its ``study`` section, empty without one.
 
     Raises InputError if there is no such file.
@@ -117,10 +119,13 @@ def read_params(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return settings, study
 
 
-def _put(content: dict[str, Any], section: str, name: str, value: Any) -> None:
-    inner = content.get(section) or {}
-    # Anything but a mapping is left for the check to refuse.
-    content[section] = {**inner, name: value} if isinstance(inner, dict) else inner
+def _with(section: Any, values: Mapping[str, Any]) -> Any:
+    """A section with these values; anything but a mapping is left for the check to refuse."""
+    return {**section, **values} if isinstance(section, dict) else dict(values) if section is None else section
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _experiment_file(dataset: str) -> Path:
@@ -159,7 +164,7 @@ def _unknown(dataset: str) -> InputError:
 def _check_name(name: Any, path: Path, in_file: bool) -> None:
     if isinstance(name, str) and NAME.fullmatch(name):
         return
-    if in_file and not isinstance(name, str):
+    if not isinstance(name, str):
         raise InputError(f"{path}: 'name' should be text, got {shown(name)}; put it in quotes")
     other = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:100].strip(".-") or "my-survey"
     subject = "'name' should be" if in_file else "the file's name is the experiment's, which should be"
@@ -167,19 +172,24 @@ def _check_name(name: Any, path: Path, in_file: bool) -> None:
     raise InputError(f"{path}: {subject} {NAMES}, got {shown(name)}; {mend}")
 
 
-def _section_of(name: str, where: str) -> str:
-    for section, settings in SECTIONS.items():
-        if name in settings.model_fields:
-            return section
-    choices = ", ".join(sorted(key for settings in SECTIONS.values() for key in settings.model_fields))
-    raise InputError(f"{where}setting should be one of: {choices}; got {shown(name)}")
+def _owner(name: str, sections: Mapping[str, type[Settings]], where: str = "") -> str:
+    """The section that has a setting of this name. Raises InputError where none has."""
+    owners = {field: section for section, settings in sections.items() for field in settings.model_fields}
+    if name not in owners:
+        raise InputError(f"{where}setting should be one of: {', '.join(sorted(owners))}; got {shown(name)}")
+    return owners[name]
 
 
-def _validated(content: dict[str, Any], source: str) -> Experiment:
+def checked(section: type[Section], values: Mapping[str, Any], source: str = "") -> Section:
+    """A section of settings, or a whole experiment, from its values.
+
+    Raises InputError for a wrong one, which begins with `source` where that is not empty.
+    """
     try:
-        return Experiment.model_validate(content)
+        return section.model_validate(dict(values))
     except ValidationError as error:
-        raise InputError(f"{source}: {'; '.join(explain(e) for e in error.errors())}") from None
+        problems = "; ".join(explain(entry) for entry in error.errors())
+        raise InputError(f"{source}: {problems}" if source else problems) from None
 
 
 def sections(settings: Mapping[str, Any]) -> tuple[Network, Training]:
@@ -187,35 +197,19 @@ def sections(settings: Mapping[str, Any]) -> tuple[Network, Training]:
 
     Raises InputError for an unknown name or a wrong value.
     """
-    allowed = {*Network.model_fields, *Training.model_fields}
-    for name in settings:
-        if name not in allowed:
-            raise InputError(f"setting should be one of: {', '.join(sorted(allowed))}; got {shown(name)}")
-
-    def section(home: type[Section]) -> Section:
-        return checked(home, {name: value for name, value in settings.items() if name in home.model_fields})
-
-    return section(Network), section(Training)
+    values: dict[str, dict[str, Any]] = {"network": {}, "training": {}}
+    for name, value in settings.items():
+        values[_owner(name, {"network": Network, "training": Training})][name] = value
+    return checked(Network, values["network"]), checked(Training, values["training"])
 
 
-def checked(section: type[Section], values: Mapping[str, Any]) -> Section:
-    """A section of settings from its values. Raises InputError for a wrong one."""
-    try:
-        return section.model_validate(dict(values))
-    except ValidationError as error:
-        raise InputError("; ".join(explain(entry) for entry in error.errors())) from None
+def study_of(dataset: str, **options: Any) -> Study:
+    """What studies of a data set ask for: options that are not None, else its experiment file, else the defaults."""
+    written = load(dataset).study if _is_file(_path(dataset)) else Study()
+    return checked(Study, {**dict(written), **_without_none(options)})
 
 
-def study_of(dataset: str, **overrides: Any) -> Study:
-    """What studies of a data set do: `overrides` that are not None, else its experiment file, else defaults."""
-    return _section(Study, dataset, "study", overrides)
-
-
-def promotion_of(dataset: str, **overrides: Any) -> Promotion:
-    """What decides promotions of a data set, as `study_of` has it for studies."""
-    return _section(Promotion, dataset, "promotion", overrides)
-
-
-def _section(kind: type[Section], dataset: str, name: str, overrides: Mapping[str, Any]) -> Section:
-    from_file = dict(getattr(load(dataset), name)) if _is_file(_path(dataset)) else {}
-    return checked(kind, {**from_file, **{key: value for key, value in overrides.items() if value is not None}})
+def promotion_of(dataset: str, **options: Any) -> Promotion:
+    """What decides promotions of a data set, from the same places as in `study_of`."""
+    written = load(dataset).promotion if _is_file(_path(dataset)) else Promotion()
+    return checked(Promotion, {**dict(written), **_without_none(options)})

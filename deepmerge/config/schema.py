@@ -257,6 +257,8 @@ class Experiment(Settings):
 
 # The sections whose settings the command line and `mlflow run -P` may override, by their flat names.
 SECTIONS: dict[str, type[Settings]] = {"split": Split, "network": Network, "training": Training}
+_OWNERS = SECTIONS | {"": Experiment, "data": Data, "tuning": Tuning, "study": Study, "promotion": Promotion}
+_OWNERS |= {"params": Params}
 
 
 def explain(error: Any) -> str:
@@ -264,15 +266,8 @@ def explain(error: Any) -> str:
     *sections, key = error["loc"] or ("settings",)
     where = ".".join(str(part) for part in (*sections, key))
     if error["type"] == "extra_forbidden":
-        owners: dict[str, type[Settings]] = {
-            **{"data": Data, "tuning": Tuning, "study": Study, "promotion": Promotion, "params": Params},
-            **SECTIONS,
-        }
-        owner: type[Settings] = Experiment
-        if sections:
-            owner = Range if len(sections) > 1 else owners[sections[0]]
-        known = ", ".join(owner.model_fields)
-        return f"unknown key {shown(where)}; expected one of: {known}"
+        owner = Range if len(sections) > 1 else _OWNERS["".join(sections)]
+        return f"unknown key {shown(where)}; expected one of: {', '.join(owner.model_fields)}"
     if error["type"] == "missing":
         return f"{where!r} is missing"
     expected = error["msg"].removeprefix("Value error, ").removeprefix("Input ")

@@ -83,7 +83,7 @@ def _text(path: Path) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Of PyYAML's: the plain kinds of values alone, words by YAML 1.2, keys that are text and stand once."""
+    """PyYAML's, for plain values alone, words by YAML 1.2, and keys that are text and stand once."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -145,7 +145,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Of PyYAML's: text that YAML 1.2 would take for a number is quoted, too."""
+    """PyYAML's, which also quotes text that YAML 1.2 would take for a number."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

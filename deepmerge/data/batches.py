@@ -1,4 +1,4 @@
-"""Rows of a data set -> batches for the network: gathered, turned, balanced."""
+"""Rows of a data set -> batches for the network: read, turned, balanced."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from deepmerge.data.memory_map import forget
 from deepmerge.data.splits import Part
-from deepmerge.data.transforms import possible_transforms, transform
+from deepmerge.data.turns import possible_transforms, transform
 from deepmerge.errors import InputError
 
 
@@ -58,7 +58,7 @@ class TrainingBatches:
         return float(self.labels[self.part.rows].mean()) if self.balance == "none" else 0.5
 
     def epoch(self, number: int) -> "Epoch":
-        """Everything that epoch `number` (from 0) shows, in order."""
+        """The images of epoch `number` (from 0) in order."""
         rng = np.random.default_rng([self.seed, number])
         labels = self.labels[self.part.rows]
         members = np.arange(len(labels))
@@ -79,7 +79,7 @@ class TrainingBatches:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch: what it shows, in order."""
+    """The images of one epoch in order: row, transform, label and weight of each, (n,)."""
 
     batches: TrainingBatches
     rows: np.ndarray

@@ -3,7 +3,9 @@
 import difflib
 import logging
 import re
+from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +45,10 @@ def read(path: Path | None, labels: np.ndarray) -> pd.DataFrame:
 
 def from_table(table: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
     """The catalogue of images with these labels, (N,), from a table in memory: filled in and checked as by `read`."""
-    cells = table.reset_index(drop=True).astype(object).where(table.reset_index(drop=True).notna(), "").astype(str)
-    if "galaxy_id" not in cells:
-        raise InputError(f"the catalogue should have a column galaxy_id, got {', '.join(map(str, cells.columns))}")
+    if "galaxy_id" not in table:
+        raise InputError(f"the catalogue should have a column galaxy_id, got {', '.join(map(str, table.columns))}")
+    table = table.reset_index(drop=True)
+    cells = table.astype(object).where(table.notna(), "").astype(str)
     return _complete(_checked(cells, labels, "the table given"), labels, "the table given")
 
 
@@ -64,11 +67,11 @@ def _complete(catalogue: pd.DataFrame, labels: np.ndarray, where: Path | str) ->
 
 def agree(cells: pd.Series, values: pd.Series) -> np.ndarray:
     """Where the cells of a table, (n,) text, say what `values`, (n,), are; (n,) bool. Numbers may be spelled freely."""
-    texts, true = cells.to_numpy(object), values.astype(str).to_numpy(object)
-    same = texts == true
+    texts, expected = cells.to_numpy(object), values.astype(str).to_numpy(object)
+    same = texts == expected
     if pd.api.types.is_numeric_dtype(values):
         for i in np.flatnonzero(~same):
-            same[i] = bool(_NUMBER.fullmatch(texts[i])) and Decimal(texts[i]) == Decimal(true[i])
+            same[i] = bool(_NUMBER.fullmatch(texts[i])) and Decimal(texts[i]) == Decimal(expected[i])
     return same
 
 
@@ -79,7 +82,7 @@ def classes(cells: pd.Series) -> pd.Series:
 
 
 def stages(cells: pd.Series) -> pd.Series:
-    """Words of STAGES where the cells of a table say one, in whatever spelling; the cells themselves where not."""
+    """The cells of a table as STAGES spells them; those that are no stage as they are."""
     words = {tables.plain(stage): stage for stage in STAGES}
     return cells.map({cell: words.get(tables.plain(cell), cell) for cell in cells.unique()})
 
@@ -91,24 +94,19 @@ def _checked(cells: pd.DataFrame, labels: np.ndarray, path: Path | str) -> pd.Da
             f"catalogue {path} should have {len(labels)} rows, one for each image, got {len(cells)} rows and columns "
             f"{', '.join(cells.columns)}"
         )
-    for name in [name for name in COLUMNS if name in cells and name not in NUMBERS]:
-        empty = np.flatnonzero(cells[name] == "")
-        if len(empty):
-            raise InputError(f"catalogue {path} should be complete in {name}, got nothing in data row {empty[0]}")
+    for name in cells.columns.intersection(sorted({*COLUMNS} - {*NUMBERS})):
+        if (row := _first(cells[name] == "")) is not None:
+            raise InputError(f"catalogue {path} should be complete in {name}, got nothing in data row {row}")
     _check_rows(cells, labels, path)
     _warn_of_near_misses(cells, path)
     ids = _ids(cells["galaxy_id"], path)
-    columns = {}
-    for name in cells.columns:
-        if name == "galaxy_id":
-            columns[name] = ids
-        elif name == "copy":
-            columns[name] = _copies(cells[name], ids, path)
-        elif name == "stage":
-            columns[name] = stages(cells[name])
-        else:
-            columns[name] = _numbers(cells[name], path)
-    catalogue = pd.DataFrame(columns)
+    convert: dict[str, Callable[[pd.Series], pd.Series]] = {
+        "galaxy_id": lambda _: ids,
+        "copy": lambda column: _copies(column, ids, path),
+        "stage": stages,
+    }
+    numbers = partial(_numbers, path=path)
+    catalogue = pd.DataFrame({name: convert.get(name, numbers)(cells[name]) for name in cells.columns})
     if {"copy", "view"} <= set(catalogue):
         lost = int((catalogue.groupby(["galaxy_id", "view"])["copy"].min() > 0).sum())
         if lost:
@@ -118,28 +116,26 @@ def _checked(cells: pd.DataFrame, labels: np.ndarray, path: Path | str) -> pd.Da
 
 def _check_rows(cells: pd.DataFrame, labels: np.ndarray, path: Path | str) -> None:
     """Raise InputError where the catalogue itself says that its rows are in another order than the arrays."""
-    for name, values, mend in (
-        ("row", np.arange(len(labels)), "count from 0 in the order of the arrays"),
-        ("label", labels, "bring both into the same order"),
+    for name, values, numbers, mend in (
+        ("row", np.arange(len(labels)), _or_nan, "count from 0 in the order of the arrays"),
+        ("label", labels, classes, "bring both into the same order"),
     ):
         if name not in cells:
             continue
-        read = classes(cells[name]) if name == "label" else _or_nan(cells[name])
-        wrong = np.flatnonzero(read.to_numpy() != values)
-        if len(wrong):
-            row = wrong[0]
+        wrong = numbers(cells[name]) != values
+        if (row := _first(wrong)) is not None:
             raise InputError(
                 f"{name} in {path} should be that of the arrays, {values[row]} in data row {row}, got "
-                f"{cells[name][row]!r} ({len(wrong)} such rows); {mend}, or give the column another name if it is no "
+                f"{cells[name][row]!r} ({wrong.sum()} such rows); {mend}, or give the column another name if it is no "
                 f"{name} of these images"
             )
 
 
 def _warn_of_near_misses(cells: pd.DataFrame, path: Path | str) -> None:
-    columns = {tables.plain(name): name for name in COLUMNS}
+    spelled = {tables.plain(name): name for name in COLUMNS}
     for name in cells.columns.difference(list(COLUMNS)):
-        for near in difflib.get_close_matches(tables.plain(name), columns, 1, 0.8):
-            log.warning("column %s of %s is not used; if it is the %s, call it so", name, path, columns[near])
+        for near in difflib.get_close_matches(tables.plain(name), spelled, 1, 0.8):
+            log.warning("column %s of %s is not used; if it is the %s, call it so", name, path, spelled[near])
 
 
 def _ids(cells: pd.Series, path: Path | str) -> pd.Series:
@@ -156,7 +152,7 @@ def _ids(cells: pd.Series, path: Path | str) -> pd.Series:
         # Beside names, 12e45 may be one, as hashes are; 1.2e+46 is a number.
         if rounded or (abs(number) >= EXACT and (whole or re.search(r"[.+]", name))):
             raise InputError(
-                f"galaxy_id in {path} should be whole numbers or text, got {name} in data row {_first(cells, name)}, "
+                f"galaxy_id in {path} should be whole numbers or text, got {name} in data row {_first(cells == name)}, "
                 "a float that lacks digits, so that several galaxies may have become one; "
                 "write the ids anew, from where they come, as whole numbers or text"
             )
@@ -167,8 +163,8 @@ def _ids(cells: pd.Series, path: Path | str) -> pd.Series:
         other = written.setdefault(number, name)
         if other != name and (other in floats or name in floats):
             raise InputError(
-                f"galaxy_id in {path} should be written in one way, got {other} in data row {_first(cells, other)} and "
-                f"{name} in data row {_first(cells, name)}; write all ids as whole numbers or text"
+                f"galaxy_id in {path} should be written in one way, got {other} in data row {_first(cells == other)} "
+                f"and {name} in data row {_first(cells == name)}; write all ids as whole numbers or text"
             )
     alike: dict[str, str] = {}
     for name in names:
@@ -182,15 +178,13 @@ def _copies(cells: pd.Series, ids: pd.Series, path: Path | str) -> pd.Series:
     """Number of the copy that each image is of another, 0 = the original; as read, False and True stay so."""
     words = cells.str.lower()
     copies = words == "true" if words.isin(["true", "false"]).all() else _or_nan(cells)
-    wrong = np.flatnonzero(~(copies >= 0) | (copies % 1 != 0))
-    if len(wrong):
+    if (row := _first(~(copies >= 0) | (copies % 1 != 0))) is not None:
         raise InputError(
             f"copy in {path} should be whole numbers, 0 for an original and 1, 2 … for its flipped or turned copies, "
-            f"got {cells[wrong[0]]!r} in data row {wrong[0]}; leave the column out where there are no copies"
+            f"got {cells[row]!r} in data row {row}; leave the column out where there are no copies"
         )
-    lost = np.flatnonzero(~ids.isin(ids[copies == 0]))
-    if len(lost):
-        row = lost[0]
+    lost = ~ids.isin(ids[copies == 0])
+    if (row := _first(lost)) is not None:
         raise InputError(
             f"copy in {path} should be 0 for one image of each galaxy at least, its original, got {cells[row]!r} in "
             f"data row {row} and no 0 for galaxy {ids[row]} ({ids[lost].nunique()} such galaxies); count from 0, or "
@@ -200,34 +194,30 @@ def _copies(cells: pd.Series, ids: pd.Series, path: Path | str) -> pd.Series:
 
 
 def _numbers(cells: pd.Series, path: Path | str) -> pd.Series:
-    """A column of numbers, NaN where one is not known; the text of a column that is none.
+    """A column of numbers, NaN where one is missing; the text of a column that is none.
 
     Raises InputError for text in a column that should be numbers.
     """
     present = ~cells.str.lower().isin(MISSING)
     numbers = _or_nan(cells.where(present))
-    wrong = np.flatnonzero(present & numbers.isna())
-    if len(wrong) and cells.name in NUMBERS:
+    row = _first(present & numbers.isna())
+    if row is not None and cells.name in NUMBERS:
         raise InputError(
-            f"{cells.name} in {path} should be numbers, empty where not known, "
-            f"got {cells[wrong[0]]!r} in data row {wrong[0]}"
+            f"{cells.name} in {path} should be numbers, empty where not known, got {cells[row]!r} in data row {row}"
         )
-    return cells if len(wrong) or (cells.name == "view" and not present.all()) else numbers
+    return cells if row is not None or (cells.name == "view" and not present.all()) else numbers
 
 
 def _check_stages(stages: pd.Series, labels: np.ndarray, where: Path | str) -> None:
-    unknown = np.flatnonzero(~stages.isin(STAGES))
-    if len(unknown):
-        row = unknown[0]
+    if (row := _first(~stages.isin(STAGES))) is not None:
         raise InputError(
             f"stage in {where} should be one of {', '.join(STAGES)}, got {stages[row]!r} in data row {row}"
         )
-    wrong = np.flatnonzero((stages != "non-merger").to_numpy() != (labels == 1))
-    if len(wrong):
-        row = wrong[0]
+    wrong = (stages != "non-merger") != (labels == 1)
+    if (row := _first(wrong)) is not None:
         raise InputError(
             f"stage and label should agree on what is a merger, but row {row} of {where} "
-            f"has stage {stages[row]!r} and label {labels[row]} ({len(wrong)} such rows)"
+            f"has stage {stages[row]!r} and label {labels[row]} ({wrong.sum()} such rows)"
         )
 
 
@@ -248,5 +238,6 @@ def _or_nan(cells: pd.Series) -> pd.Series:
     return pd.to_numeric(cells, errors="coerce")
 
 
-def _first(cells: pd.Series, cell: str) -> int:
-    return int(np.argmax(cells == cell))
+def _first(condition: pd.Series) -> int | None:
+    """The first row where a column (n,) is true, None where it never is."""
+    return int(condition.argmax()) if condition.any() else None

@@ -1,9 +1,8 @@
 """Images that repeat others, also flipped or turned, found in the pixels: no catalogue has to tell.
 
-Found is what holds the very same pixels after one of the eight flips and turns of a square, of an oblong image the four
-that keep its shape; all filters turn together. A copy that was scaled, shifted, resampled or given other noise holds
-other pixels and is not found. 0 and -0 are alike here, and so is every NaN. An image that is constant in each of its
-filters shows nothing and repeats nothing, however many of them there are.
+A copy has the very same pixels after one of the eight flips and turns of a square (of an oblong image, the four that
+keep its shape); all filters turn together. One that was scaled, shifted, resampled or given other noise is not found.
+0 equals -0 here, and NaN equals NaN. An image that is constant in each of its filters is no copy of another.
 """
 
 import hashlib
@@ -16,9 +15,8 @@ import pandas as pd
 
 from deepmerge.data.dataset import Dataset, chunks
 from deepmerge.data.memory_map import forget
-from deepmerge.data.split_table import PARTS
-from deepmerge.data.splits import Split
-from deepmerge.data.transforms import possible_transforms, transform
+from deepmerge.data.splits import PARTS, Split
+from deepmerge.data.turns import possible_transforms, transform
 from deepmerge.errors import InputError
 
 HOW = (  # by code of the transform
@@ -42,12 +40,12 @@ def require_apart(dataset: Dataset, splits: Iterable[Split]) -> None:
     by_galaxy = [split for split in splits if split.protocol == "galaxy"]
     if not by_galaxy:
         return
-    image_keys = np.concatenate([keys(dataset.images[chunk]) for chunk in chunks(dataset.images)])
+    all_keys = np.concatenate([keys(dataset.images[chunk]) for chunk in chunks(dataset.images)])
     for split in by_galaxy:
-        part = np.full(len(image_keys), -1)
+        part = np.full(len(all_keys), -1)
         for number, name in enumerate(PARTS):
             part[getattr(split, name).rows] = number
-        if groups := across(dataset.images, image_keys, part):
+        if groups := across(dataset.images, all_keys, part):
             one, other = first_pair(groups[0], part)
             raise InputError(
                 f"each image of {dataset.name} should be in one part of the split, but row {other} "
@@ -57,13 +55,13 @@ def require_apart(dataset: Dataset, splits: Iterable[Split]) -> None:
             )
 
 
-def across(images: np.ndarray, image_keys: np.ndarray, owner: np.ndarray) -> list[np.ndarray]:
+def across(images: np.ndarray, keys: np.ndarray, owner: np.ndarray) -> list[np.ndarray]:
     """Rows that show one image but have several owners: a group (≥ 2,) for each such image, rows in ascending order.
 
-    images (N, F, H, W); image_keys (N,), their keys; owner (N,) whole numbers: what may not share an image with
-    another, or below 0 for rows that do not count.
+    images (N, F, H, W); keys (N,), as the function of that name gives them; owner (N,), whole numbers: the part, class
+    or galaxy that may not share an image with another, below 0 for rows that do not count.
     """
-    table = pd.DataFrame({"key": image_keys, "owner": owner})[owner >= 0]
+    table = pd.DataFrame({"key": keys, "owner": owner})[owner >= 0]
     suspects = table.index[table.groupby("key")["owner"].transform("nunique") > 1]
     pixels = np.asarray(images)  # each look at a row of a memory map makes a memory map, ten times as slowly
     groups: dict[bytes, list[int]] = defaultdict(list)
@@ -83,24 +81,23 @@ def first_pair(rows: np.ndarray, owner: np.ndarray) -> tuple[int, int]:
 def how(images: np.ndarray, one: int, other: int) -> str:
     """How row `other` repeats row `one`, in words of HOW."""
     before, after = _bits(images[one]), _bits(images[other])
-    return next(
-        HOW[code] for code in possible_transforms(before.shape) if np.array_equal(transform(before, code), after)
-    )
+    codes = possible_transforms(before.shape)
+    return next(HOW[code] for code in codes if np.array_equal(transform(before, code), after))
 
 
 def keys(images: np.ndarray) -> np.ndarray:
     """A number for each of the images (n, F, H, W) that no flip or turn changes, (n,) uint64.
 
-    Other images have another one but for a freak, or for pixels that changed places with their mirror images.
+    Two images share one by rare accident, or where pixels changed places with their mirror images.
     """
     weights = _weights(images.shape[1:])
-    result = np.empty(len(images), np.uint64)
+    sums = np.empty(len(images), np.uint64)
     step = max(1, _BLOCK_BYTES // images[0].nbytes) if len(images) else 1
     for start in range(0, len(images), step):
         bits = _bits(images[start : start + step]).astype(np.uint64)
         bits ^= bits >> np.uint64(32)  # a product loses as many bits as a double of a round number has zeros at its end
-        result[start : start + step] = np.einsum("nk,k->n", bits.reshape(len(bits), -1), weights)
-    return result
+        sums[start : start + step] = np.einsum("nk,k->n", bits.reshape(len(bits), -1), weights)
+    return sums
 
 
 @lru_cache(maxsize=1)

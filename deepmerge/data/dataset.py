@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 SMALLEST_SIDE = 32  # pixels; below it three halvings leave the last convolution fewer than 4 x 4 pixels
 SOURCES = ("simulated", "released", "own")
-_CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,19 @@ class Dataset:
         """
         if galaxy_id is not None and catalogue is not None:
             raise InputError("give galaxy_id or a catalogue that holds it, got both")
-        pixels = _checked_images(np.asanyarray(images), "the arrays given")
-        classes = _checked_labels(np.asarray(labels), len(pixels), "the arrays given")
-        names = tuple(filters or (f"filter {i + 1}" for i in range(pixels.shape[1])))
-        if len(names) != pixels.shape[1]:
-            raise InputError(f"filters should be {pixels.shape[1]}, as the images have, got {', '.join(names)}")
+        where = "the arrays given"
+        images = _checked_images(np.asanyarray(images), where)
+        labels = _checked_labels(np.asarray(labels), len(images), where)
         table = pd.DataFrame({"galaxy_id": list(galaxy_id)}) if galaxy_id is not None else catalogue
+        names = tuple(filters or _numbered_filters(images))
+        if len(names) != images.shape[1]:
+            raise InputError(f"filters should be {images.shape[1]}, as the images have, got {', '.join(names)}")
         return cls(
             name=name,
-            images=pixels,
-            labels=classes,
-            catalogue=catalogues.read(None, classes) if table is None else catalogues.from_table(table, classes),
-            masks=None if masks is None else _checked_masks(np.asanyarray(masks), pixels, "the arrays given"),
+            images=images,
+            labels=labels,
+            catalogue=catalogues.read(None, labels) if table is None else catalogues.from_table(table, labels),
+            masks=None if masks is None else _checked_masks(np.asanyarray(masks), images, where),
             data_source="own",
             filters=names,
             catalogued=table is not None,
@@ -101,7 +102,7 @@ class Dataset:
 
 def chunks(images: np.ndarray) -> Iterator[slice]:
     """Slices that walk over the first axis of `images` in pieces of about 64 MiB, and give back its memory."""
-    rows = max(1, _CHUNK_BYTES // max(1, images[0].nbytes)) if len(images) else 1
+    rows = max(1, CHUNK_BYTES // max(1, images[0].nbytes)) if len(images) else 1
     for start in range(0, len(images), rows):
         yield slice(start, min(start + rows, len(images)))
         forget(images)
@@ -112,7 +113,7 @@ def read(files: config.Data, name: str) -> Dataset:
     images = _checked_images(open_array(files.images, "images"), files.images)
     labels = _checked_labels(open_array(files.labels, "labels"), len(images), files.labels)
     source = read_source(files.images)
-    filters = tuple(source.get("filters") or (f"filter {i + 1}" for i in range(images.shape[1])))
+    filters = tuple(source.get("filters") or _numbered_filters(images))
     if len(filters) != images.shape[1]:
         raise InputError(
             f"filters in {source_file(files.images)} should be the {images.shape[1]} of {files.images}, got "
@@ -176,26 +177,33 @@ def read_source(images: Path) -> dict[str, Any]:
         return {}
     try:
         source = json.loads(path.read_text(encoding="utf-8-sig"))
-        if not isinstance(source, dict):
-            raise TypeError
-    except (ValueError, TypeError, RecursionError, OSError):
+    except (ValueError, RecursionError, OSError):
+        source = None
+    if not isinstance(source, dict):
         raise InputError(
             f"{path} should be a JSON object as 'deepmerge data' writes it; delete it or make the data anew"
-        ) from None
-    filters = source.get("filters")
-    expected = {
-        "data_source": (source.get("data_source", "own") in SOURCES, f"one of {', '.join(SOURCES)}"),
-        "filters": (filters is None or _are_names(filters), "a list of different names"),
-        "catalogue": (isinstance(source.get("catalogue"), str | None), "the name of a file, or null"),
-        "masks": (isinstance(source.get("masks"), str | None), "the name of a file, or null"),
-        "settings": (isinstance(source.get("settings"), dict | None), "an object, or null"),
-    }
-    for key, (right, what) in expected.items():
-        if not right:
+        )
+    for key, right, expected in (
+        ("data_source", lambda value: value in SOURCES, f"one of {', '.join(SOURCES)}"),
+        ("filters", lambda value: value is None or _are_names(value), "a list of different names"),
+        ("catalogue", lambda value: isinstance(value, str | None), "the name of a file, or null"),
+        ("masks", lambda value: isinstance(value, str | None), "the name of a file, or null"),
+        ("settings", lambda value: isinstance(value, dict | None), "an object, or null"),
+    ):
+        if key in source and not right(source[key]):
             raise InputError(
-                f"{key} in {path} should be {what}, got {source[key]!r}; mend or delete it, or make the data anew"
+                f"{key} in {path} should be {expected}, got {source[key]!r}; mend or delete it, or make the data anew"
             )
     return source
+
+
+def write_source(path: Path, source: Mapping[str, Any]) -> None:
+    """Write the provenance of images as `read_source` reads it."""
+    path.write_text(json.dumps(source, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _numbered_filters(images: np.ndarray) -> list[str]:
+    return [f"filter {i + 1}" for i in range(images.shape[1])]
 
 
 def _are_names(values: Any) -> bool:

@@ -9,12 +9,10 @@ import pandas as pd
 from deepmerge import config
 from deepmerge.data import split_table
 from deepmerge.data.dataset import Dataset
-from deepmerge.data.split_table import PARTS, described
-from deepmerge.data.transforms import TRANSFORMS, possible_transforms
+from deepmerge.data.turns import RELEASE_COPIES, TRANSFORMS, possible_transforms
 from deepmerge.errors import InputError
 
-# The release holds each merger image five times, in this order.
-RELEASE_COPIES = np.array([0, 4, 6, 1, 2], np.uint8)  # identity, flipud, fliplr, rot90, rot180
+PARTS = split_table.PARTS
 
 
 @dataclass(frozen=True)
@@ -28,30 +26,33 @@ class Part:
         return len(self.rows)
 
     def __getitem__(self, chosen: slice | np.ndarray) -> "Part":
-        """Some of the images, as ``part[:6]`` or by their numbers."""
+        """Some of the images: ``part[:6]``, by their numbers, or where a mask is true."""
         return Part(self.rows[chosen], self.transforms[chosen])
 
     def without(self, *others: "Part") -> "Part":
         """The images that are in none of the others."""
-        numbers = [part.rows * TRANSFORMS + part.transforms for part in (self, *others)]
-        remaining = ~np.isin(numbers[0], np.concatenate([np.empty(0, np.int64), *numbers[1:]]))
-        return Part(self.rows[remaining], self.transforms[remaining])
+        codes = [part.rows * TRANSFORMS + part.transforms for part in (self, *others)]
+        return self[~np.isin(codes[0], np.concatenate([np.empty(0, np.int64), *codes[1:]]))]
 
     def fingerprint(self, dataset: Dataset) -> str:
-        """32 hexadecimal digits that tell these images, in whatever order, of these data from others."""
-        table = pd.DataFrame({"row": self.rows, "transform": self.transforms}).sort_values(["row", "transform"])
-        return hashlib.sha256((dataset.fingerprint + table.to_csv(index=False)).encode()).hexdigest()[:32]
+        """32 hexadecimal digits that change with any image of the part, not with their order, and with the data."""
+        table = self.table().sort_values(["row", "transform"])
+        return _digest(dataset.fingerprint + table.to_csv(index=False))
+
+    def table(self) -> pd.DataFrame:
+        """One line an image: row, transform."""
+        return pd.DataFrame({"row": self.rows, "transform": self.transforms})
 
     def described(self, dataset: Dataset) -> pd.DataFrame:
         """One line an image: row, transform, and galaxy_id, view, stage and label of its row."""
-        return described(pd.DataFrame({"row": self.rows, "transform": self.transforms}), dataset)
+        return split_table.described(self.table(), dataset)
 
 
 @dataclass(frozen=True)
 class Split:
     """The three parts, and how they were made: 'galaxy' or 'rows'.
 
-    seed: that of the settings, from which whatever else is drawn at random from the parts follows, too.
+    seed: the one of the settings; whatever else is drawn at random from the parts follows from it.
     """
 
     protocol: str
@@ -62,16 +63,17 @@ class Split:
 
     def table(self) -> pd.DataFrame:
         """One line an image: split, row, transform."""
-        parts = {name: getattr(self, name) for name in PARTS}
-        return pd.concat(
-            [pd.DataFrame({"split": name, "row": p.rows, "transform": p.transforms}) for name, p in parts.items()],
-            ignore_index=True,
-        )
+        tables = {name: getattr(self, name).table() for name in PARTS}
+        return pd.concat(tables, names=["split"]).reset_index("split").reset_index(drop=True)
 
     @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits that change with any image of any part."""
-        return hashlib.sha256(self.table().to_csv(index=False).encode()).hexdigest()[:32]
+        return _digest(self.table().to_csv(index=False))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def make(dataset: Dataset, settings: config.Split) -> Split:
@@ -84,11 +86,14 @@ def make(dataset: Dataset, settings: config.Split) -> Split:
 
 def from_table(table: pd.DataFrame, protocol: str) -> Split:
     """Rebuild a split from `Split.table`."""
-    parts = {}
-    for name in PARTS:
-        lines = table[table["split"] == name]
-        parts[name] = Part(lines["row"].to_numpy(np.int64), lines["transform"].to_numpy(np.uint8))
-    return Split(protocol, *parts.values())
+    lines = {name: table[table["split"] == name] for name in PARTS}
+    parts = [Part(part["row"].to_numpy(np.int64), part["transform"].to_numpy(np.uint8)) for part in lines.values()]
+    return Split(protocol, *parts)
+
+
+def published(split: Split, dataset: Dataset) -> pd.DataFrame:
+    """The table of a split as others get it: described, and in each row the fingerprint of the data."""
+    return split_table.described(split.table(), dataset).assign(data_fingerprint=dataset.fingerprint)
 
 
 def split_galaxies(dataset: Dataset, settings: config.Split) -> Split:
@@ -142,7 +147,8 @@ def drawn(stages: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.n
         counts = pd.Series(stages).value_counts().to_dict()
         raise InputError(
             "a galaxy split needs enough galaxies of every stage for train, validation and test "
-            f"(about 10 of the rarest), got {counts}; merge rare stages in the catalogue or add galaxies"
+            f"(about 10 of the rarest), got {counts} to draw {share:.0%} of; "
+            "merge rare stages in the catalogue or add galaxies"
         ) from None
     return stay, taken
 
@@ -156,44 +162,11 @@ def split_rows(dataset: Dataset, settings: config.Split) -> Split:
     rows = np.arange(len(dataset.labels))
     has_copies = bool(dataset.catalogue["copy"].any())
     images = Part(rows, np.zeros(len(rows), np.uint8)) if has_copies else with_copies(dataset, rows)
-    rows, transforms = images.rows, images.transforms
-    order = np.random.RandomState(settings.split_seed).choice(len(rows), size=len(rows), replace=False)
-    validation = int(settings.validation_fraction * len(rows))
-    test = int(settings.test_fraction * len(rows))
-    train = len(rows) - validation - test
-    parts = np.split(order, [train, train + validation])
-    return Split("rows", *(Part(rows[indices], transforms[indices]) for indices in parts), seed=settings.split_seed)
-
-
-def folds(dataset: Dataset, split: Split, count: int, seed: int) -> list[Split]:
-    """Part the images outside the test into `count` folds by galaxy; each validates once and trains otherwise.
-
-    The stages are spread evenly over the folds; the test part stays as it is. Raises InputError when a stage has fewer
-    galaxies than there are folds.
-    """
-    rows = np.concatenate([split.train.rows, split.validation.rows])
-    transforms = np.concatenate([split.train.transforms, split.validation.transforms])
-    galaxies, stages = stages_of_galaxies(dataset, rows)
-
-    def part(chosen: np.ndarray) -> Part:
-        return Part(rows[chosen], transforms[chosen])
-
-    validating = [np.isin(dataset.galaxies[rows], galaxies[held_out]) for held_out in shuffled(stages, count, seed)]
-    return [replace(split, train=part(~chosen), validation=part(chosen)) for chosen in validating]
-
-
-def shuffled(stages: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
-    """Indices of `stages`, (G,) one a galaxy, in `count` folds, the stages spread evenly over them.
-
-    Raises InputError when a stage has fewer galaxies than there are folds.
-    """
-    from sklearn.model_selection import StratifiedKFold
-
-    fewest = pd.Series(stages).value_counts().min()
-    if not 2 <= count <= fewest:
-        raise InputError(f"folds should be 2 to {fewest}, the galaxies of the rarest stage among them, got {count}")
-    folds = StratifiedKFold(count, shuffle=True, random_state=seed).split(stages, stages)
-    return [held_out for _, held_out in folds]
+    order = np.random.RandomState(settings.split_seed).choice(len(images), size=len(images), replace=False)
+    validation, test = (int(share * len(images)) for share in (settings.validation_fraction, settings.test_fraction))
+    train = len(images) - validation - test
+    parts = (images[chosen] for chosen in np.split(order, [train, train + validation]))
+    return Split("rows", *parts, seed=settings.split_seed)
 
 
 def shared_galaxies(dataset: Dataset, split: Split) -> float:
@@ -203,7 +176,7 @@ def shared_galaxies(dataset: Dataset, split: Split) -> float:
 
 
 def with_copies(dataset: Dataset, rows: np.ndarray) -> Part:
-    """These images, those of mergers in the five flips and rotations of the release (three of an oblong image)."""
+    """These images, mergers in the five flips and rotations of the release (four where they are oblong)."""
     mergers, others = rows[dataset.labels[rows] == 1], rows[dataset.labels[rows] == 0]
     copies = RELEASE_COPIES[np.isin(RELEASE_COPIES, possible_transforms(dataset.images.shape))]
     transforms = np.concatenate([np.repeat(copies, len(mergers)), np.zeros(len(others), np.uint8)])

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepmerge import config
-from deepmerge.data import split_table, splits
+from deepmerge.data import splits
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.files import replacing
@@ -72,7 +72,7 @@ def header_tags(kind: str, data: Dataset, split: Split | None) -> dict[str, str]
 
 def log_split(split: Split, data: Dataset) -> None:
     """Log a split on the open run, with a warning where it leaks."""
-    runs.log_table(split_table.published(split.table(), data), SPLIT_TABLE)
+    runs.log_table(splits.published(split, data), SPLIT_TABLE)
     if split.protocol == "rows":
         shared = splits.shared_galaxies(data, split)
         log.warning("%s (%.0f %% of the test images)", LEAKS, 100 * shared)

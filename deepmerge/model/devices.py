@@ -38,7 +38,7 @@ def prepare() -> int:
 
 @cache
 def strategy() -> tf.distribute.Strategy:
-    """What a training is parted among: the machines of TF_CONFIG, else all GPUs that are visible, else one device.
+    """The devices that share a training: the machines of TF_CONFIG, else all GPUs that are visible, else one device.
 
     With TF_CONFIG it must be called before TensorFlow's first operation, on every machine. Raises InputError for a
     TF_CONFIG that names no machines.
@@ -60,8 +60,8 @@ def is_chief() -> bool:
 def _place() -> int:
     """Number of this machine among those of TF_CONFIG; a chief, where there is one, comes before the workers."""
     try:
-        config = json.loads(os.environ[CLUSTER])
-        cluster, kind, index = config["cluster"], config["task"]["type"], int(config["task"]["index"])
+        settings = json.loads(os.environ[CLUSTER])
+        cluster, kind, index = settings["cluster"], settings["task"]["type"], int(settings["task"]["index"])
         cluster[kind][index]
     except (ValueError, TypeError, LookupError):
         raise InputError(

@@ -7,6 +7,7 @@ import tensorflow as tf
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part
 from deepmerge.model import prediction
+from deepmerge.model.layers import rebuilt
 from deepmerge.progress import Advance
 
 
@@ -26,15 +27,11 @@ def dropping(model: keras.Model, seed: int) -> keras.Model:
         raise ValueError("the network should have a dropout above 0")
     seeds = iter(np.random.SeedSequence(seed).generate_state(len(model.layers)))
 
-    def swap(layer: keras.layers.Layer) -> keras.layers.Layer:
-        settings = layer.get_config()
-        if isinstance(layer, keras.layers.Dropout):
-            return _AlwaysDropout.from_config({**settings, "seed": int(next(seeds))})
-        return type(layer).from_config(settings)
+    def change(layer: keras.layers.Layer) -> tuple[type[keras.layers.Layer], dict[str, int]]:
+        drops = isinstance(layer, keras.layers.Dropout)
+        return (_AlwaysDropout, {"seed": int(next(seeds))}) if drops else (type(layer), {})
 
-    clone = keras.models.clone_model(model, clone_function=swap)
-    clone.set_weights(model.get_weights())
-    return clone
+    return rebuilt(model, change)
 
 
 def monte_carlo(
@@ -45,9 +42,7 @@ def monte_carlo(
     The same seed gives the same numbers. `advance` is called after each pass. Raises ValueError where the network has
     no dropout.
     """
-    noisy = dropping(model, seed)
-    batches_of_any_size = tf.TensorSpec((None, *noisy.input_shape[1:]), tf.float32)
-    answer = tf.function(lambda batch: noisy(batch, training=False), input_signature=[batches_of_any_size])
+    answer = prediction.compiled(dropping(model, seed))
     total = np.zeros(len(part))
     for _ in range(passes):
         # One batch after another: those of `prediction.predict`, side by side, would draw their numbers in any order.

@@ -6,6 +6,7 @@ and used with them (`faster`), but saved with Keras's own and the same weights, 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -59,10 +60,20 @@ def faster(model: keras.Model) -> keras.Model:
     if not getattr(model, "inputs", None) or not any(type(layer) is norm for layer in model.layers):
         return model
 
-    def swap(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return (FastBatchNormalization if type(layer) is norm else type(layer)).from_config(layer.get_config())
+    return rebuilt(model, lambda layer: (FastBatchNormalization if type(layer) is norm else type(layer), {}))
 
-    clone = keras.models.clone_model(model, clone_function=swap)
+
+Rebuild = Callable[[keras.layers.Layer], tuple[type[keras.layers.Layer], dict[str, Any]]]
+
+
+def rebuilt(model: keras.Model, change: Rebuild) -> keras.Model:
+    """The same network with the same weights, each layer of the class and with the settings that `change` gives it."""
+
+    def rebuild(layer: keras.layers.Layer) -> keras.layers.Layer:
+        kind, settings = change(layer)
+        return kind.from_config({**layer.get_config(), **settings})
+
+    clone = keras.models.clone_model(model, clone_function=rebuild)
     clone.set_weights(model.get_weights())
     return clone
 

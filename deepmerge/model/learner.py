@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from deepmerge.data.batches import Epoch
 
 
 class Learner:
-    """Fits a model in batches that are parted among the devices of a strategy.
+    """Fits a model in batches that are divided among the devices of a strategy.
 
     make: builds the model, which takes pixels and ends in one sigmoid unit, and its optimizer; called in the scope of
     the strategy. The loss is the weighted cross-entropy, its mean over the whole batch, plus the model's penalties.
@@ -34,7 +35,7 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """That of the next step."""
+        """The rate of the next step."""
         return float(self._optimizer.learning_rate)
 
     def learn(self, epoch: Epoch) -> tuple[np.ndarray, float]:
@@ -51,38 +52,36 @@ class Learner:
                 batch, size = coming.result()
                 if index + 1 < len(epoch):
                     coming = pool.submit(self._distributed, epoch, index + 1)
-                found, penalty = self._compiled(batch, tf.constant(size, tf.float32))
-                probabilities.append(found[:size])
+                probability, penalty = self._compiled(batch, tf.constant(size, tf.float32))
+                probabilities.append(probability[:size])
                 penalties.append(penalty)
         return np.concatenate([p.numpy() for p in probabilities]).astype(np.float64), float(np.mean(penalties))
 
     def agreed(self, value: float) -> float:
-        """The mean of what all machines found, so that all decide alike."""
+        """The mean over all machines, so that all stop in the same epoch."""
         if self._strategy.num_replicas_in_sync == 1:
             return value
         return float(self._mean(tf.constant(value, tf.float32)))
 
     def _distributed(self, epoch: Epoch, index: int) -> tuple[list[tf.Tensor], int]:
-        """The parts of a batch, images, labels and weights, each on its device; only those of this machine are read."""
+        """Images, labels and weights of a batch, a part of it on each device, and its size.
+
+        Each machine reads the parts of its own devices alone.
+        """
         parts = self._strategy.num_replicas_in_sync
-        read = {}
+        read = cache(lambda part: epoch.batch(index, part, parts))
 
-        def part(number: int, device: tf.distribute.experimental.ValueContext) -> tf.Tensor:
-            place = device.replica_id_in_sync_group
-            if place not in read:
-                read[place] = epoch.batch(index, place, parts)
-            return tf.constant(read[place][number])
+        def values(number: int) -> tf.Tensor:
+            return self._strategy.experimental_distribute_values_from_function(
+                lambda device: tf.constant(read(device.replica_id_in_sync_group)[number])
+            )
 
-        values = [
-            self._strategy.experimental_distribute_values_from_function(lambda device, n=number: part(n, device))
-            for number in range(3)
-        ]
-        return values, epoch.size(index)
+        return [values(number) for number in range(3)], epoch.size(index)
 
     def _everywhere(self, batch: list[tf.Tensor], size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        found, penalty = self._strategy.run(self._step, args=(*batch, size))
+        probability, penalty = self._strategy.run(self._step, args=(*batch, size))
         mean = self._strategy.reduce(tf.distribute.ReduceOp.MEAN, penalty, axis=None)
-        return self._strategy.gather(found, axis=0), mean
+        return self._strategy.gather(probability, axis=0), mean
 
     def _step(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, size: tf.Tensor

@@ -31,20 +31,20 @@ def build(
     'published' has 174,801 parameters on (75, 75, 2), as in the authors' notebook: its batch norm works over the image
     width (channels-first images met the default axis) and its hidden dense layers are softmax. 'default' normalises
     channels, uses ReLU, and drops units only behind the last batch norm, whose statistics dropout would shift.
-    `settings.batch_norm` and `settings.hidden` say otherwise where one of the two ways is to be tried alone.
-    `settings.width` scales filters and hidden units, which number at least one.
-    `body` takes the place of all that: a function from the standardised images (n, H, W, F) to features (n, k), as
-    Keras tensors. Before it stands the stretch, behind it one sigmoid unit.
-    An image with NaN or infinite pixels (null and 1e40 to a server) has no probability: NaN, where a ReLU would swallow
-    it without a sign. `for_training` takes faster layers and finite pixels: the same weights and numbers, but not built
-    into Keras. `precision` is Keras's name of what the layers compute with between the stretch and the probability; the
-    weights are float32.
+    `settings.batch_norm` and `settings.hidden` choose one of the two ways alone; `settings.width` scales filters and
+    hidden units.
+    body: takes the place of all that, a function from standardised images (n, H, W, F) to features (n, k), Keras
+    tensors; the stretch stands before it and one sigmoid unit behind.
+    for_training: faster layers, the same weights and numbers, but not built into Keras. Without it, the probability of
+    an image with NaN or infinite pixels (null and 1e40 to a server) is NaN, where a ReLU would swallow it unseen.
+    precision: Keras's name of what the layers compute with between stretch and probability; the weights are float32.
     """
     inputs = keras.Input(shape, name="pixels")
     x = stretch.layers(inputs, settings.stretch, pixels)
     x = _architecture(x, settings, for_training, precision) if body is None else _features(body, x)
     if not for_training:
-        x = _undefined_where_pixels_are(inputs, x)
+        finite = keras.ops.all(keras.ops.isfinite(inputs), axis=(1, 2, 3))
+        x = keras.ops.where(keras.ops.expand_dims(finite, -1), x, float("nan"))
     outputs = keras.layers.Dense(1, activation="sigmoid", name="merger_probability", dtype="float32")(x)
     name = settings.architecture if body is None else re.sub(r"\W+", "_", getattr(body, "__name__", "network"))
     return keras.Model(inputs, outputs, name=f"deepmerge_{name}")
@@ -68,11 +68,14 @@ def _architecture(
     softmax = {"architecture": published, "relu": False, "softmax": True}[settings.hidden]
     layers = keras.layers
     keep = {"dtype": precision}
+
+    def scaled(units: int) -> int:
+        return max(1, round(units * settings.width))
+
     convolution = FastConv2D if for_training else layers.Conv2D
     norm = FastBatchNormalization if for_training else layers.BatchNormalization
     for number, (filters, size) in enumerate(CONVOLUTIONS, 1):
-        filters = _scaled(filters, settings.width)
-        x = convolution(filters, size, padding="same", activation="relu", name=f"conv_{number}", **keep)(x)
+        x = convolution(scaled(filters), size, padding="same", activation="relu", name=f"conv_{number}", **keep)(x)
         x = norm(axis=2 if over_width else -1, **keep)(x)
         x = layers.MaxPooling2D(2, **keep)(x)
         if published:
@@ -82,7 +85,7 @@ def _architecture(
         x = layers.Dropout(settings.dropout, **keep)(x)
     for units in DENSE_UNITS:
         x = layers.Dense(
-            _scaled(units, settings.width),
+            scaled(units),
             activation="softmax" if softmax else "relu",
             kernel_regularizer=keras.regularizers.L2(settings.l2),
             **keep,
@@ -90,12 +93,3 @@ def _architecture(
         if not published:
             x = layers.Dropout(settings.dropout, **keep)(x)
     return x
-
-
-def _undefined_where_pixels_are(pixels: keras.KerasTensor, features: keras.KerasTensor) -> keras.KerasTensor:
-    finite = keras.ops.all(keras.ops.isfinite(pixels), axis=(1, 2, 3))
-    return keras.ops.where(keras.ops.expand_dims(finite, -1), features, float("nan"))
-
-
-def _scaled(number: int, width: float) -> int:
-    return max(1, round(number * width))

@@ -1,4 +1,4 @@
-"""What a search improves: how well networks of some settings do on validation, after training on each of some parts."""
+"""What a search improves: the validation score of networks with some settings, after training on each split."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from deepmerge import config
-from deepmerge.data import splits
+from deepmerge.data import protocols
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.model.training import train
@@ -16,7 +16,7 @@ Report = Callable[[int, float, Mapping[str, float]], None]
 
 def parts(data: Dataset, split: Split, tuning: config.Tuning) -> list[Split]:
     """What each trial trains on: the split itself, or its folds. Raises InputError for too few galaxies."""
-    return [split] if tuning.folds == 1 else list(splits.folds(data, split, tuning.folds, split.seed))
+    return [split] if tuning.folds == 1 else protocols.folds(data, split, tuning.folds)
 
 
 def measure(
@@ -27,20 +27,20 @@ def measure(
     objective: str,
     report: Report,
 ) -> float:
-    """Train on each of `parts`; the mean of the objective (log_loss or auc, of the validation) at the best epochs.
+    """Train on each of `parts`; the mean of the objective (validation log_loss or auc) at their best epochs.
 
-    `report` hears after each epoch its number among all, what that mean would be, were this the last epoch, and what
-    the training measured.
+    `report` is called after each epoch with its number among all, the mean if this were the last one, and the
+    measures of the training.
     """
     name = f"val_{objective}"
-    best: list[float] = []
+    scores: list[float] = []
 
     def on_epoch(epoch: int, values: Mapping[str, float]) -> None:
-        step = len(best) * training.epochs + epoch
-        report(step, float(np.mean([*best, values[name]])), values)
+        step = len(scores) * training.epochs + epoch
+        report(step, float(np.mean([*scores, values[name]])), values)
 
     for part in parts:
         keras.utils.clear_session()  # or each trial would leave its graphs in memory
         trained = train(data, part, network, training, on_epoch)
-        best.append(trained.history[name][trained.best_epoch - 1])
-    return float(np.mean(best))
+        scores.append(trained.history[name][trained.best_epoch - 1])
+    return float(np.mean(scores))

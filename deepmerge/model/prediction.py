@@ -20,7 +20,6 @@ BATCH_PIXELS = 256 * 75 * 75  # 256 images of the release; larger batches gain n
 WORKERS = 2  # batches under way at a time: one is read and turned while the other is in the network
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def load(path: Path) -> keras.Model:
@@ -30,10 +29,13 @@ def load(path: Path) -> keras.Model:
 
 def batches(images: np.ndarray, rows: np.ndarray, transforms: np.ndarray) -> Iterator[np.ndarray]:
     """Batches (b, H, W, F) float32 of the given rows of images (N, F, H, W), each turned by its transform."""
-    size = batch_size(images.shape)
-    for start in range(0, len(rows), size):
-        chosen = slice(start, start + size)
-        yield gather(images, rows[chosen], transforms[chosen])
+    for part in _batch_slices(images.shape, len(rows)):
+        yield gather(images, rows[part], transforms[part])
+
+
+def _batch_slices(shape: tuple[int, ...], count: int) -> Iterator[slice]:
+    size = batch_size(shape)
+    return (slice(start, start + size) for start in range(0, count, size))
 
 
 def batch_size(shape: tuple[int, ...]) -> int:
@@ -42,7 +44,7 @@ def batch_size(shape: tuple[int, ...]) -> int:
 
 
 @lru_cache(maxsize=8)
-def _compiled(model: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
+def compiled(model: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
     """The forward pass as a graph, traced once for batches of any size; Keras's own `predict` is slower."""
     batches_of_any_size = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
     return tf.function(lambda batch: model(batch, training=False), input_signature=[batches_of_any_size])
@@ -74,18 +76,15 @@ def predict(
     `advance` is called with the number of images after each batch. Raises InputError where the model takes others.
     """
     require_shape(model, images)
-    score = _compiled(model)
-    size = batch_size(images.shape)
-    parts = [slice(start, start + size) for start in range(0, len(rows), size)]
-    probabilities = np.empty(len(rows))
+    probabilities = [np.empty(0)]
 
-    def work(part: slice) -> np.ndarray:
-        return score(gather(images, rows[part], transforms[part])).numpy()[:, 0]
+    def read(part: slice) -> np.ndarray:
+        return gather(images, rows[part], transforms[part])
 
-    for part, found in zip(parts, _side_by_side(work, parts), strict=True):
-        probabilities[part] = found
-        advance(len(found))
-    return probabilities
+    for scores in _scores(model, read, _batch_slices(images.shape, len(rows))):
+        probabilities.append(scores)
+        advance(len(scores))
+    return np.concatenate(probabilities)
 
 
 def predict_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -93,20 +92,26 @@ def predict_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator
 
     NaN where a pixel is NaN or beyond float32, the network's type. Flat in memory: a few pieces are held at a time.
     """
-    score = _compiled(model)
 
-    def work(piece: np.ndarray) -> np.ndarray:
+    def read(piece: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
-            batch = gather(piece, np.arange(len(piece)))
-        return score(batch).numpy()[:, 0].astype(np.float64)
+            return gather(piece, np.arange(len(piece)))
 
-    return _side_by_side(work, pieces)
+    return _scores(model, read, pieces)
 
 
-def _side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield `work(item)` of each item in order, WORKERS of them under way; items are taken as they are needed."""
+def _scores(model: keras.Model, read: Callable[[Item], np.ndarray], items: Iterable[Item]) -> Iterator[np.ndarray]:
+    """Yield the probabilities (b,) float64 of the batch that `read` makes of each item, in order.
+
+    WORKERS of them are under way at a time; items are taken as they are needed.
+    """
+    score = compiled(model)
+
+    def work(item: Item) -> np.ndarray:
+        return score(read(item)).numpy()[:, 0].astype(np.float64)
+
     with ThreadPoolExecutor(WORKERS) as pool:
-        waiting: deque[Future[Result]] = deque()
+        waiting: deque[Future[np.ndarray]] = deque()
         for item in items:
             waiting.append(pool.submit(work, item))
             if len(waiting) > WORKERS:

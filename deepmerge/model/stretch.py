@@ -1,4 +1,4 @@
-"""The stretch: raw pixels of any units -> numbers of mean 0 and variance 1, by constants of the training images.
+"""The stretch: raw pixels in any unit -> numbers of mean 0 and variance 1, by constants of the training images.
 
 All constants are measured in units of the images themselves, so the same galaxies in other units give the same
 network. `stretch` is the formula in numpy; `layers` is the same in built-in Keras layers, which travel with the model.
@@ -120,8 +120,8 @@ def require_standardised(images: np.ndarray, kind: str, pixels: PixelStatistics)
     if kind == "raw":
         return
     inputs = keras.Input(images.shape[1:])
-    stretched = keras.Model(inputs, layers(inputs, kind, pixels)).predict_on_batch(images).astype(np.float64)
-    mean, variance = stretched.mean((0, 1, 2)), stretched.var((0, 1, 2))
+    outputs = keras.Model(inputs, layers(inputs, kind, pixels)).predict_on_batch(images).astype(np.float64)
+    mean, variance = outputs.mean((0, 1, 2)), outputs.var((0, 1, 2))
     if not (np.abs(mean) < TOLERANCE).all() or not (np.abs(variance - 1) < TOLERANCE).all():
         raise InputError(
             f"pixels stretched as {kind!r} should have mean 0 and variance 1 in each filter, got means "

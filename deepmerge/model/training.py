@@ -52,22 +52,18 @@ def train(
     on_epoch: EpochReport = lambda epoch, values: None,
     body: networks.Body | None = None,
 ) -> Trained:
-    """Train on the training part and stop early on the validation part; the test part is not touched.
+    """Train on the training part and stop early on the validation part; test images are never read.
 
     `body` takes the place of the network's architecture (see `network.build`). `on_epoch` is called after each epoch
     with its number, from 1, and its losses and accuracies; what it raises ends the training. Both classes weigh the
     same in all validation numbers. Raises TrainingDiverged on a loss that is not finite.
     """
-    strategy = devices.strategy()
     keras.utils.set_random_seed(training.seed)
     batches = TrainingBatches(
         dataset.images,
         dataset.labels,
         split.train,
-        batch_size=training.batch_size,
-        balance=training.balance,
-        augment=training.augment,
-        seed=training.seed,
+        **training.model_dump(include={"batch_size", "balance", "augment", "seed"}),
     )
     shape = (*dataset.images.shape[2:], dataset.images.shape[1])
     pixels = _pixel_statistics(dataset, split, network.stretch)
@@ -79,7 +75,7 @@ def train(
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         return model, optimizer
 
-    learner = Learner(strategy, make)
+    learner = Learner(devices.strategy(), make)
     history: dict[str, list[float]] = {}
     best, best_epoch, best_weights = math.inf, 0, learner.model.get_weights()
     for number in range(1, training.epochs + 1):
@@ -98,20 +94,17 @@ def train(
 
 
 def _epoch(learner: Learner, epoch: Epoch, dataset: Dataset, split: Split) -> dict[str, float]:
-    """Learn from an epoch; its measures in training, those of the validation after it, the learning rate then."""
+    """Learn from an epoch; measures in training, of the validation after it, and the learning rate then."""
     probability, penalty = learner.learn(epoch)
     values = measures(epoch.labels, probability, epoch.weights, penalty)
     part = split.validation
     labels = dataset.labels[part.rows]
     probability = prediction.predict(learner.model, dataset.images, part.rows, part.transforms)
     penalty = float(sum(learner.model.losses))
-    measured = measures(labels, probability, class_weights(labels), penalty)
-    measured["log_loss"] = learner.agreed(measured["log_loss"])
-    return {
-        **values,
-        **{f"val_{name}": value for name, value in measured.items()},
-        "learning_rate": learner.learning_rate,
-    }
+    validation = measures(labels, probability, class_weights(labels), penalty)
+    validation["log_loss"] = learner.agreed(validation["log_loss"])
+    validation = {f"val_{name}": value for name, value in validation.items()}
+    return {**values, **validation, "learning_rate": learner.learning_rate}
 
 
 def measures(labels: np.ndarray, probability: np.ndarray, weights: np.ndarray, penalty: float) -> dict[str, float]:

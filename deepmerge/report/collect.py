@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from deepmerge import config
-from deepmerge.data import split_table
+from deepmerge.data import splits
 from deepmerge.data.formats import tables
 from deepmerge.errors import InputError
 from deepmerge.estimate import UNDEFINED, Estimate, gathered, names, read
@@ -86,7 +86,7 @@ class Subject:
             )
         table = tables.read(runs.read_artifact(self.run, SPLIT_TABLE), "split table", ["split", "galaxy_id"])
         self.images, self.galaxies = len(table), table["galaxy_id"].nunique()
-        by_part = {part: table.loc[table["split"] == part, "galaxy_id"] for part in split_table.PARTS}
+        by_part = {part: table.loc[table["split"] == part, "galaxy_id"] for part in splits.PARTS}
         self.parts = {part: (ids.nunique(), len(ids)) for part, ids in by_part.items()}
         # The newest of each kind, of these data and not of others that were once called the same.
         of_these = (self.name, self.run.data.tags[runs.FINGERPRINT])

@@ -74,7 +74,7 @@ class Scene(NamedTuple):
 def draw_scene(rng: Generator, stage: Stage) -> Scene:
     """A random galaxy of the given stage."""
     galaxy = draw_galaxy(rng, draw_log_mass(rng))
-    encounter = _draw_encounter(rng, stage)
+    encounter = draw_encounter(rng, stage)
     light = draw_light(rng, galaxy.log_mass, is_merger=stage != "non-merger")
     disk = draw_tilted_disk(rng, DISK_STARS, galaxy)
     position, displaced = disk.position, np.zeros(DISK_STARS, bool)
@@ -108,7 +108,7 @@ def draw_tilted_disk(rng: Generator, particles: int, galaxy: Galaxy) -> Disk:
     return Disk(rotate(rotation, disk.position), rotate(rotation, disk.velocity), disk.weight)
 
 
-def _draw_encounter(rng: Generator, stage: Stage) -> Encounter | Literal["none"]:
+def draw_encounter(rng: Generator, stage: Stage) -> Encounter | Literal["none"]:
     """The kind of encounter behind a stage; some non-mergers have had one too early or too late."""
     if stage != "non-merger":
         return stage

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from deepmerge.cluster import count_cores, mapping
 from deepmerge.data import demo
 from deepmerge.data.demo.render import FILTERS, IMAGE_SIZE, VIEWS, Views, render_views
 from deepmerge.data.demo.scene import Stage, Truth, draw_scene
+from deepmerge.data.formats import npy_file
 from deepmerge.errors import InputError
 from deepmerge.progress import progress_bar
 
@@ -61,23 +62,32 @@ def simulate(
 
     Raises InputError if an argument is out of range or `folder` holds images that are not simulated.
     """
+    from deepmerge.data.dataset import write_source  # loads pandas, which the workers do not need
+
     workers = count_cores() if workers is None else workers
     _check_arguments(galaxies, merger_fraction, seed, workers)
     _check_folder(folder)
     tasks = [_Task(seed, number, stage) for number, stage in enumerate(draw_stages(galaxies, merger_fraction, seed))]
-    settings = {
-        "galaxies": galaxies,
-        "merger_fraction": merger_fraction,
-        "seed": seed,
-        "views": VIEWS,
-        "image_size": IMAGE_SIZE,
+    source = {
+        "data_source": DATA_SOURCE,
+        "description": DESCRIPTION,
+        "filters": list(FILTERS),
+        "catalogue": CATALOGUE,
+        "masks": MASKS,
+        "settings": {
+            "galaxies": galaxies,
+            "merger_fraction": merger_fraction,
+            "seed": seed,
+            "views": VIEWS,
+            "image_size": IMAGE_SIZE,
+        },
     }
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".simulate-", dir=folder) as name:
         aside = Path(name)
         _write_sample(aside, tasks, workers)
         for variant in VARIANTS:
-            _write_source(aside / f"{variant}_2filt_source.json", settings)
+            write_source(aside / f"{variant}_2filt_source.json", source)
         for path in sorted(aside.iterdir()):
             path.replace(folder / path.name)
 
@@ -135,9 +145,9 @@ def _check_folder(folder: Path) -> None:
     sources = [folder / f"{variant}_2filt_source.json" for variant in VARIANTS]
     ours = [source.exists() and _is_simulated(source) for source in sources]
     for variant, simulated in zip(VARIANTS, ours, strict=True):
-        precious = [] if simulated else [folder / f"{variant}_2filt_{part}.npy" for part in "Xy"]
-        precious += [] if any(ours) else [folder / CATALOGUE, folder / MASKS]
-        for path in precious:
+        others = [] if simulated else [folder / f"{variant}_2filt_{part}.npy" for part in "Xy"]
+        others += [] if any(ours) else [folder / CATALOGUE, folder / MASKS]
+        for path in others:
             if path.exists():
                 raise InputError(
                     f"expected a folder without other data than simulated ones, received {path}, which no "
@@ -164,9 +174,9 @@ def _write_sample(folder: Path, tasks: Sequence[_Task], workers: int) -> None:
             np.save(folder / f"{variant}_2filt_y.npy", labels)
             path = folder / f"{variant}_2filt_X.npy"
             images[variant] = stack.enter_context(path.open("wb"))
-            _write_header(images[variant], np.float32, (rows, len(FILTERS), IMAGE_SIZE, IMAGE_SIZE))
+            npy_file.write_header(images[variant], np.float32, (rows, len(FILTERS), IMAGE_SIZE, IMAGE_SIZE))
         masks = stack.enter_context((folder / MASKS).open("wb"))
-        _write_header(masks, np.uint8, (rows, IMAGE_SIZE, IMAGE_SIZE))
+        npy_file.write_header(masks, np.uint8, (rows, IMAGE_SIZE, IMAGE_SIZE))
         catalogue = csv.writer(stack.enter_context((folder / CATALOGUE).open("w", newline="")), lineterminator="\n")
         catalogue.writerow(COLUMNS)
         for task, (views, truth) in zip(tasks, results, strict=True):
@@ -178,27 +188,8 @@ def _write_sample(folder: Path, tasks: Sequence[_Task], workers: int) -> None:
             advance()
 
 
-def _write_header(file: BinaryIO, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
-    """Begin an npy file of known shape. (A memory map would crash on a full disk instead of raising.)"""
-    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
-    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-
-
 def _to_cell(value: str | float) -> str:
     """A cell of the catalogue; empty for NaN."""
     if isinstance(value, str):
         return value
     return "" if math.isnan(value) else f"{value:.4f}"
-
-
-def _write_source(path: Path, settings: dict[str, Any]) -> None:
-    """Write the sidecar that describes the images beside it."""
-    source = {
-        "data_source": DATA_SOURCE,
-        "description": DESCRIPTION,
-        "filters": list(FILTERS),
-        "catalogue": CATALOGUE,
-        "masks": MASKS,
-        "settings": settings,
-    }
-    path.write_text(json.dumps(source, indent=2) + "\n")

@@ -10,6 +10,7 @@ import gzip
 import io
 import logging
 import lzma
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,14 +25,12 @@ from deepmerge.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".fits", ".fit", ".fts")
-PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".fz")
 SCIENCE = "SCI"  # name of the HDU that holds the images where errors and masks stand beside them
 MAGIC = b"SIMPLE  ="
-_UNPACK: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+UNPACK: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _NOT_UNPACKED = (b"\x1f\x9d", b"PK")
 _PIECE_BYTES = 1 << 20
-_MOST_TOLD = 4  # HDUs that a message lists
+_MOST_LISTED = 4  # HDUs that a message lists
 
 
 @dataclass(frozen=True)
@@ -73,15 +72,12 @@ def is_fits(path: Path) -> bool:
     """Whether a file is FITS, packed or not, by its content, or claims to be by its name."""
     with path.open("rb") as file:
         start = file.read(len(MAGIC))
-    return start == MAGIC or start.startswith((*_UNPACK, *_NOT_UNPACKED[:1])) or plain_name(path.name) != path.name
+    return start == MAGIC or start.startswith((*UNPACK, *_NOT_UNPACKED[:1])) or plain_name(path.name) != path.name
 
 
 def plain_name(name: str) -> str:
     """A file's name without what FITS and compression add: ``my.fits.gz`` → ``my``."""
-    for suffixes in (PACKED_SUFFIXES, PACKED_SUFFIXES, SUFFIXES):
-        found = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), "")
-        name = name[: len(name) - len(found)]
-    return name
+    return re.sub(r"(\.(fits|fit|fts))?(\.(gz|bz2|xz|fz)){0,2}$", "", name, flags=re.IGNORECASE)
 
 
 @contextmanager
@@ -122,14 +118,14 @@ def opened(path: Path) -> Iterator[FitsFile]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn whatever astropy and the decoders raise on a broken file, which is much, into an InputError."""
+    """Turn the many errors that astropy and the decoders raise on a broken file into an InputError."""
     try:
         yield
     except (InputError, MemoryError):
         raise
     except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"Expected a FITS file, but {path} cannot be read as one: {said}. Get it again.") from error
+        problem = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"Expected a FITS file, but {path} cannot be read as one: {problem}. Get it again.") from error
 
 
 def _examined(path: Path) -> tuple[Callable[..., Any] | None, int]:
@@ -143,19 +139,16 @@ def _examined(path: Path) -> tuple[Callable[..., Any] | None, int]:
         start = file.read(len(MAGIC))
     if start.startswith(_NOT_UNPACKED):
         raise InputError(f"Expected FITS, plain or gzip, bzip2 or xz, but {path} is compressed otherwise. Unpack it.")
-    unpack = next((unpack for magic, unpack in _UNPACK.items() if start.startswith(magic)), None)
+    unpack = next((unpack for magic, unpack in UNPACK.items() if start.startswith(magic)), None)
     size = path.stat().st_size
     if unpack is not None:
         try:
             with unpack(path) as file:
                 start = file.read(len(MAGIC))
-                size = len(start)
-                while piece := file.read(_PIECE_BYTES):
-                    size += len(piece)
+                size = len(start) + sum(len(piece) for piece in iter(lambda: file.read(_PIECE_BYTES), b""))
         except Exception as error:
-            raise InputError(
-                f"{path} is truncated or damaged: it cannot be unpacked ({error}). Get it again."
-            ) from error
+            message = f"{path} is truncated or damaged: it cannot be unpacked ({error}). Get it again."
+            raise InputError(message) from error
     if start != MAGIC:
         raise InputError(f"Expected a FITS file, but {path} is {download.kind_of(start)}. Download it again.")
     return unpack, size
@@ -186,9 +179,9 @@ class _Unpacked(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         if self._stream.tell() != self._place:
             self._stream.seek(self._place)
-        found: bytes = self._stream.read(size)
-        self._place += len(found)
-        return found
+        content: bytes = self._stream.read(size)
+        self._place += len(content)
+        return content
 
     def close(self) -> None:
         self._stream.close()
@@ -223,15 +216,14 @@ def _shape(hdu: Any) -> tuple[int, ...]:
 
 def _contents(hdus: Any, places: list[str]) -> str:
     """What the HDUs hold, in words; the first of many."""
-    said = []
-    for place, hdu in list(zip(places, hdus, strict=True))[:_MOST_TOLD]:
+    words = []
+    for place, hdu in zip(places[:_MOST_LISTED], hdus, strict=False):
         if columns := getattr(hdu, "columns", None):
-            said.append(f"{place}: a table of {hdu.header['NAXIS2']} rows ({', '.join(columns.names)})")
+            words.append(f"{place}: a table of {hdu.header['NAXIS2']} rows ({', '.join(columns.names)})")
         else:
-            said.append(f"{place}: {f'images {_shape(hdu)}' if _shape(hdu) else 'no data'}")
-    if len(places) > _MOST_TOLD:
-        said.append(f"and {len(places) - _MOST_TOLD} more HDUs")
-    return "; ".join(said)
+            words.append(f"{place}: {f'images {_shape(hdu)}' if _shape(hdu) else 'no data'}")
+    more = [f"and {len(places) - _MOST_LISTED} more HDUs"] if len(places) > _MOST_LISTED else []
+    return "; ".join(words + more)
 
 
 def _require_complete(path: Path, hdu: Any, size: int) -> None:
@@ -248,13 +240,12 @@ def _require_complete(path: Path, hdu: Any, size: int) -> None:
 
 def _values(values: Any, column: Any) -> np.ndarray:
     """A column in the machine's byte order: text stripped, one value a row flat, whole numbers masked where empty."""
-    found = np.asarray(values)
-    if found.dtype.kind in "SU":
-        found = np.char.strip(found.astype(str))
-    found = found.astype(found.dtype.newbyteorder("="), copy=False)
-    if found.ndim > 1 and found.size == len(found):
-        found = found.ravel()
-    if found.dtype.kind in "iu" and column.null not in (None, ""):
-        empty = int(column.null) * int(column.bscale or 1) + int(column.bzero or 0)
-        return np.ma.masked_equal(found, empty)
-    return found
+    array = np.asarray(values)
+    if array.dtype.kind in "SU":
+        array = np.char.strip(array.astype(str))
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.ndim > 1 and array.size == len(array):
+        array = array.ravel()
+    if array.dtype.kind in "iu" and column.null not in (None, ""):
+        return np.ma.masked_equal(array, int(column.null) * int(column.bscale or 1) + int(column.bzero or 0))
+    return array

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from deepmerge.data.formats.fits_file import FitsFile, FitsTable
+from deepmerge.data.formats.tables import plain
 from deepmerge.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -32,8 +33,8 @@ def read(file: FitsFile) -> tuple[np.ndarray, pd.DataFrame | None]:
     count = file.shape[0]
     table = next((table for table in file.tables if table.rows == count), None)
     if table is None:
-        found = ", ".join(f"{table.rows} rows in {table.place}" for table in file.tables) or "none"
-        raise InputError(f"Expected in {file.path} a table of labels, {count} labels for {count} images, got {found}.")
+        others = ", ".join(f"{table.rows} rows in {table.place}" for table in file.tables) or "none"
+        raise InputError(f"Expected in {file.path} a table of labels, {count} labels for {count} images, got {others}.")
     columns = table.columns()
     name = next(iter(columns)) if len(columns) == 1 else _named(columns, LABELS)
     if name is None:
@@ -44,14 +45,10 @@ def read(file: FitsFile) -> tuple[np.ndarray, pd.DataFrame | None]:
     return _labels(table, columns.pop(name)), _catalogue(table, columns)
 
 
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter not in "_- ")
-
-
 def _named(columns: dict[str, np.ndarray], wanted: tuple[str, ...]) -> str | None:
     """The column that has the first of the wanted names."""
-    plain = {_plain(name): name for name in reversed(columns)}
-    return next((plain[_plain(name)] for name in wanted if _plain(name) in plain), None)
+    spelled = {plain(name): name for name in reversed(columns)}
+    return next((spelled[plain(name)] for name in wanted if plain(name) in spelled), None)
 
 
 def _labels(table: FitsTable, values: np.ndarray) -> np.ndarray:
@@ -72,8 +69,7 @@ def _catalogue(table: FitsTable, columns: dict[str, np.ndarray]) -> pd.DataFrame
         return None
     name = _named(scalar, IDS)
     if name is None:
-        unknown = [name for name in scalar if _plain(name).endswith("id")]
-        if unknown:
+        if unknown := [name for name in scalar if plain(name).endswith("id")]:
             raise InputError(
                 f"Expected in {where} the galaxy's id in a column {', '.join(IDS)}, got {', '.join(unknown)}. Name "
                 "the one that all images of a galaxy share galaxy_id."
@@ -82,19 +78,15 @@ def _catalogue(table: FitsTable, columns: dict[str, np.ndarray]) -> pd.DataFrame
         ids = np.arange(table.rows)
     else:
         ids = _ids(f"{name} in {where}", scalar.pop(name))
-    kept: dict[str, np.ndarray | pd.Series] = {"galaxy_id": ids}
+    catalogue: dict[str, np.ndarray | pd.Series] = {"galaxy_id": ids}
     for other, values in scalar.items():
-        kept.setdefault(other.strip().lower(), _cells(values))
-    return pd.DataFrame(kept)
+        catalogue.setdefault(other.strip().lower(), _cells(values))
+    return pd.DataFrame(catalogue)
 
 
 def _ids(where: str, values: np.ndarray) -> np.ndarray:
     """Ids as whole numbers or text, none of them changed by a bit."""
-    missing = np.ma.getmaskarray(values)
-    if values.dtype.kind == "f":
-        missing = np.isnan(values)
-    elif values.dtype.kind == "U":
-        missing = values == ""
+    missing = np.ma.getmaskarray(values) | (values == "" if values.dtype.kind == "U" else np.asarray(pd.isna(values)))
     if missing.any():
         raise InputError(f"Expected an id in every row of {where}, got none in row {np.argmax(missing)} (from 0).")
     if values.dtype.kind == "b":

@@ -30,17 +30,17 @@ class ImageFile:
         """Raise InputError unless it holds images of `shape` (F, H, W), where None is any length."""
         if _matches(self.shape, (None, *shape)):
             return
-        wanted = f"(N, {', '.join(str(length or 'any') for length in shape)})"
-        problem = f"images in {self.path} should have shape {wanted}, channels first, got {self.shape}"
-        if _matches(self.shape, (None, *shape[1:], shape[0])):
-            problem += "; they seem to be channels last: save np.moveaxis(images, -1, 1) instead"
-        elif _matches(self.shape, shape):
-            problem += "; it seems to be a single image: save images[np.newaxis] instead"
-        elif _matches(self.shape, shape[1:]):
-            problem += "; it seems to be one filter of a single image: save np.stack(filters)[np.newaxis] instead"
-        elif shape[0] == 1 and _matches(self.shape, (None, *shape[1:])):
-            problem += "; the axis of the single filter seems to be missing: save images[:, np.newaxis] instead"
-        raise InputError(problem)
+        expected = f"(N, {', '.join(str(length or 'any') for length in shape)})"
+        mends = {
+            (None, *shape[1:], shape[0]): "they seem to be channels last: save np.moveaxis(images, -1, 1) instead",
+            shape: "it seems to be a single image: save images[np.newaxis] instead",
+            shape[1:]: "it seems to be one filter of a single image: save np.stack(filters)[np.newaxis] instead",
+        }
+        if shape[0] == 1:
+            no_axis = "the axis of the single filter seems to be missing: save images[:, np.newaxis] instead"
+            mends.setdefault((None, *shape[1:]), no_axis)
+        mend = next((f"; {mend}" for form, mend in mends.items() if _matches(self.shape, form)), "")
+        raise InputError(f"images in {self.path} should have shape {expected}, channels first, got {self.shape}{mend}")
 
 
 @contextmanager
@@ -63,5 +63,5 @@ def open_images(path: Path) -> Iterator[ImageFile]:
         raise InputError(f"images in {path} should be an npy or a FITS file, got {download.kind_of(start)}")
 
 
-def _matches(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(n in (None, m) for n, m in zip(wanted, shape, strict=True))
+def _matches(shape: tuple[int, ...], form: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(form) and all(n in (None, m) for n, m in zip(form, shape, strict=True))

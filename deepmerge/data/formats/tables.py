@@ -19,28 +19,28 @@ SEPARATORS = (",", ";", "\t", "|")
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
-def read(path: Path, what: str, needed: Sequence[str], known: Sequence[str] = ()) -> pd.DataFrame:
+def read(path: Path, what: str, needed: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
     """Read a table with a header into columns of text, stripped of blanks; empty cells are "".
 
     Separators are commas, semicolons, tabs or bars, whichever divides the header into the `needed` names; lines of
-    comment (#) may precede it, and columns without a name are left out. A header may spell `needed` and `known` names
-    in capitals, or with blanks or hyphens. `what` names the table in messages.
+    comment (#) may precede it, and columns without a name are left out. A header may spell `needed` and `optional`
+    names in capitals, or with blanks or hyphens. `what` names the table in messages.
 
     Raises InputError for a file that cannot be read, a header without the needed names or with one twice, and a line
     with more or fewer fields than the header: nothing tells to which columns they belong.
     """
-    lines = _lines(path, what)
-    spelled = {plain(name): name for name in (*needed, *known)}
-    start, separator = _header(lines, path, what, needed, spelled)
+    title = f"{what} {path}"
+    lines = _lines(path, title)
+    spelled = {plain(name): name for name in (*needed, *optional)}
+    start, separator = _header(lines, title, needed, spelled)
     names = _names(lines[start], separator, spelled)
-    named = [name for name in names if name]
-    repeated = next((name for name in named if named.count(name) > 1), None)
+    repeated = next((name for name in names if name and names.count(name) > 1), None)
     if repeated is not None:
-        raise InputError(f"{what} {path} should have each column once, got {repeated} twice; rename or drop one")
-    rows = list(_rows(lines, start, separator, len(names), path, what))
-    columns = zip(*rows, strict=True) if rows else ((),) * len(names)
-    cells = {name: [cell.strip() for cell in column] for name, column in zip(names, columns, strict=True) if name}
-    return pd.DataFrame(cells, dtype="str")
+        raise InputError(f"{title} should have each column once, got {repeated} twice; rename or drop one")
+    rows = list(_rows(lines, start, separator, len(names), title))
+    table = pd.DataFrame(rows, columns=range(len(names)), dtype="str")
+    table = table.loc[:, [bool(name) for name in names]].apply(lambda column: column.str.strip())
+    return table.set_axis([name for name in names if name], axis=1)
 
 
 def plain(text: str) -> str:
@@ -48,14 +48,14 @@ def plain(text: str) -> str:
     return re.sub(r"[\s_-]", "", text).casefold()
 
 
-def _lines(path: Path, what: str) -> list[str]:
+def _lines(path: Path, title: str) -> list[str]:
     try:
         with _OPENERS.get(path.suffix, open)(path, "rb") as file:
             text = file.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{what} {path} should be a CSV file in UTF-8, but: {error}; save it as such") from None
+        raise InputError(f"{title} should be a CSV file in UTF-8, but: {error}; save it as such") from None
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"{what} {path} should be a readable CSV file, but: {error}") from None
+        raise InputError(f"{title} should be a readable CSV file, but: {error}") from None
     return list(io.StringIO(text, newline=""))
 
 
@@ -64,7 +64,7 @@ def _reader(lines: Sequence[str], separator: str) -> Any:
 
 
 def _names(line: str, separator: str, spelled: dict[str, str]) -> list[str]:
-    """The column names that a header holds, as `spelled` where they are known; none where it cannot be divided."""
+    """The column names in a header, in our spelling where they are ours; none where it cannot be divided."""
     try:
         names = [name.lstrip("#").strip() for name in next(_reader([line], separator))]
     except csv.Error:
@@ -72,11 +72,9 @@ def _names(line: str, separator: str, spelled: dict[str, str]) -> list[str]:
     return [spelled.get(plain(name), name) for name in names]
 
 
-def _header(
-    lines: Sequence[str], path: Path, what: str, needed: Sequence[str], spelled: dict[str, str]
-) -> tuple[int, str]:
+def _header(lines: Sequence[str], title: str, needed: Sequence[str], spelled: dict[str, str]) -> tuple[int, str]:
     """Place of the header among the lines, and what separates its names."""
-    found: list[str] = []
+    columns: list[str] = []
     for start, line in enumerate(lines):
         if not line.strip():
             continue
@@ -86,16 +84,16 @@ def _header(
             # A name that stands alone fits them all; the other lines tell.
             body = lines[start + 1 :]
             return start, max(fitting, key=lambda s: (len(names[s]), any(s in line.strip() for line in body)))
-        found = max(names.values(), key=len)
+        columns = max(names.values(), key=len)
         if not line.startswith("#"):
             break
     raise InputError(
-        f"{what} {path} should have in its first line {' and '.join(f'a column {name}' for name in needed)}, "
-        f"separated by commas, semicolons, tabs or |, got columns {', '.join(found) or 'none'}"
+        f"{title} should have in its first line {' and '.join(f'a column {name}' for name in needed)}, "
+        f"separated by commas, semicolons, tabs or |, got columns {', '.join(columns) or 'none'}"
     )
 
 
-def _rows(lines: Sequence[str], start: int, separator: str, width: int, path: Path, what: str) -> Iterator[list[str]]:
+def _rows(lines: Sequence[str], start: int, separator: str, width: int, title: str) -> Iterator[list[str]]:
     reader = _reader(lines[start + 1 :], separator)
     try:
         for row in reader:
@@ -109,10 +107,10 @@ def _rows(lines: Sequence[str], start: int, separator: str, width: int, path: Pa
                 else:
                     mend = f"take away the {separator!r} at the end of the lines, or end the header with one, too"
                 raise InputError(
-                    f"{what} {path} should have as many fields in each line as in its header, {width}, "
+                    f"{title} should have as many fields in each line as in its header, {width}, "
                     f"got {len(row)} in line {start + 1 + reader.line_num}; {mend}"
                 )
             yield row
     except csv.Error as error:
         line = start + 1 + reader.line_num
-        raise InputError(f"{what} {path} should be a readable CSV file, but: {error} in line {line}") from None
+        raise InputError(f"{title} should be a readable CSV file, but: {error} in line {line}") from None

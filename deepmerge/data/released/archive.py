@@ -6,22 +6,19 @@ the first HDU, and in the second a table of one column, the label.
 """
 
 import errno
-import json
 import logging
 import math
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import DTypeLike, NDArray
 
 from deepmerge.data import dataset
-from deepmerge.data.formats import fits_file, fits_table
-from deepmerge.data.formats.fits_file import FitsFile
+from deepmerge.data.formats import fits_file, fits_table, npy_file
 from deepmerge.data.released import download, layout
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
@@ -50,22 +47,22 @@ def fetch(
     download stays as `*.fits.part` and the next call goes on with it. A FITS file of the archive's name that
     lies in `folder` is used and kept. Proxies are taken from the environment.
 
-    Raises:
-        InputError: no such variant, no network, no space, not what the archive should serve, or other
-            data of the same name in `folder` and not `overwrite`.
+    Raises InputError for no such variant, no network, no space, not what the archive should serve, and for other data
+    of the same name in `folder` unless `overwrite`.
     """
-    name, stem = layout.fits_name(variant, filters), layout.file_stem(variant, filters)
+    release = layout.release(variant, filters)
+    name, stem = release.fits_name, release.stem
     fits, part = folder / name, folder / f"{name}.part"
     with explained_disk_errors(folder):
         if not overwrite:
-            if _is_finished(folder, stem, filters):
+            if _is_finished(folder, release):
                 logger.info("%s is already in %s: no images downloaded.", stem, folder)
-                _add_records(folder, stem, catalogue_url)
+                _add_records(folder, release, catalogue_url)
                 return
             _refuse_other_source(folder, stem, "released", name)
         folder.mkdir(parents=True, exist_ok=True)
         if not fits.exists():
-            download.download(_join(base_url, name), part, magic=b"SIMPLE  =")
+            download.download(f"{base_url.rstrip('/')}/{name}", part, magic=fits_file.MAGIC)
         fresh = overwrite or not (folder / layout.CATALOGUE_NAME).exists()
         catalogue = _download_catalogue(catalogue_url) if fresh else None
     if fits.exists():
@@ -88,97 +85,78 @@ def import_fits(
     catalogue_arrays: Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Convert a FITS file on disk to `<stem>_X.npy`, `<stem>_y.npy` and `<stem>_source.json` in `folder`.
+    """Convert a FITS file to `<stem>_X.npy` (N, F, H, W) float32, `<stem>_y.npy` (N,) uint8 and `<stem>_source.json`.
 
     Where the table has more than the labels, the rest goes to `<stem>_catalogue.csv`, which `<stem>_source.json` names.
+    path: plain, tile-compressed (fpack), or packed by gzip, bzip2 or xz; H, W ≥ 32. stem: by default the authors' name
+    for an archive file, else the file's own, without what FITS and compression add to it. catalogue_arrays: folder with
+    the authors' five catalogue arrays; the released sample gets a `release_catalogue.csv` from them or, without them,
+    from its row order. overwrite: replace arrays of the same name that came from elsewhere.
 
-    Args:
-        path: images (N, F, H, W) in one HDU with H, W ≥ 32, and a table of N rows with 0/1 labels (see fits_table);
-            plain, tile-compressed (fpack), or packed by gzip, bzip2 or xz.
-        folder: where the arrays go, (N, F, H, W) float32 and (N,) uint8, in the machine's byte order.
-        stem: name of the arrays; by default the authors' name for an archive file, else the file's own, without
-            what FITS and compression add to it.
-        catalogue_arrays: folder with the authors' five catalogue arrays. The released sample gets a
-            `release_catalogue.csv` from them or, without them, from its row order.
-        overwrite: replace arrays of the same name that came from elsewhere.
-
-    Raises:
-        InputError: not such a file, truncated or damaged, no space, or other data of the same name.
+    Raises InputError for a file that is not such, truncated or damaged, no space, and other data of the same name.
     """
     plain = fits_file.plain_name(path.name)
-    stem = stem or layout.stems_by_fits_name().get(f"{plain}.fits", plain)
+    authors = (release.stem for release in layout.RELEASES.values() if release.fits_name == f"{plain}.fits")
+    stem = stem or next(authors, plain)
     if not stem or Path(stem).name != stem:
         raise InputError(f"Expected a plain name for the arrays, got {stem!r}; give a stem like my_survey.")
     catalogue = None if catalogue_arrays is None else _read_catalogue(catalogue_arrays)
     _convert(path, folder, path.name, stem, catalogue, overwrite)
 
 
-# --- converting --------------------------------------------------------------------------------------------
-
-
 def _convert(path: Path, folder: Path, name: str, stem: str, arrays: pd.DataFrame | None, overwrite: bool) -> None:
     """Write all files of one sample, or none; `name` is the FITS file's own name, without `.part`."""
     with fits_file.opened(path) as file:
-        _require_stack(file)
+        if len(file.shape) != 4 or min(file.shape[2:]) < dataset.SMALLEST_SIDE:
+            raise InputError(
+                f"Expected in {path} images (N, filters, H, W), channels first, with H, W ≥ {dataset.SMALLEST_SIDE}, "
+                f"and a table of labels, got {file.contents}. Write it so."
+            )
         labels, catalogue = fits_table.read(file)
         released = layout.is_released(file.shape, labels, f"{fits_file.plain_name(name)}.fits", stem)
         if arrays is not None and not released:
             raise InputError(f"The catalogue arrays belong to the released sample, but {path} is not that.")
-        own = None if catalogue is None else f"{stem}_catalogue.csv"
+        if released:
+            source, catalogue = _released_source(file.shape[1], fits=name, bitpix=file.bitpix), arrays
+        else:
+            source = {
+                "data_source": "own",
+                "description": f"Own images, imported from {name}",
+                "filters": [f"filter {i + 1}" for i in range(file.shape[1])],
+                "doi": None,
+                "catalogue": None if catalogue is None else f"{stem}_catalogue.csv",
+                "masks": None,
+                "settings": {"fits": name, "bitpix": file.bitpix},
+            }
         if not overwrite:
-            _refuse_other_source(folder, stem, "released" if released else "own", name, None if released else own)
-        source = _source(name, file.shape[1], released, own, bitpix=file.bitpix)
+            own_catalogue = None if released else source["catalogue"]
+            _refuse_other_source(folder, stem, source["data_source"], name, own_catalogue)
         with explained_disk_errors(folder), ExitStack() as stack:
             # Renamed in reverse order: the sidecar, which vouches for the others, comes last.
-            _write_records(stack, folder, stem, source, labels, arrays if released else catalogue)
-            y, x = (stack.enter_context(replacing(folder / f"{stem}_{end}.npy")) for end in "yX")
-            _write_npy(y, labels.shape, np.uint8, [labels])
-            _write_npy(x, file.shape, np.float32, _chunks(file))
+            _write_records(stack, folder, stem, source, labels, catalogue)
+            y, x = (
+                stack.enter_context(stack.enter_context(replacing(folder / f"{stem}_{end}.npy")).open("wb"))
+                for end in "yX"
+            )
+            np.save(y, labels)
+            npy_file.write_header(x, np.float32, file.shape)
+            step = max(1, CHUNK_BYTES // math.prod(file.shape[1:]))
+            advance = stack.enter_context(progress_bar("converting", len(labels)))
+            for start in range(0, len(labels), step):
+                part = slice(start, min(start + step, len(labels)))
+                x.write(np.ascontiguousarray(file.read(part), np.float32).data)
+                advance(part.stop - start)
 
 
-def _require_stack(file: FitsFile) -> None:
-    if len(file.shape) != 4 or min(file.shape[2:]) < dataset.SMALLEST_SIDE:
-        raise InputError(
-            f"Expected in {file.path} images (N, filters, H, W), channels first, with H, W ≥ {dataset.SMALLEST_SIDE}, "
-            f"and a table of labels, got {file.contents}. Write it so."
-        )
-
-
-def _chunks(file: FitsFile) -> Iterator[NDArray[Any]]:
-    n = file.shape[0]
-    step = max(1, CHUNK_BYTES // math.prod(file.shape[1:]))
-    with progress_bar("converting", n) as advance:
-        for start in range(0, n, step):
-            chunk = file.read(slice(start, start + step))
-            yield chunk
-            advance(len(chunk))
-
-
-def _write_npy(path: Path, shape: tuple[int, ...], dtype: DTypeLike, chunks: Iterable[NDArray[Any]]) -> None:
-    # Written, not mapped: on a full disk a mapped file kills the process where a write raises.
-    with path.open("wb") as out:
-        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(out, header)
-        for chunk in chunks:
-            out.write(np.ascontiguousarray(chunk, dtype=dtype).data)
-
-
-# --- which sample it is, and the files that say so ---------------------------------------------------------
-
-
-def _source(
-    name: str | None, filters: int, released: bool, own_catalogue: str | None = None, **settings: Any
-) -> dict[str, Any]:
-    own = f"Own images, imported from {name}"
-    names = layout.FILTERS[filters] if released else [f"filter {i + 1}" for i in range(filters)]
+def _released_source(filters: int, **settings: Any) -> dict[str, Any]:
     return {
-        "data_source": "released" if released else "own",
-        "description": "DeepMerge, Illustris-1 at z = 2 (Ciprijanovic et al. 2020)" if released else own,
-        "filters": list(names),
-        "doi": layout.DOI if released else None,
-        "catalogue": layout.CATALOGUE_NAME if released else own_catalogue,
+        "data_source": "released",
+        "description": "DeepMerge, Illustris-1 at z = 2 (Ciprijanovic et al. 2020)",
+        "filters": list(layout.release("noisy", filters).filters),
+        "doi": layout.DOI,
+        "catalogue": layout.CATALOGUE_NAME,
         "masks": None,
-        "settings": {"fits": name, **settings},
+        "settings": settings,
     }
 
 
@@ -187,12 +165,11 @@ def _write_records(
     folder: Path,
     stem: str,
     source: dict[str, Any],
-    labels: NDArray[np.uint8],
+    labels: np.ndarray,
     catalogue: pd.DataFrame | None,
 ) -> None:
     """Write the sidecar and the catalogue; for the released sample, if it is better than the one there."""
-    sidecar = stack.enter_context(replacing(dataset.source_file(folder / f"{stem}_X.npy")))
-    sidecar.write_text(json.dumps(source, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    dataset.write_source(stack.enter_context(replacing(dataset.source_file(folder / f"{stem}_X.npy"))), source)
     if not source["catalogue"]:
         return
     path = folder / source["catalogue"]
@@ -207,30 +184,29 @@ def _write_records(
     catalogue.to_csv(stack.enter_context(replacing(path)), index=False)
 
 
-def _add_records(folder: Path, stem: str, catalogue_url: str) -> None:
+def _add_records(folder: Path, release: layout.Release, catalogue_url: str) -> None:
     """Give finished released arrays the sidecar or the catalogue that they lack."""
-    images = folder / f"{stem}_X.npy"
+    images = folder / f"{release.stem}_X.npy"
     source, fresh = dataset.read_source(images), not (folder / layout.CATALOGUE_NAME).exists()
     if source and not fresh:
         return
-    shape = np.load(images, mmap_mode="r").shape
-    labels = np.load(folder / f"{stem}_y.npy").astype(np.uint8)
-    layout.is_released(shape, labels, stem, stem)
-    source = source or _source(None, shape[1], released=True)
+    labels = np.load(folder / f"{release.stem}_y.npy").astype(np.uint8)
+    layout.is_released(release.shape, labels, release.stem, release.stem)
     catalogue = _download_catalogue(catalogue_url) if fresh else None
     with ExitStack() as stack:
-        _write_records(stack, folder, stem, source, labels, catalogue)
+        source = source or _released_source(len(release.filters), fits=None)
+        _write_records(stack, folder, release.stem, source, labels, catalogue)
 
 
-def _is_finished(folder: Path, stem: str, filters: int) -> bool:
+def _is_finished(folder: Path, release: layout.Release) -> bool:
     """Whether both arrays are there in the released shapes and nothing says that they came from elsewhere."""
-    shapes = {"X": layout.image_shape(filters), "y": (layout.ROWS,)}
+    images = folder / f"{release.stem}_X.npy"
     try:
-        arrays = {end: np.load(folder / f"{stem}_{end}.npy", mmap_mode="r") for end in shapes}
+        shapes = [np.load(folder / f"{release.stem}_{end}.npy", mmap_mode="r").shape for end in "Xy"]
     except (OSError, ValueError, EOFError):
         return False
-    right = all(arrays[end].shape == shape for end, shape in shapes.items())
-    return right and dataset.read_source(folder / f"{stem}_X.npy").get("data_source", "released") == "released"
+    origin = dataset.read_source(images).get("data_source", "released")
+    return shapes == [release.shape, release.shape[:1]] and origin == "released"
 
 
 def _refuse_other_source(folder: Path, stem: str, data_source: str, name: str, catalogue: str | None = None) -> None:
@@ -254,12 +230,8 @@ def _refuse_other_source(folder: Path, stem: str, data_source: str, name: str, c
 
 
 def _read_catalogue(folder: Path) -> pd.DataFrame:
-    arrays = {}
-    for argument, file in layout.CATALOGUE_FILES.items():
-        try:
-            arrays[argument] = np.load(folder / file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"Expected the catalogue array {folder / file}, got: {error}.") from error
+    paths = {name: folder / file for name, file in layout.CATALOGUE_FILES.items()}
+    arrays = {name: np.array(dataset.open_array(path, f"catalogue array {name}")) for name, path in paths.items()}
     return layout.catalogue_from_arrays(**arrays)
 
 
@@ -267,7 +239,7 @@ def _download_catalogue(url: str) -> pd.DataFrame | None:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             for file in layout.CATALOGUE_FILES.values():
-                download.download(_join(url, file), Path(scratch) / file, magic=b"\x93NUMPY")
+                download.download(f"{url.rstrip('/')}/{file}", Path(scratch) / file, magic=b"\x93NUMPY")
             return _read_catalogue(Path(scratch))
         except InputError as error:
             logger.warning(
@@ -277,10 +249,6 @@ def _download_catalogue(url: str) -> pd.DataFrame | None:
                 layout.CATALOGUE_NAME,
             )
             return None
-
-
-def _join(base: str, name: str) -> str:
-    return f"{base.rstrip('/')}/{name}"
 
 
 @contextmanager

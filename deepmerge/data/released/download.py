@@ -1,5 +1,6 @@
 """One file over HTTP, however often the line drops."""
 
+import itertools
 import json
 import logging
 import time
@@ -28,8 +29,7 @@ def kind_of(start: bytes) -> str:
 def download(url: str, part: Path, *, magic: bytes) -> None:
     """Download `url` to `part`, going on where an earlier try of the same remote file stopped.
 
-    Raises:
-        InputError: no answer after some tries, or an answer that is not a file starting with `magic`.
+    Raises InputError for no answer after some tries, and for one that is not a file starting with `magic`.
     """
     import requests
 
@@ -62,10 +62,8 @@ def _go_on(url: str, part: Path, magic: bytes) -> None:
     start = part.stat().st_size if part.exists() and earlier and earlier.url == url else 0
     # Compressed on the way, byte offsets would mean nothing.
     headers = {"Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-        if earlier and earlier.validator:
-            headers["If-Range"] = earlier.validator
+    if start and earlier:
+        headers |= {"Range": f"bytes={start}-"} | ({"If-Range": earlier.validator} if earlier.validator else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS_S) as answer:
         status = answer.status_code
         served = _Remote.of(url, answer)
@@ -95,11 +93,10 @@ def _go_on(url: str, part: Path, magic: bytes) -> None:
             # After the old bytes are gone: notes must never vouch for bytes of another file.
             served.write(notes_file(part))
             advance(start // MB)
-            while first:
-                out.write(first)
-                before, start = start, start + len(first)
+            for piece in itertools.chain([first], pieces):
+                out.write(piece)
+                before, start = start, start + len(piece)
                 advance(start // MB - before // MB)
-                first = next(pieces, b"")
     size = part.stat().st_size
     if served.size is not None and size != served.size:
         if size > served.size:

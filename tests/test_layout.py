@@ -99,7 +99,7 @@ def test_merger_must_be_past_or_future(labels):
 def test_file_names_are_those_of_authors_and_archive():
     two = "hlsp_deepmerge_hst_acs-wfc3_illustris-z2_f814w-f160w_v1_sim-"
     three = "hlsp_deepmerge_hst-jwst_acs-wfc3-nircam_illustris-z2_f814w-f160w-f356w_v1_sim-"
-    assert layout.stems_by_fits_name() == {
+    assert {release.fits_name: release.stem for release in layout.RELEASES.values()} == {
         f"{two}pristine.fits": "pristine_2filt",
         f"{two}noisy.fits": "noisy_2filt",
         f"{three}pristine.fits": "pristine",
@@ -110,13 +110,13 @@ def test_file_names_are_those_of_authors_and_archive():
 @pytest.mark.parametrize(("variant", "filters"), [("clean", 2), ("noisy", 1), ("noisy", 4)])
 def test_what_was_not_released_is_refused(variant, filters):
     with pytest.raises(InputError, match="pristine or noisy with 2 or 3 filters"):
-        layout.fits_name(variant, filters)
+        layout.release(variant, filters)
 
 
 def test_the_release_is_known_by_name_shape_and_order_of_labels(rows):
     labels = (rows["stage"] == "merger").to_numpy().astype(np.uint8)
     shape = (15426, 2, 75, 75)
-    fits = layout.fits_name("noisy", 2)
+    fits = layout.release("noisy", 2).fits_name
     assert layout.is_released(shape, labels, fits, "noisy_2filt")
     assert layout.is_released(shape, labels, "renamed.fits", "noisy_2filt")
     assert layout.is_released(shape, labels, fits, "mine")
