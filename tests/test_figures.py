@@ -285,7 +285,7 @@ def test_the_same_figure_is_saved_as_the_same_bytes(build, tmp_path):
 
 
 def test_save_keeps_dots_of_a_name_and_writes_pdf_only_if_asked(tmp_path):
-    assert save(BUILDERS["roc"](), tmp_path / "model.v1") == [tmp_path / "model.v1.png"]
+    assert save(BUILDERS["roc"](), str(tmp_path / "model.v1")) == [tmp_path / "model.v1.png"]
     assert [path.name for path in tmp_path.iterdir()] == ["model.v1.png"]
 
 
