@@ -6,7 +6,7 @@ from functools import partial
 import matplotlib as mpl
 import numpy as np
 import pytest
-from conftest import texts
+from conftest import shown_images, texts
 from matplotlib.figure import Figure
 
 from deepmerge.errors import InputError
@@ -43,10 +43,6 @@ BUILDERS = {
 
 def lines(axes):
     return {line.get_label(): line for line in axes.get_lines()}
-
-
-def shown_images(figure):
-    return [np.ma.filled(axes.images[0].get_array(), np.nan) for axes in figure.axes if axes.images]
 
 
 @pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
