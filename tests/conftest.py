@@ -19,6 +19,7 @@ import pytest
 import yaml
 from hypothesis import settings
 from hypothesis import strategies as st
+from scipy import stats
 
 # The same examples in every run, and no limit of time for each: machines differ.
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
@@ -210,6 +211,49 @@ def predictions(galaxies=120, views=4, *, scatter=1.0, shared=1.0, decimals=None
     logit = 2 * labels - 1 + shared * offset + scatter * rng.normal(size=len(galaxy))
     probabilities = 1 / (1 + np.exp(-logit))
     return labels, probabilities if decimals is None else probabilities.round(decimals), galaxy
+
+
+def influences(measure, labels, galaxies):
+    """What each galaxy adds to the numbers of ``measure(weights of the images)``, (G, …), and its stratum, (G,).
+
+    By weighing it a little more and a little less: slow, and independent of how the product does it.
+    """
+    names, number = np.unique(galaxies, return_inverse=True)
+    step, found = 1e-5, []
+    for galaxy in range(len(names)):
+        up, down = (np.array(measure(1 + sign * step * (number == galaxy)), float) for sign in (1, -1))
+        found.append((up - down) / (2 * step))
+    strata = [frozenset(np.asarray(labels)[number == galaxy].tolist()) for galaxy in range(len(names))]
+    return np.array(found), np.unique([repr(sorted(one)) for one in strata], return_inverse=True)[1]
+
+
+def spread_by_hand(influence, strata):
+    """Standard error and Satterthwaite's degrees of freedom of one number, from influences (G,) and strata (G,)."""
+    variances, freedoms = [], []
+    for stratum in np.unique(strata):
+        members = influence[strata == stratum]
+        n, mean = len(members), sum(members) / len(members)
+        second = sum((one - mean) ** 2 for one in members)
+        if n == 1 or second < 1e-18:
+            variances.append(members[0] ** 2 if n == 1 else 0.0)
+            freedoms.append(1)
+            continue
+        kurtosis = n * sum((one - mean) ** 4 for one in members) / second**2
+        variances.append(n / (n - 1) * second)
+        freedoms.append(min(n - 1, 2 * n / (kurtosis - 1)) if kurtosis > 1 else n - 1)
+    variance = sum(variances)
+    if variance < 1e-18:
+        return 0.0, np.nan
+    return np.sqrt(variance), variance**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
+
+
+def share_by_hand(value, influence, strata):
+    """The interval of a share on the logit scale, NaN where nothing scatters."""
+    error, freedom = spread_by_hand(influence, strata)
+    if not (error > 0 and 1e-9 < value < 1 - 1e-9):
+        return [np.nan, np.nan]
+    middle, half = np.log(value / (1 - value)), stats.t.ppf(0.975, freedom) * error / value / (1 - value)
+    return [1 / (1 + np.exp(-(middle - half))), 1 / (1 + np.exp(-(middle + half)))]
 
 
 def measured_galaxies(galaxies=90, views=4, *, shared=1.0, slope=0.0, missing=0.0, seed=0):

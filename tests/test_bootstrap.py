@@ -6,7 +6,8 @@ from conftest import predictions
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepmerge.analysis.bootstrap import Band, Sample, bands, resampled
+from deepmerge.analysis.bootstrap import bands, resampled
+from deepmerge.analysis.sample import Band, Sample
 from deepmerge.errors import InputError
 
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from conftest import influences, share_by_hand
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, logit
@@ -13,7 +14,6 @@ from sklearn import metrics as sk
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from deepmerge.analysis.bootstrap import Sample, resampled
 from deepmerge.analysis.calibration import (
     GAINS,
     REFERENCE,
@@ -169,7 +169,7 @@ def test_calibrated_probabilities_stay_calibrated_at_another_prior():
 
 def test_reliability_at_the_samples_own_fraction_is_that_of_evaluate():
     y, p, galaxy = sample(mergers=30)  # balanced
-    ours, theirs = reliability(y, p, galaxy, 0.5, resamples=50), evaluate(y, p, galaxy, resamples=50)
+    ours, theirs = reliability(y, p, galaxy, 0.5), evaluate(y, p, galaxy, resamples=50)
     np.testing.assert_allclose(ours["probability"], theirs.probability)
     wide = theirs.fraction.low < theirs.fraction.high
     assert wide.sum() >= 6
@@ -181,7 +181,7 @@ def test_reliability_at_the_samples_own_fraction_is_that_of_evaluate():
 def test_reliability_at_another_fraction_is_that_of_a_sample_with_that_fraction():
     y, p, galaxy = sample()  # one in three
     doubled = np.concatenate([np.arange(len(y)), np.flatnonzero(y)])
-    ours = reliability(y, p, galaxy, 0.5, resamples=0)
+    ours = reliability(y, p, galaxy, 0.5)
     theirs = evaluate(y[doubled], p[doubled], galaxy[doubled], resamples=0)
     np.testing.assert_allclose(ours["probability"], theirs.probability)
     np.testing.assert_allclose(ours["observed"], theirs.fraction.value)
@@ -191,7 +191,7 @@ def test_reliability_at_another_fraction_is_that_of_a_sample_with_that_fraction(
 
 
 def test_a_bin_of_one_class_has_no_interval_and_an_empty_bin_nothing():
-    table = reliability([0, 0, 1, 1, 0, 1], [0.05, 0.05, 0.95, 0.95, 0.5, 0.5], np.arange(6), resamples=200)
+    table = reliability([0, 0, 1, 1, 0, 1], [0.05, 0.05, 0.95, 0.95, 0.5, 0.5], np.arange(6))
     assert len(table) == BINS
     assert table.loc[9, ["observed", "mergers", "non_mergers"]].tolist() == [1, 2, 0]
     assert table.loc[[0, 9], ["observed_low", "observed_high"]].isna().all(axis=None)
@@ -211,24 +211,18 @@ def slow_rates(y, p, w, threshold, fraction):
 
 
 @pytest.mark.parametrize("decimals", [None, 1])
-def test_operating_points_and_their_intervals_equal_a_loop_over_the_same_galaxies(decimals):
+def test_operating_points_and_their_intervals_equal_those_by_weighing_each_galaxy(decimals):
     y, p, galaxy = sample(galaxies=24, mergers=8, decimals=decimals)
     y[np.flatnonzero(y)[0]] = 0  # a galaxy whose views have both labels
-    table = operating_points(y, p, galaxy, 0.1, THRESHOLDS, resamples=40)
-    (weights,) = resampled(Sample.of(y, p, galaxy), 40, 0)
-    number = np.unique(galaxy, return_inverse=True)[1]
+    table = operating_points(y, p, galaxy, 0.1, THRESHOLDS)
     for row in table.itertuples():
         point = slow_rates(y, p, np.ones(len(y)), row.threshold, 0.1)
-        loop = np.array([slow_rates(y, p, w[number], row.threshold, 0.1) for w in weights])
         np.testing.assert_allclose([row.purity, row.completeness], point)
-        for values, *ends in (
-            (loop[:, 0], row.purity_low, row.purity_high),
-            (loop[:, 1], row.completeness_low, row.completeness_high),
-        ):
-            defined = values[~np.isnan(values)]
-            low, high = np.quantile(defined, [0.025, 0.975]) if len(defined) else (np.nan, np.nan)
-            expected = (low, high) if low < high else (np.nan, np.nan)
-            np.testing.assert_allclose(ends, expected, rtol=1e-10)
+        found, strata = influences(lambda w, cut=row.threshold: slow_rates(y, p, w, cut, 0.1), y, galaxy)
+        ends = (row.purity_low, row.purity_high), (row.completeness_low, row.completeness_high)
+        for value, influence, ours in zip(point, found.T, ends, strict=True):
+            expected = [np.nan] * 2 if np.isnan(value) else share_by_hand(value, influence, strata)
+            np.testing.assert_allclose(ours, expected, rtol=1e-5)
         assert (row.tp, row.fp) == (((p >= row.threshold) & (y == 1)).sum(), ((p >= row.threshold) & (y == 0)).sum())
 
 
@@ -236,21 +230,21 @@ def test_purity_at_a_fraction_is_what_a_survey_with_that_fraction_finds():
     y, p, galaxy = sample(decimals=2)
     survey = np.concatenate([np.flatnonzero(y), np.repeat(np.flatnonzero(y == 0), 10)])  # 1 in 3 becomes 1 in 21
     found = point_metrics(y[survey], p[survey], threshold=0.7)
-    (row,) = operating_points(y, p, galaxy, 1 / 21, [0.7], resamples=0).itertuples()
+    (row,) = operating_points(y, p, galaxy, 1 / 21, [0.7]).itertuples()
     assert row.purity == pytest.approx(found["purity"])
     assert row.completeness == pytest.approx(found["completeness"])
 
 
 def test_at_the_samples_own_fraction_purity_is_that_of_evaluate():
     y, p, galaxy = sample()
-    ours = operating_points(y, p, galaxy, y.mean(), [0.5], resamples=100).iloc[0]
+    ours = operating_points(y, p, galaxy, y.mean(), [0.5]).iloc[0]
     theirs = evaluate(y, p, galaxy, resamples=100).metrics
     for name in ("purity", "completeness"):
         assert ours[[name, f"{name}_low", f"{name}_high"]].tolist() == pytest.approx(list(theirs[name]))
 
 
 def test_rarer_mergers_are_found_less_purely_but_as_completely():
-    tables = [operating_points(*sample(), fraction, [0.3, 0.5, 0.7], resamples=50) for fraction in (0.03, 0.1, 0.5)]
+    tables = [operating_points(*sample(), fraction, [0.3, 0.5, 0.7]) for fraction in (0.03, 0.1, 0.5)]
     for rare, common in pairwise(tables):
         assert (rare["purity"] < common["purity"]).all()
         assert rare["completeness"].equals(common["completeness"])
@@ -267,7 +261,7 @@ def test_without_a_false_positive_the_purity_has_no_interval_and_without_a_call_
 
 
 def test_a_threshold_of_zero_calls_everything():
-    (row,) = operating_points(*sample(), 0.1, [0.0], resamples=20).itertuples()
+    (row,) = operating_points(*sample(), 0.1, [0.0]).itertuples()
     assert (row.purity, row.completeness) == (pytest.approx(0.1), 1)
 
 
@@ -305,7 +299,7 @@ def test_the_threshold_gives_what_was_wanted_when_it_is_used():
     y, p, galaxy = sample(galaxies=200, mergers=60)
     p = p.astype(np.float32)  # as networks answer
     threshold = choose_threshold(y, p, 0.1, purity=0.5)
-    (row,) = operating_points(y, p, galaxy, 0.1, [threshold], resamples=0).itertuples()
+    (row,) = operating_points(y, p, galaxy, 0.1, [threshold]).itertuples()
     assert row.purity >= 0.5
     assert ((p >= threshold) & (y == 1)).sum() == row.tp
 

@@ -4,7 +4,7 @@ Networks here train with both classes weighing the same, so their probabilities 
 trained with `balance: none` hold at the merger fraction of their training images, and `at_prior` brings them to balance
 before anything else. Whatever is fitted or chosen belongs on validation images and is judged on test images.
 
-Intervals are those of `bootstrap`; those of rates are NaN where they have no width.
+Intervals are those of `intervals`, over galaxies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from deepmerge.analysis import checks
-from deepmerge.analysis.bootstrap import Sample, bands
+from deepmerge.analysis import checks, intervals
 from deepmerge.analysis.metrics import SMALLEST_PROBABILITY, binned, difference, evaluate
+from deepmerge.analysis.sample import Sample
 from deepmerge.errors import InputError
 
 # Logits ten times too large or too small: beyond them the probabilities are past calibration, not in need of it.
@@ -106,8 +106,6 @@ def reliability(
     probabilities: np.ndarray,
     galaxies: np.ndarray,
     fraction: float = BALANCE,
-    *,
-    resamples: int = 1000,
 ) -> pd.DataFrame:
     """Compare predicted with observed at a merger fraction in (0, 1): a row for each of the bins of `metrics`.
 
@@ -118,21 +116,26 @@ def reliability(
     sample: `mergers`, `non_mergers`. NaN in empty bins.
     """
     shares = np.array([1 - _share("fraction", fraction), fraction])[:, None]
-    sample = Sample.of(labels, probabilities, galaxies).ranked()
-    size, in_bin = sample.images(), sample.sums(binned(sample.probabilities))
+    sample = Sample.of(labels, probabilities, galaxies)
+    in_bin = sample.sums(binned(sample.probabilities))
 
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        images = np.tensordot(weights, size, axes=1)[:, :, None, None]
-        # (b, class, 2, BINS), then (b, BINS)
-        counts, summed = np.moveaxis(np.tensordot(weights, in_bin, axes=1) / images * shares[:, None], 2, 0)
+    def measure(sums: np.ndarray) -> dict[str, np.ndarray]:
+        """Sums (b, class, 2, BINS) to shares (b, BINS)."""
+        images = sums[:, :, :1].sum(axis=3, keepdims=True)
+        counts, summed = np.moveaxis(sums / images * shares[:, None], 2, 0)
         total = counts.sum(axis=1)
         return {"probability": summed.sum(axis=1) / total, "observed": counts[:, 1] / total}
 
-    measured = bands(sample, measure, resamples)
+    measured = intervals.of_sums(in_bin, measure)
+    found = measured["observed"]
+    observed = intervals.bounded(found.value, intervals.error(sample, found.influence))
     others, mergers = in_bin[:, :, 0].sum(axis=0).astype(int)
-    observed = measured["observed"].with_width().flat("observed")
     return pd.DataFrame(
-        {"probability": measured["probability"].value, **observed, "mergers": mergers, "non_mergers": others}
+        {
+            "probability": measured["probability"].value,
+            **observed.flat("observed"),
+            **{"mergers": mergers, "non_mergers": others},
+        }
     )
 
 
@@ -142,8 +145,6 @@ def operating_points(
     galaxies: np.ndarray,
     fraction: float,
     thresholds: Sequence[float] | np.ndarray,
-    *,
-    resamples: int = 1000,
 ) -> pd.DataFrame:
     """Measure purity and completeness at each threshold where the merger fraction is `fraction`.
 
@@ -160,17 +161,17 @@ def operating_points(
     cuts = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
     if cuts.ndim != 1 or not ((cuts >= 0) & (cuts <= 1)).all():
         raise InputError(f"thresholds should be a list of numbers in [0, 1], got {thresholds!r}")
-    size, called = sample.images(), sample.sums(sample.probabilities[:, None] >= cuts)
+    called = sample.probabilities[:, None] >= cuts
+    totals = sample.sums(np.column_stack([np.ones(len(called)), called]))
 
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        rates = np.tensordot(weights, called, axes=1) / (weights @ size)[:, :, None]
-        fpr, tpr = np.moveaxis(rates, 1, 0)
+    def measure(sums: np.ndarray) -> dict[str, np.ndarray]:
+        fpr, tpr = np.moveaxis(sums[:, :, 1:] / sums[:, :, :1], 1, 0)
         return {"purity": _purity(tpr, fpr, fraction), "completeness": tpr}
 
     columns = {"threshold": cuts}
-    for name, band in bands(sample, measure, resamples).items():
-        columns |= band.with_width().flat(name)
-    fp, tp = called.sum(axis=0).astype(int)
+    for name, found in intervals.of_sums(totals, measure).items():
+        columns |= intervals.bounded(found.value, intervals.error(sample, found.influence)).flat(name)
+    fp, tp = totals.sum(axis=0)[:, 1:].astype(int)
     return pd.DataFrame(columns | {"tp": tp, "fp": fp})
 
 

@@ -1,8 +1,9 @@
-"""How good a set of merger probabilities is, with intervals from a bootstrap over galaxies.
+"""How good a set of merger probabilities is, with 95 % intervals over galaxies.
 
+Those of the average precision and of the ROC curve are of the `bootstrap`, all others in closed form (`intervals`).
 A metric that is not defined is NaN, never 0: purity when no image is predicted merger, completeness and
-everything that compares classes when a class is absent. Its percentiles leave out the resamples in which it
-is not defined. NaN also stands for an interval that the sample cannot support.
+everything that compares classes when a class is absent. NaN also stands for an interval that the sample cannot
+support: that of a purity or completeness of exactly 0 or 1, for one.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepmerge.analysis.bootstrap import THRESHOLD, Band, Sample, bands
+from deepmerge.analysis import intervals
+from deepmerge.analysis.bootstrap import bands
+from deepmerge.analysis.intervals import Linear
+from deepmerge.analysis.sample import THRESHOLD, Band, Sample
 from deepmerge.errors import InputError
 from deepmerge.estimate import AT_BALANCE, WITH_BALANCE, Estimate
 
@@ -18,8 +22,9 @@ BINS = 10  # equal-width bins of probability, (lower, upper]; the first holds 0 
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 101)
 # Networks answer in float32, where a saturated 1 means "within this of 1": a wrong certainty costs 15.9 nats.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
-# A sum of absolute values, which noise raises: in the sample, and once more in every resample of it. So percentiles lie
-# above what they should hold, for a calibrated model always (its bias: Kumar et al. 2019, arXiv:1909.10155).
+COUNTS = ("tp", "fp", "tn", "fn")
+# A sum of absolute values, which noise raises, so that an interval about it misses the truth, for a calibrated model
+# always (its bias: Kumar et al. 2019, arXiv:1909.10155).
 WITHOUT_INTERVAL = ("calibration_error", f"calibration_error{AT_BALANCE}")
 
 _EDGES = np.linspace(0, 1, BINS + 1)
@@ -47,17 +52,19 @@ class Evaluation:
 def evaluate(
     labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray, *, resamples: int = 1000, seed: int = 0
 ) -> Evaluation:
-    """Measure predictions and give every metric a 95 % percentile interval from the bootstrap over galaxies.
+    """Measure predictions and give every metric a 95 % interval over galaxies.
 
     labels: (n,) 0 or 1 = merger; probabilities: (n,) of a merger, in [0, 1]; galaxies: (n,) ids of any
-    sortable type. `resamples` = 0 gives no intervals.
+    sortable type. `resamples` are those of the bootstrap.
 
-    Metrics: those of `point_metrics`. Intervals are NaN where the value is, for those in WITHOUT_INTERVAL, and
-    all of them when a class has a single galaxy, whose scatter cannot be known.
+    Metrics: those of `point_metrics`. Intervals are NaN where the value is, for COUNTS and those in WITHOUT_INTERVAL,
+    and all of them when a class has a single galaxy, whose scatter cannot be known.
     Raises InputError for input that is not as above.
     """
     sample = Sample.of(labels, probabilities, galaxies)
-    measured = bands(sample, _Measure(sample), resamples, seed)
+    measured = bands(sample, _Ranking(sample), resamples, seed) | {
+        name: _with_interval(name, found, sample) for name, found in _linear(sample).items()
+    }
     return Evaluation(
         metrics=_estimates(measured),
         true_positive_rate=measured["true_positive_rate"],
@@ -78,21 +85,28 @@ def difference(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """Measure candidate − reigning in every metric, with 95 % intervals from a paired bootstrap over galaxies.
+    """Measure candidate − reigning in every metric, with paired 95 % intervals over galaxies.
 
-    candidate, reigning: (n,) probabilities by two models for the same images; all else as in `evaluate`. Each resample
-    of galaxies measures both models, so what is hard for both cancels: the interval is narrower than two separate
-    intervals suggest where the errors go together. A difference is NaN where one of its two values is.
+    candidate, reigning: (n,) probabilities by two models for the same images; all else as in `evaluate`. Each galaxy
+    counts with what it adds to both models, so what is hard for both cancels: the interval is narrower than two
+    separate intervals suggest where the errors go together. A difference is NaN where one of its two values is.
     """
     # Both samples number the galaxies alike and have the same strata, so the weights of one are those of the other.
     samples = [Sample.of(labels, probabilities, galaxies) for probabilities in (candidate, reigning)]
-    of_candidate, of_reigning = (_Measure(sample) for sample in samples)
+    of_candidate, of_reigning = (_Ranking(sample) for sample in samples)
 
     def change(weights: np.ndarray) -> dict[str, np.ndarray]:
         reference = of_reigning(weights)
         return {name: value - reference[name] for name, value in of_candidate(weights).items() if value.ndim == 1}
 
-    return _estimates(bands(samples[0], change, resamples, seed))
+    measured = bands(samples[0], change, resamples, seed)
+    ours, theirs = (_linear(sample) for sample in samples)
+    for name in ours:
+        if ours[name].value.ndim == 0:
+            apart = ours[name].minus(theirs[name])
+            most = np.inf if name in COUNTS or name.startswith("log_loss") else 1.0
+            measured[name] = intervals.difference(apart.value, intervals.error(samples[0], apart.influence), most)
+    return _estimates(measured)
 
 
 def point_metrics(
@@ -123,8 +137,10 @@ def point_metrics(
             f"weights should be {len(sample.labels)} finite numbers ≥ 0, one an image and not all 0, "
             f"got shape {of_images.shape}"
         )
+    by_galaxy = of_images[np.newaxis]
     with np.errstate(invalid="ignore", divide="ignore"):
-        measured = _Measure(sample, threshold)(of_images[np.newaxis])
+        measured = _counted(np.tensordot(by_galaxy, _columns(sample, threshold), axes=1))
+        measured |= _Ranking(sample)(by_galaxy)
     return {name: float(values[0]) for name, values in measured.items() if values.ndim == 1}
 
 
@@ -134,54 +150,71 @@ def binned(probabilities: np.ndarray) -> np.ndarray:
     return np.stack([in_bin, in_bin * probabilities[:, None]], axis=1)
 
 
+def _linear(sample: Sample) -> dict[str, Linear]:
+    """Everything that an Evaluation holds but what the bootstrap finds, and what each galaxy adds to it."""
+    return intervals.of_sums(_columns(sample), _counted) | {"auc": intervals.auc(sample)}
+
+
+def _with_interval(name: str, found: Linear, sample: Sample) -> Band:
+    spread = intervals.error(sample, found.influence)
+    if name.startswith("log_loss"):
+        return intervals.positive(found.value, spread)
+    return intervals.bounded(found.value, spread)
+
+
 def _estimates(measured: Mapping[str, Band]) -> dict[str, Estimate]:
     """The metrics among what was measured: single numbers."""
     return {
-        name: Estimate(float(band.value)) if name in WITHOUT_INTERVAL else Estimate(*map(float, band))
+        name: Estimate(float(band.value)) if name in (*COUNTS, *WITHOUT_INTERVAL) else Estimate(*map(float, band))
         for name, band in measured.items()
         if np.ndim(band.value) == 0
     }
 
 
-class _Measure:
-    """Measures a sample under any weights of its galaxies.
+def _columns(sample: Sample, threshold: float = THRESHOLD) -> np.ndarray:
+    """Sums over a galaxy's images of either class, (G, 2, K), for `_counted`.
 
-    totals: (G, 2, K) sums over a galaxy's images of either class. The K columns: images, images predicted merger,
-    squared error, minus log-likelihood, images per bin, probability per bin.
+    The K columns: images, images predicted merger, squared error, minus log-likelihood, images per bin, probability per
+    bin.
+    """
+    y, p = sample.labels, sample.probabilities
+    certain = np.clip(p, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    surprise = -np.log(np.where(y == 1, certain, 1 - certain))
+    counted = [np.ones_like(p), sample.called(threshold), (p - y) ** 2, surprise]
+    return sample.sums(np.column_stack([*counted, binned(p).reshape(len(p), -1)]))
+
+
+def _counted(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Everything that needs no ranking, from sums (b, 2, K) of `_columns`: arrays (b,) or (b, …)."""
+    size = sums[:, :, :1]
+    even = _metrics(sums / size * size.sum(axis=1, keepdims=True) / 2)
+    in_bin = sums.sum(axis=1)[:, 4:]
+    count = in_bin[:, :BINS]
+    confusion = np.stack([size[:, :, 0] - sums[:, :, 1], sums[:, :, 1]], axis=2)
+    return {
+        **_metrics(sums),
+        **{f"{name}{AT_BALANCE}": even[name] for name in WITH_BALANCE if name in even},
+        "probability": in_bin[:, BINS:] / count,
+        "fraction": sums[:, 1, 4 : 4 + BINS] / count,
+        "count": count,
+        "confusion": confusion,
+        "confusion_fraction": confusion / size,
+    }
+
+
+class _Ranking:
+    """Measures the ranking of a sample under any weights of its galaxies.
+
     galaxy, merger: (n,) of the images by falling probability; ends: last image of each run of equal probabilities.
     """
 
-    def __init__(self, sample: Sample, threshold: float = THRESHOLD) -> None:
-        ranked = sample.ranked()
-        y, p, _, self.galaxy = ranked
+    def __init__(self, sample: Sample) -> None:
+        y, p, _, self.galaxy = sample.ranked()
         self.merger = y == 1
         self.ends = np.flatnonzero(np.diff(p, append=-1.0))
-        certain = np.clip(p, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-        surprise = -np.log(np.where(self.merger, certain, 1 - certain))
-        counted = [np.ones_like(p), ranked.called(threshold), (p - y) ** 2, surprise]
-        self.totals = ranked.sums(np.column_stack([*counted, binned(p).reshape(len(p), -1)]))
 
     def __call__(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Everything that an Evaluation holds, for each row of galaxy weights (b, G): arrays (b,) or (b, …)."""
-        sums = np.tensordot(weights, self.totals, axes=1)
-        size = sums[:, :, :1]
-        balanced = sums / size * size.sum(axis=1, keepdims=True) / 2
-        measured = _counted(sums) | self._ranked(weights)
-        even = _counted(balanced) | {"average_precision": measured.pop("average_precision_at_balance")}
-        in_bin = sums.sum(axis=1)[:, 4:]
-        count = in_bin[:, :BINS]
-        confusion = np.stack([size[:, :, 0] - sums[:, :, 1], sums[:, :, 1]], axis=2)
-        curves = {
-            "probability": in_bin[:, BINS:] / count,
-            "fraction": sums[:, 1, 4 : 4 + BINS] / count,
-            "count": count,
-            "confusion": confusion,
-            "confusion_fraction": confusion / size,
-        }
-        return measured | {f"{name}{AT_BALANCE}": even[name] for name in WITH_BALANCE} | curves
-
-    def _ranked(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """The metrics of the ranking: the ROC curve, its area, and average precision at both class ratios."""
+        """The ROC curve, its area, and average precision at both class ratios, for each row of weights (b, G)."""
         images = weights[:, self.galaxy]
         tp = np.cumsum(images * self.merger, axis=1)[:, self.ends]
         fp = np.cumsum(images, axis=1)[:, self.ends] - tp
@@ -205,8 +238,8 @@ class _Measure:
         }
 
 
-def _counted(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics that need no ranking, from weighted sums (b, class, column)."""
+def _metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics that need no ranking, from sums (b, 2, K)."""
     (negatives, positives), (fp, tp) = sums[:, :, 0].T, sums[:, :, 1].T
     tn, fn = negatives - fp, positives - tp
     both = sums.sum(axis=1)

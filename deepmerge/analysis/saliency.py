@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deepmerge.analysis.bootstrap import THRESHOLD
+from deepmerge.analysis.sample import THRESHOLD
 from deepmerge.errors import InputError
 
 TARGETS = ("merger", "non-merger")

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from deepmerge import config
 from deepmerge.analysis import calibration
-from deepmerge.analysis.bootstrap import THRESHOLD
 from deepmerge.analysis.calibration import BALANCE
+from deepmerge.analysis.sample import THRESHOLD
 from deepmerge.data import copies
 from deepmerge.data.splits import Part
 from deepmerge.errors import InputError

@@ -1,9 +1,9 @@
 """On what kind of galaxy a model works: selection function, stages, agreement of views.
 
-Everything is measured on images that were not in training. The intervals are those of `bootstrap`: the whole sample is
-drawn and counted in every bin, so a galaxy whose views fall in several bins comes along in all of them. What is not
-defined is NaN. So is the interval of a rate that rests on a single galaxy of a class, and one without width.
-Intervals that rest on fewer than some ten galaxies are rough: read them with the counts.
+Everything is measured on images that were not in training. The intervals are those of `intervals`: a galaxy whose views
+fall in several bins counts in all of them. What is not defined is NaN. So is the interval of a rate that rests on a
+single galaxy of a class, and of one that is exactly 0 or 1. Intervals that rest on fewer than some ten galaxies are
+rough: read them with the counts.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from deepmerge.analysis import checks
-from deepmerge.analysis.bootstrap import Sample, bands
+from deepmerge.analysis import checks, intervals
+from deepmerge.analysis.sample import Sample
 from deepmerge.data.catalogue import STAGES
 from deepmerge.errors import InputError
 from deepmerge.estimate import Estimate, read
@@ -41,7 +41,6 @@ def by_bins(
     galaxies: np.ndarray,
     *,
     bins: int = 5,
-    resamples: int = 1000,
 ) -> pd.DataFrame:
     """Measure the selection function: completeness, purity and false positive rate in bins of a property.
 
@@ -76,7 +75,7 @@ def by_bins(
             "centre": [np.median(x[each & measured]) if (each & measured).any() else np.nan for each in members.T],
         }
     )
-    table = table.join(_by_group(members, sample, resamples))
+    table = table.join(_by_group(members, sample))
     return table if members[:, -1].any() else table.iloc[:-1]
 
 
@@ -85,8 +84,6 @@ def by_stage(
     labels: np.ndarray,
     probabilities: np.ndarray,
     galaxies: np.ndarray,
-    *,
-    resamples: int = 1000,
 ) -> pd.DataFrame:
     """Measure each stage: the completeness of past and future mergers, the false positive rate of non-mergers.
 
@@ -111,7 +108,7 @@ def by_stage(
             f"{words[wrong[0]]!r} and label {y[wrong[0]]} ({len(wrong)} such rows)"
         )
     present = [stage for stage in STAGES if (words == stage).any()]
-    rows, groups = [], _by_group(words[:, None] == present, sample, resamples).to_dict("records")
+    rows, groups = [], _by_group(words[:, None] == present, sample).to_dict("records")
     for stage, row in zip(present, groups, strict=True):
         merging = stage != "non-merger"
         rate, score = ("completeness", "merger_score") if merging else ("false_positive_rate", "non_merger_score")
@@ -120,9 +117,7 @@ def by_stage(
     return pd.DataFrame(rows)
 
 
-def view_agreement(
-    labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray, *, resamples: int = 1000
-) -> pd.DataFrame:
+def view_agreement(labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray) -> pd.DataFrame:
     """Measure whether the views of one galaxy are right together, against views that err independently.
 
     Input and errors as in `metrics.evaluate`; every image counts as a view, so leave flipped copies out.
@@ -148,18 +143,20 @@ def view_agreement(
     of_mean = np.divide(score**2, views, out=np.zeros_like(score), where=has)
     columns = np.stack([has, views, one, most, every, score, square, of_mean, views**2], axis=2).astype(float)
 
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+    def measure(sums: np.ndarray) -> dict[str, np.ndarray]:
         """The shares in AGREEMENT and the intraclass correlation, (b, class) each."""
-        g, n, ones, mosts, alls, s, q, means, squares = np.moveaxis(np.tensordot(weights, columns, axes=1), 2, 0)
+        g, n, ones, mosts, alls, s, q, means, squares = np.moveaxis(sums, 2, 0)
         between, within = (means - s**2 / n) / (g - 1), (q - means) / (n - g)
         k = (n - squares / n) / (g - 1)
         correlation = (between - within) / (between + (k - 1) * within)
-        correlation[(q - s**2 / n) / n < _CONSTANT] = np.nan
+        correlation[((q - s**2 / n) / n).real < _CONSTANT] = np.nan
         shares = zip(AGREEMENT, (ones, mosts, alls), strict=True)
         return {**{name: share / g for name, share in shares}, "intraclass_correlation": correlation}
 
-    several = has.sum(axis=0) > 1
-    measured = {name: band.with_width(several) for name, band in bands(sample, measure, resamples).items()}
+    measured = {}
+    for name, found in intervals.of_sums(columns, measure).items():
+        lowest = -1.0 if name == "intraclass_correlation" else 0.0
+        measured[name] = intervals.bounded(found.value, intervals.error(sample, found.influence), lowest)
     rows = []
     for label in (1, 0):
         m = views[has[:, label], label]
@@ -174,23 +171,25 @@ def view_agreement(
     return pd.DataFrame(rows)
 
 
-def _by_group(members: np.ndarray, sample: Sample, resamples: int) -> pd.DataFrame:
+def _by_group(members: np.ndarray, sample: Sample) -> pd.DataFrame:
     """Counts and RATES with their intervals, a row for each column of members (n, k) bool; groups may overlap."""
     p = sample.probabilities
     columns = np.column_stack([np.ones_like(p), sample.called(), p])
     totals = sample.sums(members[:, :, None] * columns[:, None])
 
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+    def measure(sums: np.ndarray) -> dict[str, np.ndarray]:
         """The RATES, (b, k) each."""
-        images, called, score = np.moveaxis(np.tensordot(weights, totals, axes=1), 3, 0)
+        images, called, score = np.moveaxis(sums, 3, 0)
         (f, t), (others_score, mergers_score) = (np.moveaxis(each / images, 1, 0) for each in (called, score))
         purity = called[:, 1] / called.sum(axis=1)
         return dict(zip(RATES, (t, purity, t / (t + f), f, mergers_score, others_score), strict=True))
 
     has = totals[:, :, :, 0] > 0
     several = has.sum(axis=0) > 1
-    measured = bands(sample, measure, resamples)
-    rates = {name: band.with_width(several[RATES[name]]) for name, band in measured.items()}
+    rates = {
+        name: intervals.bounded(found.value, intervals.error(sample, found.influence)).with_width(several[RATES[name]])
+        for name, found in intervals.of_sums(totals, measure).items()
+    }
     # A purity mixes the rates of both classes: where one has no interval, its own would be too narrow.
     sure = ~np.isnan([rates["completeness"].low, rates["false_positive_rate"].low]).any(axis=0)
     rates |= {name: rates[name].with_width(sure) for name in ("purity", "purity_at_balance")}

@@ -1,0 +1,76 @@
+"""Predictions of a sample of galaxies, checked, and arrays of values with their intervals."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from deepmerge.analysis import checks
+from deepmerge.errors import InputError
+from deepmerge.estimate import HIGH, LOW
+
+THRESHOLD = 0.5  # of the probability, from which on an image is predicted merger
+
+
+class Band(NamedTuple):
+    """An array of values with the ends of their 95 % intervals, all of one shape."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def flat(self, name: str) -> dict[str, np.ndarray]:
+        """Columns `name`, `name_low` and `name_high` of a table."""
+        return {name: self.value, f"{name}{LOW}": self.low, f"{name}{HIGH}": self.high}
+
+    def with_width(self, supported: ArrayLike = True) -> "Band":
+        """The band without intervals that are not supported or have no width.
+
+        Where nothing went wrong in the sample, no resample says how seldom something does.
+        """
+        wide = np.logical_and(supported, self.high > self.low)
+        return Band(self.value, np.where(wide, self.low, np.nan), np.where(wide, self.high, np.nan))
+
+
+class Sample(NamedTuple):
+    """Checked predictions of n images of G galaxies, (n,) each; galaxy: numbers 0 … G − 1 of the ids, rising."""
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    ids: np.ndarray
+    galaxy: np.ndarray
+
+    @classmethod
+    def of(cls, labels: ArrayLike, probabilities: ArrayLike, galaxies: ArrayLike) -> "Sample":
+        """Check predictions as `checks.predictions`, which says what is wrong with them."""
+        y, p, ids = checks.predictions(labels, probabilities, galaxies)
+        return cls(y, p, ids, np.unique(ids, return_inverse=True)[1])
+
+    def ranked(self) -> "Sample":
+        """The same images by falling probability."""
+        order = np.argsort(-self.probabilities, kind="stable")
+        return Sample(*(column[order] for column in self))
+
+    def called(self, threshold: float = THRESHOLD) -> np.ndarray:
+        """Whether each image is predicted merger, (n,): from the threshold on (≥). Raises InputError outside [0, 1]."""
+        if not 0 <= threshold <= 1:
+            raise InputError(f"threshold should lie in [0, 1], got {threshold}")
+        return self.probabilities >= threshold
+
+    def sums(self, columns: np.ndarray) -> np.ndarray:
+        """Sum columns (n, …) over the images that a galaxy has of either class, (G, 2, …)."""
+        totals = np.zeros((self.galaxy.max() + 1, 2, *columns.shape[1:]))
+        np.add.at(totals, (self.galaxy, self.labels), columns)
+        return totals
+
+    def images(self) -> np.ndarray:
+        """Images that each galaxy has of either class, (G, 2)."""
+        return self.sums(np.ones(len(self.labels)))
+
+    def strata(self) -> np.ndarray:
+        """What galaxies are drawn from, (G,): 1 non-mergers, 2 mergers, 3 galaxies with images of both classes."""
+        return (self.images() > 0) @ (1, 2)
+
+    def has_single(self) -> bool:
+        """Whether a class has a single galaxy, which does not tell how much others scatter."""
+        return 1 in (self.images() > 0).sum(axis=0)
