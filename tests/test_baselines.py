@@ -157,7 +157,7 @@ def test_wrong_input_is_refused_in_one_line(changes, message):
 def test_importance_is_the_mean_loss_of_auc_of_single_shuffles(drawn, kind):
     features, labels, galaxy = drawn
     train, held_out = halves(galaxy)
-    found = importance(kind, features, labels, train, held_out, galaxy, repeats=10, resamples=20).set_index("feature")
+    found = importance(kind, features, labels, train, held_out, galaxy, repeats=10).set_index("feature")
 
     def auc(table):
         appended = pd.concat([features, table], ignore_index=True)
@@ -172,7 +172,7 @@ def test_importance_is_the_mean_loss_of_auc_of_single_shuffles(drawn, kind):
 
 def test_what_tells_the_class_is_important_and_chance_is_not(drawn):
     features, labels, galaxy = drawn
-    found = importance(RANDOM_FOREST, features, labels, *halves(galaxy), galaxy, resamples=200)
+    found = importance(RANDOM_FOREST, features, labels, *halves(galaxy), galaxy)
     assert found.columns.tolist() == ["feature", "value", "low", "high"]
     assert found["feature"].tolist()[:2] == ["told", "missing"]
     assert found["value"].is_monotonic_decreasing
@@ -185,7 +185,7 @@ def test_what_tells_the_class_is_important_and_chance_is_not(drawn):
 
 def test_nothing_is_important_to_the_trivial_baseline(drawn):
     features, labels, galaxy = drawn
-    found = importance(TRIVIAL, features, labels, *halves(galaxy), galaxy, resamples=20)
+    found = importance(TRIVIAL, features, labels, *halves(galaxy), galaxy)
     assert (found[["value", "low", "high"]] == 0).all(axis=None)
 
 

@@ -318,10 +318,10 @@ def test_a_purity_that_cannot_be_had_is_refused_with_the_best():
 def test_gains_are_those_of_evaluate_and_difference():
     y, p, galaxy = sample(temperature=3)
     mild = tempered(p, 3)
-    table = gains(y, galaxy, p, {"temperature": mild}, resamples=50).set_index(["method", "metric"])
+    table = gains(y, galaxy, p, {"temperature": mild}).set_index(["method", "metric"])
     assert len(table) == 2 * len(GAINS)
     values = evaluate(y, mild, galaxy, resamples=50).metrics
-    changes = difference(y, mild, p, galaxy, resamples=50)
+    changes = difference(y, mild, p, galaxy)
     for metric in GAINS:
         np.testing.assert_equal(table.loc[("temperature", metric)].tolist(), [*values[metric], *changes[metric]])
         ends = [np.nan] * 2 if metric in WITHOUT_INTERVAL else [0, 0]

@@ -25,9 +25,8 @@ GOOD, FAIR = scores(LABELS, RNG, 1.5), scores(LABELS, RNG, 0.7)
 
 
 def test_the_metrics_that_may_decide_are_all_whose_differences_have_an_interval_but_the_counts():
-    counts = {"tp", "fp", "tn", "fn"}
-    change = metrics.difference(LABELS, GOOD, FAIR, GALAXIES, resamples=50)
-    assert set(gate.DECISIVE) == {name for name, found in change.items() if np.isfinite(found).all()} - counts
+    change = metrics.difference(LABELS, GOOD, FAIR, GALAXIES)
+    assert set(gate.DECISIVE) == {name for name, found in change.items() if np.isfinite(found).all()}
     assert len(set(gate.DECISIVE)) == len(gate.DECISIVE)
 
 
@@ -46,7 +45,8 @@ def test_the_verdict_holds_the_numbers_that_it_was_made_from():
     found = gate.judge(LABELS, GOOD, FAIR, GALAXIES, "auc", "version 1")
     assert found.candidate == metrics.evaluate(LABELS, GOOD, GALAXIES).metrics["auc"]
     assert found.reigning == metrics.evaluate(LABELS, FAIR, GALAXIES).metrics["auc"]
-    assert found.difference == metrics.difference(LABELS, GOOD, FAIR, GALAXIES)["auc"]
+    assert found.difference == metrics.difference(LABELS, GOOD, FAIR, GALAXIES, level=0.975)["auc"]
+    assert "97.5 % interval" in found.reason
     assert (found.images, found.galaxies) == (360, 90)
     assert f"{found.difference.low:+.4f}" in found.reason
 
@@ -95,6 +95,16 @@ def test_without_a_comparison_nothing_is_measured_and_only_force_promotes():
     assert (found.decision, found.reason, found.images) == ("refused", "other data", 0)
     assert np.isnan([found.candidate, found.reigning, found.difference]).all()
     assert gate.without_comparison("auc", "other data", "version 1", "new data").decision == "forced"
+
+
+def test_each_look_spends_a_share_of_the_error_and_all_of_them_together_the_whole():
+    spent = [(1 - gate.level_at(look)) / 2 for look in range(1, 10_000)]
+    assert spent[0] == pytest.approx(gate.ERROR / 2)
+    assert (np.diff(spent) < 0).all()
+    assert sum(spent) == pytest.approx(gate.ERROR, rel=1e-3)
+    first, tenth = (gate.judge(LABELS, GOOD, FAIR, GALAXIES, "auc", look=look).difference for look in (1, 10))
+    assert tenth.low < first.low < first.value == tenth.value
+    assert (gate.percent(0.95), gate.percent(gate.level_at(1)), gate.percent(0.99955)) == ("95 %", "97.5 %", "99.955 %")
 
 
 @pytest.mark.parametrize("metric", metrics.WITHOUT_INTERVAL)

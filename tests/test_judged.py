@@ -154,7 +154,7 @@ def subject(client, write_sample, network):
 
 
 def count(subject, part=None, data=None):
-    """How often these images, by default those of the test, have been scored."""
+    """How many models have been scored on these images, by default those of the test."""
     return looks.so_far((part or subject.split.test).fingerprint(data or subject.data))
 
 
@@ -221,23 +221,30 @@ def test_an_evaluation_scores_afresh_although_older_predictions_are_stored(subje
 # --- looks -------------------------------------------------------------------------------------------------
 
 
-def test_scoring_test_images_is_a_look_and_training_and_validation_images_may_be_scored_at_will(subject):
+SCORINGS = {
+    "the test": lambda subject: subject.scores("test"),
+    "all images": lambda subject: subject.scores(
+        Part(*(subject.split.table()[n].to_numpy() for n in ("row", "transform")))
+    ),
+    "with dropout": lambda subject: subject.dropout_scores("test", 2, 0, lambda steps: None),
+    "an evaluation": evaluated,
+}
+
+
+@pytest.mark.parametrize("how", SCORINGS)
+def test_scoring_test_images_is_a_look_once_for_a_model(subject, how):
+    before = count(subject)
+    SCORINGS[how](subject)
+    assert count(subject) == before + 1
+    SCORINGS[how](subject)
+    assert count(subject) == before + 1
+
+
+def test_training_and_validation_images_may_be_scored_at_will(subject):
     before = count(subject)
     subject.scores("train")
     subject.scores("validation")
     assert count(subject) == before
-    subject.scores("test")
-    subject.scores("test")
-    assert count(subject) == before + 2
-    table = subject.split.table()
-    subject.scores(Part(table["row"].to_numpy(), table["transform"].to_numpy()))
-    assert count(subject) == before + 3  # among all images are those of the test
-    subject.dropout_scores("test", 2, 0, lambda steps: None)
-    assert count(subject) == before + 4
-    stored = evaluated(subject)
-    assert count(subject) == before + 5
-    stored.scores("test")
-    assert count(subject) == before + 5
 
 
 def test_images_outside_the_split_are_counted_as_test_images_of_their_own(subject):

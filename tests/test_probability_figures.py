@@ -26,11 +26,11 @@ def sample(galaxies=40, mergers=12):
 
 
 Y, P, G = sample()
-RELIABILITY = calibration.reliability(Y, P, G, resamples=50)
+RELIABILITY = calibration.reliability(Y, P, G)
 ERROR = Estimate(0.083, np.nan, np.nan)
-POINTS = calibration.operating_points(Y, P, G, 0.1, np.linspace(0, 1, 41), resamples=50)
+POINTS = calibration.operating_points(Y, P, G, 0.1, np.linspace(0, 1, 41))
 METHODS = {"temperature": calibration.tempered(P, 2.0), "ensemble": np.sqrt(P)}
-GAINS = calibration.gains(Y, G, P, METHODS, resamples=50)
+GAINS = calibration.gains(Y, G, P, METHODS)
 COSTS = {"temperature": {"training": 1, "prediction": 1}, "ensemble": {"training": 5, "prediction": 4.99}}
 LONG = "a method with a name that does not fit, of course, in any one line of a panel"
 
@@ -146,7 +146,7 @@ def test_costs_show_each_change_its_interval_and_the_better_side():
 
 
 def test_changes_without_intervals_are_still_drawn():
-    bare = calibration.gains(Y, G, P, METHODS, resamples=0)
+    bare = calibration.gains(Y, G, P, METHODS)
     assert not any("nan" in text for text in texts(figures.costs(bare, COSTS)))
 
 

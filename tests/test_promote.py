@@ -1,6 +1,7 @@
 """The gate at work: promotions of networks whose worth is known, in a real store."""
 
 import json
+import math
 import shutil
 import sys
 
@@ -124,7 +125,9 @@ def test_the_verdict_stands_on_run_and_version_and_where_it_was_asked_for(client
         assert tags["promotion_against"] == gate.TRIVIAL
         assert float(tags["promotion_difference_auc_low"]) == found["difference_auc_low"]
     assert (run.info.status, run.info.end_time) == (before.status, before.end_time)
-    assert runs.read_json(run, "promotion.json") == found == json.loads((tmp_path / "out/promotion.json").read_text())
+    written = json.loads((tmp_path / "out/promotion.json").read_text())
+    assert runs.read_json(run, "promotion.json") == written
+    np.testing.assert_equal({**dict.fromkeys(found, math.nan), **written}, found)  # JSON leaves out what is undefined
     beside_the_model = runs.model_file(run).parents[1]
     pictures = [
         runs.read_artifact(run, "figures/promotion.png"),
@@ -180,7 +183,7 @@ def test_a_split_by_rows_is_refused_whatever_the_reason_and_its_images_not_looke
     assert "test galaxies are in the training set" in found["reason"]
     assert not {"candidate_auc", "look"} & set(found)
     assert aliases(client) == {}
-    assert "test_looks" not in client.get_run(run_id).data.tags
+    assert "test_images" not in client.get_run(run_id).data.tags
 
 
 @pytest.mark.parametrize(("other", "said"), [({"shift": 0.01}, "other data"), ({"split_seed": 6}, "other test images")])
@@ -208,13 +211,15 @@ def test_the_champion_is_not_judged_again(client, trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_verdict_says_how_often_the_test_images_have_been_scored(client, trained):
+def test_the_verdict_says_how_many_models_have_been_scored_on_the_test_images(client, trained):
     first = promote("tiny", trained(0.4))["look"]
-    assert promote("tiny", trained(1.0))["look"] == first + 2  # of the candidate and of the champion
+    second = promote("tiny", trained(1.0))
+    assert second["look"] in (first, first + 1)  # other tests may have scored it
+    assert second["level"] == gate.level_at(second["look"])
     evaluate("tiny", trained(1.0))
     found = promote("tiny", trained(0.4))
-    assert found["look"] == first + 4  # of the candidate alone: what the evaluation of the champion stored is read
-    assert client.get_run(trained(0.4)).data.tags["promotion_look"] == str(first + 4)
+    assert found["look"] == second["look"]  # the same models
+    assert client.get_run(trained(0.4)).data.tags["promotion_look"] == str(found["look"])
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The bootstrap over galaxies, from which all that judges predictions takes its 95 % intervals.
+"""The bootstrap over galaxies, for what `intervals` has no closed form: bands of curves.
 
 The views (and copies) of one galaxy share its mass, orbit and history, so their errors go together: resampling images
 would count them as independent and give intervals that are too narrow. Galaxies are drawn with replacement and bring
@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from deepmerge.analysis import checks
-from deepmerge.analysis.sample import Band, Sample
-
-INTERVAL = (0.025, 0.975)
+from deepmerge.analysis.sample import LEVEL, Band, Sample
 
 _CHUNK = 2**18  # image weights held at once: 2 MB an array, which stays in the processor's cache
 
@@ -62,5 +60,5 @@ def _interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     undefined = np.isnan(draws).all(axis=0)
     if not len(draws):
         draws = np.zeros((1, *undefined.shape))
-    low, high = np.nanquantile(np.where(undefined, 0.0, draws), INTERVAL, axis=0)
+    low, high = np.nanquantile(np.where(undefined, 0.0, draws), ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
     return np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)

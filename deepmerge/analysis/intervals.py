@@ -19,9 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special, stats
 
-from deepmerge.analysis.sample import Band, Sample
-
-LEVEL = 0.95
+from deepmerge.analysis.sample import LEVEL, Band, Sample
 
 _STEP = 1e-30  # of a derivative by a complex number, which has no rounding error however small the step
 
@@ -63,6 +61,30 @@ def auc(sample: Sample) -> Linear:
     value = above[merger].sum() / (mergers * others)
     won = np.where(merger, above / others, 1 - above / mergers)
     return Linear(value, sample.sums((won - value) / np.where(merger, mergers, others)).sum(axis=1))
+
+
+def average_precision(sample: Sample, at_balance: bool = False) -> Linear:
+    """The average precision, not interpolated, where both classes weigh the same if `at_balance`; NaN without mergers.
+
+    An image adds what it changes of the purity at its own threshold and at all lower ones.
+    """
+    labels, p, _, galaxy = sample.ranked()
+    merger = labels == 1
+    ends = np.flatnonzero(np.diff(p, append=-1.0))
+    run = np.searchsorted(ends, np.arange(len(p)))  # of equal probabilities, to which an image belongs
+    mergers, others = np.float64(merger.sum()), np.float64((~merger).sum())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weight = mergers / others if at_balance else 1.0  # of a non-merger
+        tp, fp = np.cumsum(merger)[ends], np.cumsum(~merger)[ends]
+        called = tp + weight * fp
+        purity, step = tp / called, np.diff(tp, prepend=0) / mergers
+        value = (step * purity).sum()
+        by_tp, by_fp = ((step * slope / called**2)[::-1].cumsum()[::-1] for slope in (weight * fp, -weight * tp))
+        each = np.where(merger, (purity[run] - value) / mergers + by_tp[run], by_fp[run])
+        if at_balance:
+            by_weight = -(step * tp * fp / called**2).sum()
+            each += by_weight * np.where(merger, 1 / others, -mergers / others**2)
+    return Linear(value, np.bincount(galaxy, each))
 
 
 def of_sums(totals: np.ndarray, measure: Measure) -> dict[str, Linear]:

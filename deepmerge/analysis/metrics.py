@@ -1,6 +1,6 @@
 """How good a set of merger probabilities is, with 95 % intervals over galaxies.
 
-Those of the average precision and of the ROC curve are of the `bootstrap`, all others in closed form (`intervals`).
+They are in closed form (`intervals`), but for the band of the ROC curve, which is of the `bootstrap`.
 A metric that is not defined is NaN, never 0: purity when no image is predicted merger, completeness and
 everything that compares classes when a class is absent. NaN also stands for an interval that the sample cannot
 support: that of a purity or completeness of exactly 0 or 1, for one.
@@ -14,7 +14,7 @@ import numpy as np
 from deepmerge.analysis import intervals
 from deepmerge.analysis.bootstrap import bands
 from deepmerge.analysis.intervals import Linear
-from deepmerge.analysis.sample import THRESHOLD, Band, Sample
+from deepmerge.analysis.sample import LEVEL, THRESHOLD, Band, Sample
 from deepmerge.errors import InputError
 from deepmerge.estimate import AT_BALANCE, WITH_BALANCE, Estimate
 
@@ -55,14 +55,14 @@ def evaluate(
     """Measure predictions and give every metric a 95 % interval over galaxies.
 
     labels: (n,) 0 or 1 = merger; probabilities: (n,) of a merger, in [0, 1]; galaxies: (n,) ids of any
-    sortable type. `resamples` are those of the bootstrap.
+    sortable type. `resamples` of the bootstrap make the band of the ROC curve.
 
     Metrics: those of `point_metrics`. Intervals are NaN where the value is, for COUNTS and those in WITHOUT_INTERVAL,
     and all of them when a class has a single galaxy, whose scatter cannot be known.
     Raises InputError for input that is not as above.
     """
     sample = Sample.of(labels, probabilities, galaxies)
-    measured = bands(sample, _Ranking(sample), resamples, seed) | {
+    measured = bands(sample, _Ranking(sample).curve, resamples, seed) | {
         name: _with_interval(name, found, sample) for name, found in _linear(sample).items()
     }
     return Evaluation(
@@ -82,30 +82,24 @@ def difference(
     reigning: np.ndarray,
     galaxies: np.ndarray,
     *,
-    resamples: int = 1000,
-    seed: int = 0,
+    level: float = LEVEL,
 ) -> dict[str, Estimate]:
-    """Measure candidate − reigning in every metric, with paired 95 % intervals over galaxies.
+    """Measure candidate − reigning in every metric, with paired intervals over galaxies of that level.
 
     candidate, reigning: (n,) probabilities by two models for the same images; all else as in `evaluate`. Each galaxy
     counts with what it adds to both models, so what is hard for both cancels: the interval is narrower than two
     separate intervals suggest where the errors go together. A difference is NaN where one of its two values is.
     """
-    # Both samples number the galaxies alike and have the same strata, so the weights of one are those of the other.
+    # Both samples number the galaxies alike, and have the same strata.
     samples = [Sample.of(labels, probabilities, galaxies) for probabilities in (candidate, reigning)]
-    of_candidate, of_reigning = (_Ranking(sample) for sample in samples)
-
-    def change(weights: np.ndarray) -> dict[str, np.ndarray]:
-        reference = of_reigning(weights)
-        return {name: value - reference[name] for name, value in of_candidate(weights).items() if value.ndim == 1}
-
-    measured = bands(samples[0], change, resamples, seed)
     ours, theirs = (_linear(sample) for sample in samples)
+    measured = {}
     for name in ours:
         if ours[name].value.ndim == 0:
             apart = ours[name].minus(theirs[name])
             most = np.inf if name in COUNTS or name.startswith("log_loss") else 1.0
-            measured[name] = intervals.difference(apart.value, intervals.error(samples[0], apart.influence), most)
+            spread = intervals.error(samples[0], apart.influence)
+            measured[name] = intervals.difference(apart.value, spread, most, level)
     return _estimates(measured)
 
 
@@ -140,7 +134,7 @@ def point_metrics(
     by_galaxy = of_images[np.newaxis]
     with np.errstate(invalid="ignore", divide="ignore"):
         measured = _counted(np.tensordot(by_galaxy, _columns(sample, threshold), axes=1))
-        measured |= _Ranking(sample)(by_galaxy)
+        measured |= _Ranking(sample).areas(by_galaxy)
     return {name: float(values[0]) for name, values in measured.items() if values.ndim == 1}
 
 
@@ -152,7 +146,11 @@ def binned(probabilities: np.ndarray) -> np.ndarray:
 
 def _linear(sample: Sample) -> dict[str, Linear]:
     """Everything that an Evaluation holds but what the bootstrap finds, and what each galaxy adds to it."""
-    return intervals.of_sums(_columns(sample), _counted) | {"auc": intervals.auc(sample)}
+    return intervals.of_sums(_columns(sample), _counted) | {
+        "auc": intervals.auc(sample),
+        "average_precision": intervals.average_precision(sample),
+        f"average_precision{AT_BALANCE}": intervals.average_precision(sample, at_balance=True),
+    }
 
 
 def _with_interval(name: str, found: Linear, sample: Sample) -> Band:
@@ -213,12 +211,16 @@ class _Ranking:
         self.merger = y == 1
         self.ends = np.flatnonzero(np.diff(p, append=-1.0))
 
-    def __call__(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """The ROC curve, its area, and average precision at both class ratios, for each row of weights (b, G)."""
-        images = weights[:, self.galaxy]
-        tp = np.cumsum(images * self.merger, axis=1)[:, self.ends]
-        fp = np.cumsum(images, axis=1)[:, self.ends] - tp
-        tpr, fpr = (np.pad(count, ((0, 0), (1, 0))) / count[:, -1:] for count in (tp, fp))
+    def curve(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """The ROC curve for each row of weights (b, G)."""
+        _, _, tpr, fpr = self._counts(weights)
+        # np.interp takes the upper end where the curve is vertical.
+        heights = [np.interp(FALSE_POSITIVE_RATES, x, y) for x, y in zip(fpr, tpr, strict=True)]
+        return {"true_positive_rate": np.stack(heights)}
+
+    def areas(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """The area under the ROC curve, and the average precision at both class ratios, for each row of weights."""
+        tp, fp, tpr, fpr = self._counts(weights)
         step = np.diff(tpr, axis=1)
 
         def average_precision(fp_weight: np.ndarray | float) -> np.ndarray:
@@ -230,12 +232,16 @@ class _Ranking:
         return {
             "auc": (np.diff(fpr, axis=1) * (tpr[:, 1:] + tpr[:, :-1])).sum(axis=1) / 2,
             "average_precision": average_precision(1.0),
-            "average_precision_at_balance": average_precision(tp[:, -1:] / fp[:, -1:]),
-            # np.interp takes the upper end where the curve is vertical.
-            "true_positive_rate": np.stack(
-                [np.interp(FALSE_POSITIVE_RATES, x, y) for x, y in zip(fpr, tpr, strict=True)]
-            ),
+            f"average_precision{AT_BALANCE}": average_precision(tp[:, -1:] / fp[:, -1:]),
         }
+
+    def _counts(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Mergers and others down to each threshold, (b, k), and their shares, with that of none in front."""
+        images = weights[:, self.galaxy]
+        tp = np.cumsum(images * self.merger, axis=1)[:, self.ends]
+        fp = np.cumsum(images, axis=1)[:, self.ends] - tp
+        tpr, fpr = (np.pad(count, ((0, 0), (1, 0))) / count[:, -1:] for count in (tp, fp))
+        return tp, fp, tpr, fpr
 
 
 def _metrics(sums: np.ndarray) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from deepmerge.analysis import checks
 from deepmerge.errors import InputError
 from deepmerge.estimate import HIGH, LOW
 
+LEVEL = 0.95  # how often an interval holds the truth
 THRESHOLD = 0.5  # of the probability, from which on an image is predicted merger
 
 

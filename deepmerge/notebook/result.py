@@ -71,7 +71,7 @@ class Result:
 
 
 def evaluate(model: Model, data: Dataset, part: Part) -> Result:
-    """Measure a model on part of a data set (``split.test``), with 95 % intervals from a bootstrap over galaxies.
+    """Measure a model on part of a data set (``split.test``), with 95 % intervals over galaxies.
 
     Inside `track` metrics, predictions and figures are logged.
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from deepmerge import config
 from deepmerge.analysis import metrics
-from deepmerge.analysis.bootstrap import INTERVAL
+from deepmerge.analysis.sample import LEVEL
 from deepmerge.data import copies, protocols, splits
 from deepmerge.data.dataset import Dataset, open_array
 from deepmerge.data.released import layout
@@ -176,7 +176,7 @@ def _catalogue_summary(draws: pd.DataFrame, table: pd.DataFrame) -> dict[str, An
     for protocol, lines in draws.groupby("protocol"):
         for metric in FOREST_METRICS:
             values = lines[metric].to_numpy()
-            ends = map(float, np.quantile(values, INTERVAL))
+            ends = map(float, np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
             summary[f"forest_{protocol}_{metric}"] = Estimate(float(values.mean()), *ends)
         summary[f"forest_{protocol}_shared_galaxies"] = float(lines["shared_galaxies"].mean())
     return summary

@@ -23,10 +23,10 @@ FIGURE = "figures/promotion.png"
 def promote(dataset: str, model: str, *, metric: str, force: str | None = None, out: Path | None = None) -> Results:
     """Register a model and let it become champion of `dataset` if it passes the gate; the verdict goes to its run.
 
-    Promoted when the 95 % interval of the difference in `metric` from the reigning champion (paired
-    bootstrap over the same test galaxies) lies wholly on the better side. `force` is a reason to promote it all the
-    same. `out` is a folder for ``promotion.json`` and ``promotion.png``. A refusal is a result. Raises InputError for a
-    model of another data set, an unknown metric, and a champion whose run or model was deleted.
+    Promoted when the interval of the difference in `metric` from the reigning champion (paired, over the same test
+    galaxies, wider the more models were scored on them) lies wholly on the better side. `force` is a reason to promote
+    it all the same. `out` is a folder for ``promotion.json`` and ``promotion.png``. A refusal is a result. Raises
+    InputError for a model of another data set, an unknown metric, and a champion whose run or model was deleted.
     """
     gate.check_metric(metric)
     if force is not None and not force.strip():
@@ -76,7 +76,9 @@ def verdict_on(candidate: Judged, reigning: registry.Version | None, metric: str
     test = candidate.split.test.described(candidate.data)
     labels, galaxies = test["label"].to_numpy(), test["galaxy_id"].to_numpy()
     theirs = None if champion is None else champion.scores("test")
-    return gate.judge(labels, candidate.scores("test"), theirs, galaxies, metric, against, force)
+    ours = candidate.scores("test")
+    look = looks.so_far(candidate.split.test.fingerprint(candidate.data))
+    return gate.judge(labels, ours, theirs, galaxies, metric, against, force, look)
 
 
 def _difference_in_sample(candidate: Judged, reigning: runs.Run) -> str | None:
@@ -92,13 +94,14 @@ def _recorded(candidate: Judged, version: registry.Version, verdict: Verdict, ou
     results = {**_named(version), "decision": verdict.decision, "reason": verdict.reason, "metric": verdict.metric}
     sample = ""
     if verdict.images:
-        look = looks.so_far(candidate.split.test.fingerprint(candidate.data))
         for model in ("candidate", "reigning", "difference"):
             results |= getattr(verdict, model).flat(f"{model}_{verdict.metric}")
-        results |= {"against": verdict.against, "images": verdict.images, "galaxies": verdict.galaxies, "look": look}
+        results |= {"against": verdict.against, "images": verdict.images, "galaxies": verdict.galaxies}
+        results |= {"look": verdict.look, "level": verdict.level}
+        models = "one model has" if verdict.look == 1 else f"{verdict.look} models have"
         sample = (
-            f"{verdict.images} test images of {verdict.galaxies} galaxies, 95 % intervals over galaxies; "
-            f"these test images have been scored {'once' if look == 1 else f'{look} times'}"
+            f"{verdict.images} test images of {verdict.galaxies} galaxies, 95 % intervals over galaxies; {models} been "
+            f"scored on them, so a {gate.percent(verdict.level)} interval decides"
         )
     results["time"] = datetime.now(UTC).isoformat(timespec="seconds")
     note = warning(candidate.data, candidate.split)

@@ -44,13 +44,12 @@ def importance(
     galaxies: np.ndarray,
     *,
     repeats: int = 5,
-    resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """How much AUC on the rows `held_out` is lost when one quantity is shuffled among them, the greatest loss first.
 
     Permutation importance (Breiman 2001, Machine Learning 45, 5), `repeats` shuffles together; columns: feature, value,
-    low, high: the loss and its 95 % interval from a paired bootstrap over galaxies, (n,) ids. Correlated quantities
+    low, high: the loss and its 95 % interval over galaxies, (n,) ids. Correlated quantities
     share their importance. Otherwise as `scores`.
     """
     values, labels, train = _checked(kind, features, labels, train)
@@ -64,7 +63,7 @@ def importance(
     for column, name in enumerate(features.columns):
         shuffled = np.tile(unshuffled, (repeats, 1))
         shuffled[:, column] = np.concatenate([rng.permutation(unshuffled[:, column]) for _ in range(repeats)])
-        loss = metrics.difference(truth, whole, _predicted(model, shuffled), ids, resamples=resamples, seed=seed)["auc"]
+        loss = metrics.difference(truth, whole, _predicted(model, shuffled), ids)["auc"]
         lines.append({"feature": name, **loss._asdict()})
     table = pd.DataFrame(lines, columns=["feature", *Estimate._fields])
     return table.sort_values("value", ascending=False, kind="stable", ignore_index=True)
