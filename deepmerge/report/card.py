@@ -19,8 +19,8 @@ HEADLINE = {
 PUBLISHED = {"pristine": "0.79", "noisy": "0.76"}  # accuracy: Ćiprijanović et al. 2020, abstract
 # 98.6 %: their split rebuilt from the released catalogue (README); 53 %: 8120 of the 15426 released images.
 HEADLINE_CAPTION = (
-    "On test images; in brackets the 95 % interval over galaxies. A calibration error has none: it is a sum of absolute "
-    "values, which noise lifts. Published, set apart on the right: "
+    "On test images; in brackets the 95 % interval over galaxies. A calibration error has none: it is a sum of "
+    "absolute values, which noise lifts. Published, set apart on the right: "
     "Ćiprijanović et al. 2020, A&C 32, 100390, arXiv:2004.11981, on Illustris images, rows split at random: 98.6 % of "
     "the test rows have their galaxy in the training set. Hence neither comparable with ours nor an upper or lower "
     "bound for them. Some 53 % of those rows are mergers: the published accuracy is nearest in kind to a balanced one."
