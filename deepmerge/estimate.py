@@ -40,7 +40,7 @@ UNDEFINED = Estimate(math.nan)
 
 
 class Metric(NamedTuple):
-    """How a metric is written, and which side is better: +1 higher, −1 lower."""
+    """How a metric is written, and which side is better: +1 higher, −1 lower, 0 neither."""
 
     label: str
     better: int
@@ -62,6 +62,10 @@ _BASIC = {
 WITH_BALANCE = ("purity", "f1", "average_precision", "brier", "log_loss", "calibration_error")
 METRICS: dict[str, Metric] = {
     **_BASIC,
+    # Of the line that calibrated probabilities lie on: 0 and 1; and 0.
+    "calibration_intercept": Metric("Calibration intercept", 0),
+    "calibration_slope": Metric("Calibration slope", 0),
+    "calibration_squared_error": Metric("Squared calibration error", 0),
     **{f"{name}{AT_BALANCE}": Metric(f"{_BASIC[name].label} at balance", _BASIC[name].better) for name in WITH_BALANCE},
 }
 

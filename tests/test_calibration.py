@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 from deepmerge.analysis.calibration import (
     GAINS,
+    LINE,
     REFERENCE,
     TEMPERATURES,
     Isotonic,
@@ -36,6 +37,7 @@ from deepmerge.analysis.metrics import (
     evaluate,
     point_metrics,
 )
+from deepmerge.analysis.miscalibration import SLOPE
 from deepmerge.errors import InputError
 
 THRESHOLDS = np.linspace(0, 1, 11)
@@ -319,7 +321,8 @@ def test_gains_are_those_of_evaluate_and_difference():
     y, p, galaxy = sample(temperature=3)
     mild = tempered(p, 3)
     table = gains(y, galaxy, p, {"temperature": mild}).set_index(["method", "metric"])
-    assert len(table) == 2 * len(GAINS)
+    assert len(table) == 2 * len((*GAINS, *LINE))
+    assert table.loc[(REFERENCE, SLOPE), "high"] < 1 < table.loc[("temperature", SLOPE), "high"]  # sharp, and mended
     values = evaluate(y, mild, galaxy, resamples=50).metrics
     changes = difference(y, mild, p, galaxy)
     for metric in GAINS:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepmerge.analysis.metrics import point_metrics
+from deepmerge.analysis.calibration import LINE
+from deepmerge.analysis.metrics import evaluate
 from deepmerge.estimate import AT_BALANCE, METRICS, UNDEFINED, Estimate, flat, gathered, names, read
 
 NAN = math.nan
@@ -80,9 +81,10 @@ def test_other_metrics_are_left_out():
 
 
 def test_every_metric_that_is_measured_has_a_label_and_a_better_side_but_the_counts():
-    measured = set(point_metrics(np.array([0, 1, 1]), np.array([0.1, 0.4, 0.9])))
+    measured = set(evaluate(np.array([0, 1, 1]), np.array([0.1, 0.4, 0.9]), np.arange(3)).metrics)
     assert measured == set(METRICS) | {"tp", "fp", "tn", "fn"}
-    assert {metric.better for metric in METRICS.values()} == {1, -1}
+    assert {name for name, metric in METRICS.items() if metric.better == 0} == set(LINE)
+    assert {metric.better for name, metric in METRICS.items() if name not in LINE} == {1, -1}
     assert len({metric.label for metric in METRICS.values()}) == len(METRICS)
     for name, metric in METRICS.items():
         if name.endswith(AT_BALANCE):

@@ -3,7 +3,12 @@ import pytest
 from scipy.special import expit, logit
 
 from deepmerge.analysis import miscalibration
-from deepmerge.analysis.miscalibration import INTERCEPT, SLOPE, SQUARED_ERROR, measure
+from deepmerge.analysis.miscalibration import INTERCEPT, SLOPE, SQUARED_ERROR
+from deepmerge.analysis.sample import Sample
+
+
+def measure(labels, probabilities, galaxies):
+    return miscalibration.measure(Sample.of(labels, probabilities, galaxies))
 
 
 def sample(galaxies=300, views=4, *, slope=1.0, shift=0.0, seed=0):

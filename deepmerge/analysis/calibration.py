@@ -15,14 +15,17 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from deepmerge.analysis import checks, intervals
-from deepmerge.analysis.metrics import SMALLEST_PROBABILITY, binned, difference, evaluate
-from deepmerge.analysis.sample import Sample
+from deepmerge.analysis.metrics import difference, evaluate
+from deepmerge.analysis.miscalibration import INTERCEPT, SLOPE, SQUARED_ERROR
+from deepmerge.analysis.sample import SMALLEST_PROBABILITY, Sample, binned
 from deepmerge.errors import InputError
+from deepmerge.estimate import UNDEFINED
 
 # Logits ten times too large or too small: beyond them the probabilities are past calibration, not in need of it.
 TEMPERATURES = (0.1, 10.0)
 GAINS = ("auc", "log_loss_at_balance", "calibration_error_at_balance", "brier_at_balance")
 REFERENCE = "reference"
+LINE = (INTERCEPT, SLOPE, SQUARED_ERROR)
 BALANCE = 0.5  # the merger fraction at which both classes weigh the same
 
 
@@ -220,13 +223,13 @@ def gains(
     reference: np.ndarray,
     others: Mapping[str, np.ndarray],
 ) -> pd.DataFrame:
-    """Measure the metrics GAINS of a reference and of other methods, and how they differ from it on the same galaxies.
+    """Measure the metrics GAINS and LINE of a reference and of other methods, and how those in GAINS change.
 
     labels, galaxies and errors as in `metrics.evaluate`; reference: (n,) probabilities, the method named REFERENCE in
     the table; others: such probabilities by method.
 
     Columns: `method`, `metric`; `value`, `low`, `high` of `metrics.evaluate`; `change` (method − reference) with its
-    interval, of `metrics.difference`.
+    interval, of `metrics.difference` on the same galaxies, NaN for those in LINE.
     """
     if REFERENCE in others:
         raise InputError(f"the other methods should not be named {REFERENCE!r}: rename it")
@@ -235,8 +238,8 @@ def gains(
         values = evaluate(labels, probabilities, galaxies, resamples=0).metrics
         changes = difference(labels, probabilities, reference, galaxies)
         rows += [
-            {"method": method, "metric": name, **values[name]._asdict(), **changes[name].flat("change")}
-            for name in GAINS
+            {"method": method, "metric": name, **values[name]._asdict(), **changes.get(name, UNDEFINED).flat("change")}
+            for name in (*GAINS, *LINE)
         ]
     return pd.DataFrame(rows)
 

@@ -11,23 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepmerge.analysis import intervals
+from deepmerge.analysis import intervals, miscalibration
 from deepmerge.analysis.bootstrap import bands
 from deepmerge.analysis.intervals import Linear
-from deepmerge.analysis.sample import LEVEL, THRESHOLD, Band, Sample
+from deepmerge.analysis.sample import BINS, LEVEL, SMALLEST_PROBABILITY, THRESHOLD, Band, Sample, binned
 from deepmerge.errors import InputError
 from deepmerge.estimate import AT_BALANCE, WITH_BALANCE, Estimate
 
-BINS = 10  # equal-width bins of probability, (lower, upper]; the first holds 0 too, as in Guo et al. 2017
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 101)
-# Networks answer in float32, where a saturated 1 means "within this of 1": a wrong certainty costs 15.9 nats.
-SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 COUNTS = ("tp", "fp", "tn", "fn")
 # A sum of absolute values, which noise raises, so that an interval about it misses the truth, for a calibrated model
 # always (its bias: Kumar et al. 2019, arXiv:1909.10155).
 WITHOUT_INTERVAL = ("calibration_error", f"calibration_error{AT_BALANCE}")
-
-_EDGES = np.linspace(0, 1, BINS + 1)
 
 
 @dataclass(frozen=True)
@@ -57,8 +52,8 @@ def evaluate(
     labels: (n,) 0 or 1 = merger; probabilities: (n,) of a merger, in [0, 1]; galaxies: (n,) ids of any
     sortable type. `resamples` of the bootstrap make the band of the ROC curve.
 
-    Metrics: those of `point_metrics`. Intervals are NaN where the value is, for COUNTS and those in WITHOUT_INTERVAL,
-    and all of them when a class has a single galaxy, whose scatter cannot be known.
+    Metrics: those of `point_metrics` and of `miscalibration.measure`. Intervals are NaN where the value is, for COUNTS
+    and those in WITHOUT_INTERVAL, and all of them when a class has a single galaxy, whose scatter cannot be known.
     Raises InputError for input that is not as above.
     """
     sample = Sample.of(labels, probabilities, galaxies)
@@ -66,7 +61,7 @@ def evaluate(
         name: _with_interval(name, found, sample) for name, found in _linear(sample).items()
     }
     return Evaluation(
-        metrics=_estimates(measured),
+        metrics=_estimates(measured) | miscalibration.measure(sample),
         true_positive_rate=measured["true_positive_rate"],
         probability=measured["probability"].value,
         fraction=measured["fraction"],
@@ -136,12 +131,6 @@ def point_metrics(
         measured = _counted(np.tensordot(by_galaxy, _columns(sample, threshold), axes=1))
         measured |= _Ranking(sample).areas(by_galaxy)
     return {name: float(values[0]) for name, values in measured.items() if values.ndim == 1}
-
-
-def binned(probabilities: np.ndarray) -> np.ndarray:
-    """Columns by whose sums the BINS are filled, (n, 2, BINS): 1 in the bin of an image, and its probability there."""
-    in_bin = np.eye(BINS)[np.searchsorted(_EDGES[1:-1], probabilities)]
-    return np.stack([in_bin, in_bin * probabilities[:, None]], axis=1)
 
 
 def _linear(sample: Sample) -> dict[str, Linear]:

@@ -3,24 +3,24 @@
 Networks here train at balance, so this is where their probabilities should hold (`calibration`).
 """
 
+import warnings
+
 import numpy as np
 from scipy.special import expit, logit
 
 from deepmerge.analysis import intervals
-from deepmerge.analysis.metrics import SMALLEST_PROBABILITY, binned
-from deepmerge.analysis.sample import Sample
+from deepmerge.analysis.sample import SMALLEST_PROBABILITY, Sample, binned
 from deepmerge.estimate import UNDEFINED, Estimate
 
 INTERCEPT, SLOPE, SQUARED_ERROR = "calibration_intercept", "calibration_slope", "calibration_squared_error"
 
 
-def measure(labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray) -> dict[str, Estimate]:
+def measure(sample: Sample) -> dict[str, Estimate]:
     """INTERCEPT and SLOPE with 95 % intervals over galaxies, and SQUARED_ERROR; NaN where a class is absent.
 
-    labels, probabilities, galaxies and errors as in `metrics.evaluate`. A calibrated model has 0, 1 and 0. A slope
-    below 1 means that probabilities are too near to 0 and 1, an intercept above 0 that they are too low on the whole.
+    A calibrated model has 0, 1 and 0. A slope below 1 means that probabilities are too near to 0 and 1, an intercept
+    above 0 that they are too low on the whole. The line is NaN where a threshold parts the classes without error.
     """
-    sample = Sample.of(labels, probabilities, galaxies)
     images = sample.images().sum(axis=0)
     if not images.all():
         return dict.fromkeys((INTERCEPT, SLOPE, SQUARED_ERROR), UNDEFINED)
@@ -34,6 +34,7 @@ def _line(sample: Sample, weights: np.ndarray) -> dict[str, Estimate]:
     Its errors are robust to galaxies whose images go together: each adds its own score (Liang & Zeger 1986, Biometrika
     73, 13).
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     y, p = sample.labels, sample.probabilities
@@ -42,7 +43,13 @@ def _line(sample: Sample, weights: np.ndarray) -> dict[str, Estimate]:
     apart = others.max() <= mergers.min() or mergers.max() <= others.min()  # the best line is infinitely steep
     if apart or np.ptp(x) == 0:
         return dict.fromkeys((INTERCEPT, SLOPE), UNDEFINED)
-    fitted = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(x[:, None], y, sample_weight=weights * len(y))
+    line = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            fitted = line.fit(x[:, None], y, sample_weight=weights * len(y))
+        except ConvergenceWarning:  # the classes are as good as apart
+            return dict.fromkeys((INTERCEPT, SLOPE), UNDEFINED)
     intercept, slope = float(fitted.intercept_[0]), float(fitted.coef_[0, 0])
     design = np.column_stack([np.ones_like(x), x])
     expected = expit(intercept + slope * x)
@@ -50,9 +57,8 @@ def _line(sample: Sample, weights: np.ndarray) -> dict[str, Estimate]:
     scores = sample.sums(design * (weights * (y - expected))[:, None]).sum(axis=1)
     spread = intervals.error(sample, scores @ np.linalg.inv(information))
     band = intervals.difference(np.array([intercept, slope]), spread)
-    return {
-        name: Estimate(*map(float, ends)) for name, ends in zip((INTERCEPT, SLOPE), np.transpose(band), strict=True)
-    }
+    intercepts, slopes = np.transpose(band).tolist()
+    return {INTERCEPT: Estimate(*intercepts), SLOPE: Estimate(*slopes)}
 
 
 def _squared_error(sample: Sample, weights: np.ndarray) -> float:

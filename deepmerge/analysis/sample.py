@@ -10,7 +10,12 @@ from deepmerge.errors import InputError
 from deepmerge.estimate import HIGH, LOW
 
 LEVEL = 0.95  # how often an interval holds the truth
+BINS = 10  # equal-width bins of probability, (lower, upper]; the first holds 0 too, as in Guo et al. 2017
+# Networks answer in float32, where a saturated 1 means "within this of 1": a wrong certainty costs 15.9 nats.
+SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 THRESHOLD = 0.5  # of the probability, from which on an image is predicted merger
+
+_EDGES = np.linspace(0, 1, BINS + 1)
 
 
 class Band(NamedTuple):
@@ -75,3 +80,9 @@ class Sample(NamedTuple):
     def has_single(self) -> bool:
         """Whether a class has a single galaxy, which does not tell how much others scatter."""
         return 1 in (self.images() > 0).sum(axis=0)
+
+
+def binned(probabilities: np.ndarray) -> np.ndarray:
+    """Columns by whose sums the BINS are filled, (n, 2, BINS): 1 in the bin of an image, and its probability there."""
+    in_bin = np.eye(BINS)[np.searchsorted(_EDGES[1:-1], probabilities)]
+    return np.stack([in_bin, in_bin * probabilities[:, None]], axis=1)

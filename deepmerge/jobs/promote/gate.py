@@ -15,7 +15,7 @@ from deepmerge.analysis.sample import LEVEL
 from deepmerge.errors import InputError
 from deepmerge.estimate import METRICS, UNDEFINED, Estimate
 
-DECISIVE = tuple(name for name in METRICS if name not in WITHOUT_INTERVAL)
+DECISIVE = tuple(name for name, metric in METRICS.items() if metric.better and name not in WITHOUT_INTERVAL)
 ERROR = (1 - LEVEL) / 2  # of promoting a model that is no better
 PROMOTED, REFUSED, FORCED = "promoted", "refused", "forced"
 TRIVIAL = "the trivial classifier (0.5 for every image)"
