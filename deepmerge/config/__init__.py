@@ -14,24 +14,26 @@ from deepmerge.config.load import (
     sections,
     study_of,
 )
+from deepmerge.config.network import OPTION, RECORDED, Network
 from deepmerge.config.schema import (
     SEARCHABLE,
     SECTIONS,
     Data,
     Experiment,
-    Network,
     Params,
     Promotion,
     Range,
-    Settings,
     Split,
     Study,
     Training,
     Tuning,
 )
+from deepmerge.config.section import Settings
 
 __all__ = [
     "NAME",
+    "OPTION",
+    "RECORDED",
     "SEARCHABLE",
     "SECTIONS",
     "TUNED",

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from deepmerge.config import yaml_file
-from deepmerge.config.schema import SECTIONS, Data, Experiment, Network, Promotion, Settings, Study, Training, explain
+from deepmerge.config.network import OPTION, Network
+from deepmerge.config.schema import SECTIONS, Data, Experiment, Promotion, Study, Training, explain
+from deepmerge.config.section import Settings
 from deepmerge.config.yaml_file import shown
 from deepmerge.errors import InputError
 
@@ -65,7 +67,9 @@ def load(
     if path.parent == PACKAGED:  # experiments/../data is no place where there is no experiments/
         files = {name: file and os.path.normpath(file) for name, file in data}
         data = Data.model_validate(files)
-    return experiment.model_copy(update={"data": data, "split": split})
+    given = {name for name, value in {**named, **(overrides or {})}.items() if value is not None}
+    network = experiment.network.below(_folder(path), {"architecture", "start"} - given)
+    return experiment.model_copy(update={"data": data, "split": split, "network": network})
 
 
 def from_record(record: Mapping[str, Any], source: str) -> Experiment:
@@ -119,8 +123,13 @@ def read_params(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _put(content: dict[str, Any], section: str, name: str, value: Any) -> None:
     inner = content.get(section) or {}
-    # Anything but a mapping is left for the check to refuse.
-    content[section] = {**inner, name: value} if isinstance(inner, dict) else inner
+    if isinstance(inner, dict):  # anything else is left for the check to refuse
+        inner = dict(inner)
+        if name.startswith(OPTION):
+            _put(inner, "options", name.removeprefix(OPTION), value)
+        else:
+            inner[name] = value
+    content[section] = inner
 
 
 def _experiment_file(dataset: str) -> Path:
@@ -168,6 +177,8 @@ def _check_name(name: Any, path: Path, in_file: bool) -> None:
 
 
 def _section_of(name: str, where: str) -> str:
+    if name.startswith(OPTION):
+        return "network"
     for section, settings in SECTIONS.items():
         if name in settings.model_fields:
             return section

@@ -1,17 +1,14 @@
 """The networks: raw pixels in, probability of being a merger out. Built-in Keras layers only."""
 
 import re
-from collections.abc import Callable
 
 import keras
 
 from deepmerge import config
-from deepmerge.errors import InputError
-from deepmerge.model import stretch
+from deepmerge.model import own, saved, stretch
+from deepmerge.model.calling import Body
 from deepmerge.model.layers import FastBatchNormalization, FastConv2D
 from deepmerge.model.stretch import PixelStatistics
-
-Body = Callable[[keras.KerasTensor], keras.KerasTensor]
 
 DENSE_UNITS = (64, 32)  # units of the two hidden dense layers, Ciprijanovic et al. 2020, table 1
 CONVOLUTIONS = ((8, 5), (16, 3), (32, 3))  # (filters, kernel size), ibid.
@@ -33,31 +30,28 @@ def build(
     channels, uses ReLU, and drops units only behind the last batch norm, whose statistics dropout would shift.
     `settings.batch_norm` and `settings.hidden` say otherwise where one of the two ways is to be tried alone.
     `settings.width` scales filters and hidden units, which number at least one.
-    `body` takes the place of all that: a function from the standardised images (n, H, W, F) to features (n, k), as
-    Keras tensors. Before it stands the stretch, behind it one sigmoid unit.
+    `body`, or what `settings.architecture` names that is not ours, takes the place of all that: a function from the
+    standardised images (n, H, W, F) to features (n, k), as Keras tensors, or to a model of such. Before it stands the
+    stretch, behind it one sigmoid unit. Raises InputError for features of another shape and layers not Keras's own.
     An image with NaN or infinite pixels (null and 1e40 to a server) has no probability: NaN, where a ReLU would swallow
     it without a sign. `for_training` takes faster layers and finite pixels: the same weights and numbers, but not built
     into Keras. `precision` is Keras's name of what the layers compute with between the stretch and the probability; the
     weights are float32.
     """
+    body = body or own.body(settings)
     inputs = keras.Input(shape, name="pixels")
     x = stretch.layers(inputs, settings.stretch, pixels)
-    x = _architecture(x, settings, for_training, precision) if body is None else _features(body, x)
+    x = (
+        _architecture(x, settings, for_training, precision)
+        if body is None
+        else own.features(body, x, precision, inputs)
+    )
     if not for_training:
         x = _undefined_where_pixels_are(inputs, x)
     outputs = keras.layers.Dense(1, activation="sigmoid", name="merger_probability", dtype="float32")(x)
-    name = settings.architecture if body is None else re.sub(r"\W+", "_", getattr(body, "__name__", "network"))
-    return keras.Model(inputs, outputs, name=f"deepmerge_{name}")
-
-
-def _features(body: Body, images: keras.KerasTensor) -> keras.KerasTensor:
-    features = body(images)
-    if len(getattr(features, "shape", ())) != 2:
-        raise InputError(
-            "a network of your own should take a Keras tensor of standardised images (n, H, W, F) and return features "
-            f"(n, k), got {getattr(features, 'shape', type(features).__name__)}; end it in Flatten or global pooling"
-        )
-    return features
+    name = settings.title if body is None else re.sub(r"\W+", "_", getattr(body, "__name__", "network"))
+    model = keras.Model(inputs, outputs, name=f"deepmerge_{name}")
+    return saved.numbered(model if body is None else saved.plain(model))
 
 
 def _architecture(
