@@ -16,10 +16,11 @@ from deepmerge.data.batches import gather
 from deepmerge.data.catalogue import STAGES
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
+from deepmerge.jobs import networks
 from deepmerge.jobs.judged import MERGER_FRACTION
 from deepmerge.jobs.run import Results, log_figures, open_run, warning, write_json, write_table
 from deepmerge.model import devices, training
-from deepmerge.model.network import Body
+from deepmerge.model.calling import Body
 from deepmerge.plots import images
 from deepmerge.plots.history import history
 from deepmerge.progress import progress_bar
@@ -37,6 +38,7 @@ def train(experiment: config.Experiment, pdf: bool = False, out: Path | None = N
     """
     if not devices.is_chief():
         return assist(experiment)
+    experiment = networks.pinned(experiment)
     with training_run(experiment) as (data, split):
         return train_in_run(experiment, data, split, pdf, out)
 
@@ -46,15 +48,20 @@ def assist(experiment: config.Experiment) -> Results:
     devices.prepare()
     devices.strategy()
     data, split = prepared(experiment)
-    return {"best_epoch": training.train(data, split, experiment.network, experiment.training).best_epoch}
+    network = networks.at_hand(experiment.network, experiment.name)
+    return {"best_epoch": training.train(data, split, network, experiment.training).best_epoch}
 
 
 def prepared(experiment: config.Experiment) -> tuple[Dataset, Split]:
-    """The data of an experiment and their split, checked: pixels finite, no copy of a galaxy in two parts."""
+    """The data of an experiment and their split, checked: pixels finite, no copy of a galaxy in two parts.
+
+    The network is checked with them: that it can be built for these images, begin as it should, and be saved.
+    """
     data = datasets.read(experiment.data, experiment.name)
     datasets.require_finite(data)
     split = splits.make(data, experiment.split)
     copies.require_apart(data, [split])
+    training.require_sound(data, networks.at_hand(experiment.network, experiment.name))
     return data, split
 
 
@@ -71,7 +78,7 @@ def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split
             tags["study"] = params.study
         if params.data_fingerprint not in (None, data.fingerprint):
             log.warning("The settings called %s were found on other data than %s; tune anew?", params.name, data.name)
-    name = f"{experiment.name}-{experiment.network.architecture}"
+    name = f"{experiment.name}-{experiment.network.title}"
     with open_run("train", experiment, data, split, name=name, tags=tags, parameters=parameters):
         yield data, split
 
@@ -104,7 +111,7 @@ def fit(
             on_epoch(epoch, values)
             advance(note=f"validation log loss {values['val_log_loss']:.3f}")
 
-        return training.train(data, split, network, settings, report, body)
+        return training.train(data, split, networks.at_hand(network, data.name), settings, report, body)
 
 
 def log_epoch(epoch: int, values: Mapping[str, float]) -> None:

@@ -115,6 +115,25 @@ def layers(x: keras.KerasTensor, kind: str, pixels: PixelStatistics) -> keras.Ke
     return normalisation(mean, variance, "standardise")(x)
 
 
+def of(model: keras.Model) -> tuple[str, PixelStatistics]:
+    """Kind and constants of the stretch in the layers of a network, as `layers` made them."""
+    found = {layer.name: layer.get_config() for layer in model.layers}
+    filters = model.input_shape[-1]
+
+    def constants(layer: str, key: str) -> np.ndarray:
+        """Those of each filter, (F,); all columns have the same."""
+        return np.reshape(np.asarray(found[layer][key], np.float64), (-1, filters))[0]
+
+    if "standardise" not in found:
+        return "raw", PixelStatistics(np.ones(filters), np.zeros(filters), np.ones(filters))
+    unit = 1 / constants("unit", "scale")
+    mean, variance = (constants("standardise", key) for key in ("mean", "variance"))
+    if "soften" not in found:
+        return "standard", PixelStatistics(unit, mean * unit, variance * unit**2)
+    kind = "log" if any(type(one).__name__ == "Log10" for one in model.operations) else "asinh"
+    return kind, PixelStatistics(np.sqrt(constants("soften", "variance")) * unit, mean, variance)
+
+
 def require_standardised(images: np.ndarray, kind: str, pixels: PixelStatistics) -> None:
     """Raise InputError unless the layers give the images (n, H, W, F) that were measured mean 0 and variance 1."""
     if kind == "raw":
