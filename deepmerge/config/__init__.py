@@ -17,6 +17,7 @@ from deepmerge.config.load import (
 from deepmerge.config.schema import (
     SEARCHABLE,
     SECTIONS,
+    Columns,
     Data,
     Experiment,
     Network,
@@ -35,6 +36,7 @@ __all__ = [
     "SEARCHABLE",
     "SECTIONS",
     "TUNED",
+    "Columns",
     "Data",
     "Experiment",
     "Network",

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from deepmerge.config import yaml_file
-from deepmerge.config.schema import SECTIONS, Data, Experiment, Network, Promotion, Settings, Study, Training, explain
+from deepmerge.config.schema import SECTIONS, Experiment, Network, Promotion, Settings, Study, Training, explain
 from deepmerge.config.yaml_file import shown
 from deepmerge.errors import InputError
 
@@ -63,8 +63,7 @@ def load(
     if split.split_table and "split_table" in (content.get("split") or {}) and not (overrides or {}).get("split_table"):
         split = split.model_copy(update={"split_table": _folder(path) / split.split_table})
     if path.parent == PACKAGED:  # experiments/../data is no place where there is no experiments/
-        files = {name: file and os.path.normpath(file) for name, file in data}
-        data = Data.model_validate(files)
+        data = data.placed(lambda file: Path(os.path.normpath(file)))
     return experiment.model_copy(update={"data": data, "split": split})
 
 

@@ -26,7 +26,8 @@ def load(dataset: str) -> Dataset:
     Example: ``data = dm.load("mine.yaml")``
     """
     experiment = config.load(dataset)
-    return datasets.read(experiment.data, experiment.name)
+    # One process, as below.
+    return datasets.read(experiment.data, experiment.name, workers=1)
 
 
 def simulate(

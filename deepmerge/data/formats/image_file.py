@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deepmerge.data.dataset import open_array
 from deepmerge.data.formats import fits_file
+from deepmerge.data.formats.arrays import open_array
 from deepmerge.data.released import download
 from deepmerge.errors import InputError
 
