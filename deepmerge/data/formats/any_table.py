@@ -13,7 +13,7 @@ from deepmerge.data.formats.columns import find
 from deepmerge.errors import InputError
 
 PARQUET, VOTABLE, ECSV = (".parquet", ".pq"), (".vot", ".votable", ".xml"), (".ecsv",)
-TEXT = (".csv", ".tsv", ".txt", ".dat")
+TEXT = (".csv", ".tsv", ".txt")
 SUFFIXES = (*TEXT, *PARQUET, *VOTABLE, *ECSV)
 
 

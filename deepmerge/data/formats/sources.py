@@ -9,6 +9,7 @@ import pandas as pd
 from deepmerge import config
 from deepmerge.data.formats import any_table, arrays, decoding, files, fits_file, hdf5, stamps
 from deepmerge.data.formats.columns import named
+from deepmerge.data.released import download
 from deepmerge.errors import InputError
 
 
@@ -40,9 +41,11 @@ def read(data: config.Data, workers: int | None = None) -> Source:
         if fits_file.holds_images(path, part):
             return _of_fits(path, part, data)
         return _of_files(files.listed(path, data), data, workers)
+    with path.open("rb") as file:
+        kind = download.kind_of(file.read(9))
     raise InputError(
         f"images should be an npy, FITS or HDF5 file, a table that names files ({', '.join(any_table.SUFFIXES)}), or a "
-        f"folder, got {path}, which is none of these"
+        f"folder, got {path}, {kind}"
     )
 
 
