@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 from pathlib import Path
 
 import h5py
@@ -14,6 +15,7 @@ from astropy.table import Table
 from PIL import Image
 
 import deepmerge as dm
+from deepmerge import config
 from deepmerge.errors import InputError
 
 REAL = Path(os.environ.get("DEEPMERGE_REAL_DATA", Path(__file__).parents[2] / "shared" / "real")) / "efigi"
@@ -207,6 +209,14 @@ def test_images_without_labels_are_refused(tmp_path, load):
     WRITERS["csv"]({"id": IDS, "file": pictures(tmp_path)}, tmp_path / "galaxies.csv")
     with pytest.raises(InputError, match="should come with labels, got the columns galaxy_id, file"):
         load("galaxies.csv")
+
+
+def test_the_examples_of_the_docs_are_settings():
+    page = (Path(__file__).parents[1] / "docs" / "howto" / "own-images.md").read_text()
+    examples = [yaml.safe_load(block)["data"] for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    assert len(examples) > 5
+    for example in examples:
+        config.Data.model_validate(example)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"the EFIGI stamps are not in {REAL}")
