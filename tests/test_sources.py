@@ -168,6 +168,29 @@ def test_npy_is_cropped_to_a_size_and_left_alone_without(tmp_path, load):
     assert load("x.npy", labels="y.npy").images.filename == tmp_path / "x.npy"
 
 
+def test_npy_with_channels_last_is_turned_without_a_copy(tmp_path, load):
+    np.save(tmp_path / "x.npy", np.moveaxis(PIXELS, 1, 3))
+    np.save(tmp_path / "y.npy", LABELS)
+    images = load("x.npy", labels="y.npy").images
+    np.testing.assert_array_equal(images, PIXELS)
+    assert images.base is not None
+
+
+def test_stages_tell_the_labels_where_nothing_else_does(tmp_path, load):
+    stages = ["past", "Non-Merger", "future", "future", "non-merger", "non-merger"]
+    WRITERS["csv"]({"id": IDS, "stage": stages, "file": pictures(tmp_path)}, tmp_path / "galaxies.csv")
+    data = load("galaxies.csv")
+    assert data.labels.tolist() == LABELS.tolist()
+    assert data.catalogue["stage"].tolist()[:2] == ["past", "non-merger"]
+
+
+def test_a_column_that_may_be_the_id_is_not_guessed(tmp_path, load):
+    WRITERS["csv"]({"simid": IDS, "label": LABELS, "file": pictures(tmp_path)}, tmp_path / "galaxies.csv")
+    with pytest.raises(InputError, match=r"in a column galaxy_id, got simid; name the right one: columns: {id: simid}"):
+        load("galaxies.csv")
+    assert load("galaxies.csv", columns={"id": "simid"}).catalogue["galaxy_id"].tolist() == IDS
+
+
 def test_a_cache_elsewhere_and_files_elsewhere(tmp_path, load):
     (tmp_path / "stamps").mkdir()
     pictures(tmp_path / "stamps")

@@ -158,6 +158,10 @@ def _labelled(
     files: config.Data, images: np.ndarray, table: pd.DataFrame | None, where: Path
 ) -> tuple[np.ndarray, pd.DataFrame | None]:
     """Labels (N,), and the table with such in its column label, if it has one."""
+    if table is not None and "label" not in table and "stage" in table and files.labels is None:
+        stages = catalogues.stages(table["stage"])
+        table = table.assign(label=stages.map({stage: str(int(stage != "non-merger")) for stage in catalogues.STAGES}))
+        table["label"] = table["label"].fillna(stages)
     if files.labels is None and (table is None or "label" not in table):
         held = "no table" if table is None else f"the columns {', '.join(table.columns)}"
         raise InputError(

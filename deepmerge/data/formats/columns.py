@@ -1,6 +1,5 @@
 """What the columns of tables are called: the usual names, and those that an experiment file gives."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,7 +58,7 @@ def named(table: pd.DataFrame, asked: config.Columns, where: Path | str, labelle
     table = table.drop(columns=[name for name in names if name in renamed.values() and name not in renamed])
     table = table.rename(columns=renamed)
     if "galaxy_id" not in table:
-        near = [name for name in names if re.search(r"(^|[^a-z])id$|[a-z]ID$", name)]
+        near = [name for name in names if tables.plain(name).endswith("id")]
         if near:
             raise InputError(
                 f"{where} should have the galaxy's id, the same for all images of a galaxy, in a column galaxy_id, "

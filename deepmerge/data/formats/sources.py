@@ -9,6 +9,7 @@ import pandas as pd
 from deepmerge import config
 from deepmerge.data.formats import any_table, arrays, decoding, files, fits_file, hdf5, stamps
 from deepmerge.data.formats.columns import named
+from deepmerge.data.formats.sizes import channels_first
 from deepmerge.data.released import download
 from deepmerge.errors import InputError
 
@@ -51,6 +52,8 @@ def read(data: config.Data, workers: int | None = None) -> Source:
 
 def _of_npy(path: Path, data: config.Data) -> Source:
     images = arrays.open_array(path, "images")
+    if images.ndim == 4:
+        images = channels_first(images)
     if data.size is None or images.ndim != 4 or images.shape[2:] == (data.size, data.size):
         return Source(images)
     return Source(decoding.of_array(data, path, None, images.shape, images.__getitem__))
