@@ -82,7 +82,7 @@ def check(dataset: Dataset) -> None:
 
     settings = config.load(dataset)
     report = check.check(datasets.read(settings.data, settings.name))
-    folder = settings.data.images.resolve().parent
+    folder = settings.data.located()[0].resolve().parent
     changed = versions.changes(folder)
     if changed is not None:
         report.facts[f"{folder.name}.dvc"] = "; ".join(changed) or "the folder holds what it says"

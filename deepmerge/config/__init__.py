@@ -16,6 +16,7 @@ from deepmerge.config.network import RECORDED as RECORDED
 from deepmerge.config.network import Network as Network
 from deepmerge.config.schema import SEARCHABLE as SEARCHABLE
 from deepmerge.config.schema import SECTIONS as SECTIONS
+from deepmerge.config.schema import Columns as Columns
 from deepmerge.config.schema import Data as Data
 from deepmerge.config.schema import Experiment as Experiment
 from deepmerge.config.schema import Params as Params

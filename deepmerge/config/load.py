@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from deepmerge.config import yaml_file
 from deepmerge.config.network import OPTION, Network
-from deepmerge.config.schema import SECTIONS, Data, Experiment, Promotion, Study, Training, explain
+from deepmerge.config.schema import SECTIONS, Experiment, Promotion, Study, Training, explain
 from deepmerge.config.section import Settings
 from deepmerge.config.yaml_file import shown
 from deepmerge.errors import InputError
@@ -68,7 +68,7 @@ def load(
     if split.split_table and "split_table" not in overrides:
         split = split.model_copy(update={"split_table": folder / split.split_table})
     if path.parent == PACKAGED:  # experiments/../data leads nowhere where there is no experiments/
-        data = Data.model_validate({name: file and os.path.normpath(file) for name, file in data})
+        data = data.placed(lambda file: Path(os.path.normpath(file)))
     elsewhere = {*_without_none(tuned), *overrides}
     network = experiment.network.below(folder, {"architecture", "start"} - elsewhere)
     return experiment.model_copy(update={"data": data, "split": split, "network": network})

@@ -1,6 +1,6 @@
 """Settings of an experiment: what they are, their defaults, ranges and checks. Every default stands here alone."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,17 +12,53 @@ from deepmerge.config.yaml_file import shown
 from deepmerge.errors import InputError
 
 
-class Data(Settings):
-    """Where the arrays lie. Relative paths start at the folder of the experiment file."""
+class Columns(Settings):
+    """What the columns of a table are called, where they have other names than the usual ones."""
 
-    images: Path = Field(description="npy (N, F, H, W), any numeric type, H and W at least 32")
-    labels: Path = Field(description="npy (N,), 1 = merger, 0 = non-merger")
-    catalogue: Path | None = Field(None, description="CSV, one row an image; else ids follow from the row layout")
+    id: str | None = Field(None, description="the galaxy's id, the same for all images of a galaxy")
+    label: str | None = Field(None, description="merger or not")
+    file: str | list[str] | None = Field(None, description="the file of an image, or a column for each filter")
+    ra: str | None = Field(None, description="right ascension in degrees")
+    dec: str | None = Field(None, description="declination in degrees")
+
+
+class Data(Settings):
+    """Where images, labels and catalogue lie. Relative paths start at the folder of the experiment file."""
+
+    images: Path = Field(
+        description="npy (N, F, H, W); FITS, also file.fits:HDU; HDF5, also file.h5:dataset; a table that names files; "
+        "a folder of class folders"
+    )
+    labels: Path | None = Field(None, description="npy (N,), 1 = merger, 0 = non-merger; else from file or table")
+    catalogue: Path | None = Field(None, description="table, one row an image; else ids follow from the row layout")
     masks: Path | None = Field(None, description="npy (N, H, W), 1 on merger features, where these are known")
+    size: int | None = Field(None, ge=32, description="side of the images in pixels; else as they are, all alike")
+    resize: Literal["crop", "resample"] = Field(
+        "crop", description="to that size: 'crop' keeps the centre and its pixel scale, 'resample' the field of view"
+    )
+    columns: Columns = Field(Columns(), description="names of the table's columns id, label, file, ra and dec")
+    mergers: list[str | int] | None = Field(None, description="labels that mean a merger; all others mean none")
+    folder: Path | None = Field(None, description="where the files that a table names lie; else beside the table")
+    cache: Path = Field(Path(".deepmerge/cache"), description="where images that are no npy are kept decoded")
+
+    @model_validator(mode="after")
+    def _has_labels(self) -> "Data":
+        if self.images.suffix == ".npy" and self.labels is None and self.catalogue is None:
+            raise ValueError("should name labels, an npy or a catalogue with a column label")
+        return self
+
+    def located(self) -> tuple[Path, str | None]:
+        """The file or folder that `images` names, and the dataset or HDU that it names in it, behind a colon."""
+        file, _, part = str(self.images).rpartition(":")
+        return (Path(file), part) if Path(file).is_file() and part else (self.images, None)
+
+    def placed(self, place: Callable[[Path], Path]) -> "Data":
+        """The same settings, each path as `place` gives it."""
+        return self.model_copy(update={name: place(value) for name, value in self if isinstance(value, Path)})
 
     def below(self, folder: Path) -> "Data":
         """The same files, relative paths starting at `folder`."""
-        return Data.model_validate({key: None if path is None else folder / path for key, path in self})
+        return self.placed(lambda path: folder / path)
 
 
 class Split(Settings):
@@ -264,7 +300,8 @@ def explain(error: Any) -> str:
     *sections, key = error["loc"] or ("settings",)
     where = ".".join(str(part) for part in (*sections, key))
     if error["type"] == "extra_forbidden":
-        owner = Range if len(sections) > 1 else _OWNERS["".join(sections)]
+        inner = Columns if sections[:1] == ["data"] else Range
+        owner = inner if len(sections) > 1 else _OWNERS["".join(sections)]
         return f"unknown key {shown(where)}; expected one of: {', '.join(owner.model_fields)}"
     if error["type"] == "missing":
         return f"{where!r} is missing"

@@ -14,13 +14,16 @@ import pandas as pd
 
 from deepmerge import config
 from deepmerge.data import catalogue as catalogues
+from deepmerge.data import labels as labels_of
+from deepmerge.data.formats import sources
+from deepmerge.data.formats.arrays import open_array
+from deepmerge.data.formats.sizes import SMALLEST_SIDE
 from deepmerge.data.memory_map import forget
 from deepmerge.data.released import layout
 from deepmerge.errors import InputError
 
 log = logging.getLogger(__name__)
 
-SMALLEST_SIDE = 32  # pixels; below it three halvings leave the last convolution fewer than 4 x 4 pixels
 SOURCES = ("simulated", "released", "own")
 CHUNK_BYTES = 64 * 2**20
 
@@ -68,7 +71,7 @@ class Dataset:
             raise InputError("give galaxy_id or a catalogue that holds it, got both")
         where = "the arrays given"
         images = _checked_images(np.asanyarray(images), where)
-        labels = _checked_labels(np.asarray(labels), len(images), where)
+        labels = labels_of.checked(np.asarray(labels), len(images), where)
         table = pd.DataFrame({"galaxy_id": list(galaxy_id)}) if galaxy_id is not None else catalogue
         names = tuple(filters or _numbered_filters(images))
         if len(names) != images.shape[1]:
@@ -108,29 +111,71 @@ def chunks(images: np.ndarray) -> Iterator[slice]:
         forget(images)
 
 
-def read(files: config.Data, name: str) -> Dataset:
-    """Open the arrays that an experiment names. Raises InputError where they do not fit one another."""
-    images = _checked_images(open_array(files.images, "images"), files.images)
-    labels = _checked_labels(open_array(files.labels, "labels"), len(images), files.labels)
-    source = read_source(files.images)
-    filters = tuple(source.get("filters") or _numbered_filters(images))
+def read(files: config.Data, name: str, workers: int | None = None) -> Dataset:
+    """Open the images that an experiment names, in any format of `formats.sources`, with labels and catalogue.
+
+    workers: processes that decode images; by default one a core where there are many. Raises InputError where images,
+    labels and catalogue do not fit one another.
+    """
+    found = sources.read(files, workers)
+    images, where = _checked_images(found.images, files.images), files.images
+    source = {} if files.images.is_dir() else read_source(files.images)
+    filters = tuple(source.get("filters") or found.filters or _numbered_filters(images))
     if len(filters) != images.shape[1]:
         raise InputError(
             f"filters in {source_file(files.images)} should be the {images.shape[1]} of {files.images}, got "
             f"{len(filters)} ({', '.join(filters)}); name those of the array, or delete that file if it tells of others"
         )
-    catalogue_file = files.catalogue or _beside(files.images, source, "catalogue")
+    table, catalogue_file = found.table, files.catalogue or _beside(files.images, source, "catalogue")
+    if catalogue_file is not None:
+        labelled = files.labels is not None or (table is not None and "label" in table)
+        own, where = table, catalogue_file
+        table = catalogues.table(catalogue_file, files.columns, labelled)
+        if own is not None and "label" in own and "label" not in table and len(own) == len(table):
+            table["label"] = own["label"]
+    labels, table = _labelled(files, images, table, where)
+    catalogued = table is not None and "galaxy_id" in table
+    if table is None or (not catalogued and len(labels) == layout.ROWS):
+        catalogue = catalogues.read(None, labels)
+    else:
+        if not catalogued:
+            log.warning("no ids in %s: each of the %d images counts as a galaxy of its own", where, len(labels))
+            table = table.assign(galaxy_id=np.arange(len(table)).astype(str))
+        catalogue = catalogues.from_table(table, labels, where)
     masks_file = files.masks or _beside(files.images, source, "masks")
     return Dataset(
         name=name,
         images=images,
         labels=labels,
-        catalogue=catalogues.read(catalogue_file, labels),
+        catalogue=catalogue,
         masks=None if masks_file is None else _checked_masks(open_array(masks_file, "masks"), images, masks_file),
         data_source=source.get("data_source", "own"),
         filters=filters,
-        catalogued=catalogue_file is not None or len(labels) == layout.ROWS,
+        catalogued=catalogued or len(labels) == layout.ROWS,
     )
+
+
+def _labelled(
+    files: config.Data, images: np.ndarray, table: pd.DataFrame | None, where: Path
+) -> tuple[np.ndarray, pd.DataFrame | None]:
+    """Labels (N,), and the table with such in its column label, if it has one."""
+    if table is not None and "label" not in table and "stage" in table and files.labels is None:
+        stages = catalogues.stages(table["stage"])
+        table = table.assign(label=stages.map({stage: str(int(stage != "non-merger")) for stage in catalogues.STAGES}))
+        table["label"] = table["label"].fillna(stages)
+    if files.labels is None and (table is None or "label" not in table):
+        held = "no table" if table is None else f"the columns {', '.join(table.columns)}"
+        raise InputError(
+            f"the images in {where} should come with labels, got {held}; name the column, 'columns: {{label: …}}', or "
+            "an npy of labels, 'labels:', below 'data:'"
+        )
+    cells = None if table is None or "label" not in table else table["label"]
+    if cells is not None and table is not None and (files.labels is None or files.mergers is not None):
+        table = table.assign(label=labels_of.of_cells(cells, files.mergers, where).astype(str))
+    if files.labels is not None:
+        return labels_of.checked(open_array(files.labels, "labels"), len(images), files.labels), table
+    assert table is not None
+    return labels_of.checked(table["label"].to_numpy().astype(np.uint8), len(images), where), table
 
 
 def require_finite(dataset: Dataset) -> None:
@@ -144,22 +189,6 @@ def require_finite(dataset: Dataset) -> None:
                 f"images of {dataset.name} should be finite, got NaN or infinite pixels in row {chunk.start + bad[0]}; "
                 "'deepmerge data check' counts them; mask them with 0 or leave those images out"
             )
-
-
-def open_array(path: Path, what: str) -> np.ndarray:
-    """Memory-map a numeric npy file (pickles refused). Raises InputError if that cannot be done."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(
-            f"{what} expected at {path}, where there is no file; "
-            "'deepmerge data simulate' makes the demo sample, 'deepmerge data fetch' gets the released one"
-        ) from None
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{what} in {path} should be a plain numeric npy file, but: {error}") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
-        raise InputError(f"{what} in {path} should be a numeric npy array, got {getattr(array, 'dtype', 'an archive')}")
-    return array
 
 
 def source_file(images: Path) -> Path:
@@ -234,17 +263,6 @@ def _checked_images(images: np.ndarray, path: Path | str) -> np.ndarray:
             f"got {images.shape}"
         )
     return images
-
-
-def _checked_labels(labels: np.ndarray, count: int, path: Path | str) -> np.ndarray:
-    if labels.shape != (count,):
-        raise InputError(f"labels in {path} should have shape ({count},), one for each image, got {labels.shape}")
-    values = set(np.unique(labels).tolist())
-    if values != {0, 1}:
-        raise InputError(
-            f"labels in {path} should hold both 0 (non-merger) and 1 (merger), nothing else, got {sorted(values)[:6]}"
-        )
-    return labels.astype(np.uint8)
 
 
 def _checked_masks(masks: np.ndarray, images: np.ndarray, path: Path | str) -> np.ndarray:

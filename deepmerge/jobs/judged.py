@@ -166,7 +166,7 @@ def _record(run: runs.Run, named: config.Network | None = None) -> config.Experi
 def _as_recorded(run: runs.Run) -> Trained:
     """A run with the data that its record names. Raises InputError where these are no longer what it trained on."""
     experiment = _record(run)
-    if not experiment.data.images.exists():  # the training was started in another folder than this command
+    if not experiment.data.located()[0].exists():  # the training was started in another folder than this command
         folder = Path(run.data.tags.get(runs.STARTED_IN, ""))
         experiment = experiment.model_copy(update={"data": experiment.data.below(folder)})
     data = datasets.read(experiment.data, experiment.name)

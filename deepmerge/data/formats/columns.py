@@ -1,0 +1,80 @@
+"""What the columns of tables are called: the usual names, and those that an experiment file gives."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from deepmerge import config
+from deepmerge.data.formats import tables
+from deepmerge.errors import InputError
+
+# Names are compared without regard to capitals, blanks, hyphens and underscores; the first that there is counts.
+LABELS = ("label", "labels", "y", "class", "merger", "is merger", "ans")  # the last one of Galaxy10
+IDS = (
+    *("galaxy_id", "gal id", "subhalo id", "object id", "obj id", "source id", "target id", "id"),
+    *("galaxy", "object", "name"),
+)
+FILES = ("file", "filename", "file name", "file path", "file loc", "path", "image", "image file", "image path")
+RA = ("ra", "ra deg", "ra j2000", "right ascension", "alpha j2000")
+DEC = ("dec", "de", "dec deg", "dec j2000", "de j2000", "declination", "delta j2000")
+USUAL = {"id": IDS, "label": LABELS, "file": FILES, "ra": RA, "dec": DEC}
+OURS = {"id": "galaxy_id", "label": "label", "ra": "ra", "dec": "dec"}  # what they are called from here on
+LIMITS = {"ra": (0, 360), "dec": (-90, 90)}  # degrees
+
+
+def find(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """The name that is the first of the wanted ones, in whatever spelling; None where there is none."""
+    plain = {tables.plain(name): name for name in reversed(names)}
+    return next((plain[tables.plain(name)] for name in wanted if tables.plain(name) in plain), None)
+
+
+def wanted(what: str, asked: config.Columns) -> tuple[str, ...]:
+    """The names that the column `what` (a key of USUAL) may have: the one asked for, or the usual ones."""
+    name = getattr(asked, what)
+    return USUAL[what] if name is None else (name,) if isinstance(name, str) else tuple(name)
+
+
+def named(table: pd.DataFrame, asked: config.Columns, where: Path | str, labelled: bool = False) -> pd.DataFrame:
+    """A table of text whose id, label, RA and Dec are called galaxy_id, label, ra and dec, where it has them.
+
+    Images that are `labelled` elsewhere need no label: only one that is asked for, or is called so, is taken.
+    Raises InputError where it lacks a column that was asked for, has none of the usual names for the id but one that
+    may be it, or holds an RA or Dec that is none in degrees.
+    """
+    names = list(table.columns)
+    renamed = {}
+    for what, ours in OURS.items():
+        usual = what != "label" or not labelled or asked.label is not None
+        name = find(names, wanted(what, asked) if usual else [ours])
+        if name is None and getattr(asked, what) is not None:
+            raise InputError(
+                f"{where} should have a column {getattr(asked, what)}, as columns.{what} says, got {', '.join(names)}"
+            )
+        if name is not None:
+            renamed[name] = ours
+    # A column that bears our name, and is not the one that was asked for, has to make way.
+    table = table.drop(columns=[name for name in names if name in renamed.values() and name not in renamed])
+    table = table.rename(columns=renamed)
+    if "galaxy_id" not in table:
+        near = [name for name in names if tables.plain(name).endswith("id")]
+        if near:
+            raise InputError(
+                f"{where} should have the galaxy's id, the same for all images of a galaxy, in a column galaxy_id, "
+                f"got {', '.join(near)}; name the right one: columns: {{id: {near[0]}}}"
+            )
+    for name, (low, high) in LIMITS.items():
+        if name in table:
+            _check_degrees(table[name], low, high, where)
+    return table
+
+
+def _check_degrees(cells: pd.Series, low: float, high: float, where: Path | str) -> None:
+    degrees = pd.to_numeric(cells, errors="coerce").to_numpy(float)
+    wrong = np.flatnonzero((cells != "").to_numpy() & ~((degrees >= low) & (degrees <= high)))
+    if len(wrong):
+        raise InputError(
+            f"{cells.name} in {where} should be degrees from {low} to {high}, got {cells.iloc[wrong[0]]!r} in data row "
+            f"{wrong[0]} ({len(wrong)} such rows); convert it, or name another column: columns: {{{cells.name}: …}}"
+        )
