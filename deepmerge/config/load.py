@@ -63,8 +63,8 @@ def load(
     if split.split_table and "split_table" in (content.get("split") or {}) and not (overrides or {}).get("split_table"):
         split = split.model_copy(update={"split_table": _folder(path) / split.split_table})
     if path.parent == PACKAGED:  # experiments/../data is no place where there is no experiments/
-        files = {name: file and os.path.normpath(file) for name, file in data}
-        data = Data.model_validate(files)
+        files = {name: os.path.normpath(file) for name, file in data if isinstance(file, Path)}
+        data = Data.model_validate({**dict(data), **files})
     return experiment.model_copy(update={"data": data, "split": split})
 
 

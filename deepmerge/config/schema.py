@@ -1,5 +1,6 @@
 """Settings of an experiment: what they are, their defaults, ranges and checks. Every default stands here alone."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,36 @@ class Settings(BaseModel):
         return value
 
 
+class Missing(Settings):
+    """What stands in an image for a pixel that was not measured, and what the network takes it for."""
+
+    value: tuple[float | str, ...] = Field(description="the sentinel: a number (-99), nan, or a list of such")
+    fill: float | str = Field(
+        0.0, description="pixel value in its place; 'median': that of the filter's other training pixels"
+    )
+
+    @field_validator("value", mode="before")
+    @classmethod
+    def _sentinels(cls, value: Any) -> Any:
+        values = [
+            str(one).lower() if one != one else one for one in (value if isinstance(value, list | tuple) else [value])
+        ]
+        if not values or not all(one == "nan" or _is_finite(one) for one in values):
+            raise ValueError("should be a number, nan, or a list of such")
+        return values
+
+    @field_validator("fill", mode="before")
+    @classmethod
+    def _filling(cls, fill: Any) -> Any:
+        if fill != "median" and not _is_finite(fill):
+            raise ValueError("should be a number or median")
+        return fill
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 class Data(Settings):
     """Where the arrays lie. Relative paths start at the folder of the experiment file."""
 
@@ -30,10 +61,12 @@ class Data(Settings):
     labels: Path = Field(description="npy (N,), 1 = merger, 0 = non-merger")
     catalogue: Path | None = Field(None, description="CSV, one row an image; else ids follow from the row layout")
     masks: Path | None = Field(None, description="npy (N, H, W), 1 on merger features, where these are known")
+    missing: Missing | None = Field(None, description="what stands for pixels that were not measured: {value, fill}")
 
     def below(self, folder: Path) -> "Data":
         """The same files, relative paths starting at `folder`."""
-        return Data.model_validate({key: None if path is None else folder / path for key, path in self})
+        files = {key: folder / path for key, path in self if isinstance(path, Path)}
+        return self.model_copy(update=files)
 
 
 class Split(Settings):
@@ -265,12 +298,19 @@ def explain(error: Any) -> str:
     where = ".".join(str(part) for part in (*sections, key))
     if error["type"] == "extra_forbidden":
         owners: dict[str, type[Settings]] = {
-            **{"data": Data, "tuning": Tuning, "study": Study, "promotion": Promotion, "params": Params},
+            **{
+                "data": Data,
+                "missing": Missing,
+                "tuning": Tuning,
+                "study": Study,
+                "promotion": Promotion,
+                "params": Params,
+            },
             **SECTIONS,
         }
         owner: type[Settings] = Experiment
         if sections:
-            owner = Range if len(sections) > 1 else owners[sections[0]]
+            owner = owners.get(str(sections[-1]), Range)
         known = ", ".join(owner.model_fields)
         return f"unknown key {shown(where)}; expected one of: {known}"
     if error["type"] == "missing":

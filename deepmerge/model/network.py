@@ -35,16 +35,17 @@ def build(
     `settings.width` scales filters and hidden units, which number at least one.
     `body` takes the place of all that: a function from the standardised images (n, H, W, F) to features (n, k), as
     Keras tensors. Before it stands the stretch, behind it one sigmoid unit.
-    An image with NaN or infinite pixels (null and 1e40 to a server) has no probability: NaN, where a ReLU would swallow
-    it without a sign. `for_training` takes faster layers and finite pixels: the same weights and numbers, but not built
-    into Keras. `precision` is Keras's name of what the layers compute with between the stretch and the probability; the
-    weights are float32.
+    Pixels that the statistics say are missing are filled first. An image with other NaN or infinite pixels (null and
+    1e40 to a server) has no probability: NaN, where a ReLU would swallow it without a sign. `for_training` takes faster
+    layers and finite pixels: the same weights and numbers, but not built into Keras. `precision` is Keras's name of
+    what the layers compute with between the stretch and the probability; the weights are float32.
     """
     inputs = keras.Input(shape, name="pixels")
-    x = stretch.layers(inputs, settings.stretch, pixels)
+    known = stretch.filled(inputs, pixels)
+    x = stretch.layers(known, settings.stretch, pixels)
     x = _architecture(x, settings, for_training, precision) if body is None else _features(body, x)
     if not for_training:
-        x = _undefined_where_pixels_are(inputs, x)
+        x = _undefined_where_pixels_are(known, x)
     outputs = keras.layers.Dense(1, activation="sigmoid", name="merger_probability", dtype="float32")(x)
     name = settings.architecture if body is None else re.sub(r"\W+", "_", getattr(body, "__name__", "network"))
     return keras.Model(inputs, outputs, name=f"deepmerge_{name}")

@@ -138,7 +138,7 @@ def _pixel_statistics(dataset: Dataset, split: Split, kind: str) -> stretch.Pixe
     if len(rows) > most:
         rows = np.random.default_rng(split.seed).choice(rows, most, replace=False)
     images = gather(dataset.images, rows)
-    found = stretch.measure(images, kind)
+    found = stretch.measure(images, kind, dataset.missing)
     stretch.require_standardised(images, kind, found)
     return found
 
