@@ -145,8 +145,8 @@ def require_finite(dataset: Dataset) -> None:
         if len(bad):
             raise InputError(
                 f"images of {dataset.name} should be finite, got NaN or infinite pixels in row {chunk.start + bad[0]}; "
-                "'deepmerge data check' counts them; say data.missing: {value: nan, fill: 0}, mask them with 0, or leave "
-                "those images out"
+                "'deepmerge data check' counts them; say data.missing: {value: nan, fill: 0}, mask them with 0, or "
+                "leave those images out"
             )
 
 
