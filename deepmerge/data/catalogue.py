@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 STAGES = ("past", "future", "merger", "non-merger")  # 'merger': a merger of unknown stage
 NUMBERS = ("log_mstar", "concentration", "m20")  # quantities that studies ask about
-COLUMNS = ("galaxy_id", "view", "copy", "stage", *NUMBERS, "label", "row")
+POSITION = ("ra", "dec")
+COLUMNS = ("galaxy_id", "view", "copy", "stage", *NUMBERS, *POSITION, "label", "row")
 MISSING = ("", "nan", "na", "n/a", "null", "none", "<na>", "--")  # how programs write a number that is not known
 EXACT = 2**53  # from here on a float no longer holds every whole number
 
@@ -62,6 +63,13 @@ def _complete(catalogue: pd.DataFrame, labels: np.ndarray, where: Path | str) ->
     return catalogue
 
 
+def identities(cells: pd.Series, path: Path | str) -> pd.Series:
+    """Galaxy ids from the cells of a table: whole numbers if all are, else text. Raises InputError for floats that lost
+    digits.
+    """
+    return _ids(cells, path)
+
+
 def agree(cells: pd.Series, values: pd.Series) -> np.ndarray:
     """Where the cells of a table, (n,) text, say what `values`, (n,), are; (n,) bool. Numbers may be spelled freely."""
     said, true = cells.to_numpy(object), values.astype(str).to_numpy(object)
@@ -91,7 +99,7 @@ def _checked(cells: pd.DataFrame, labels: np.ndarray, path: Path | str) -> pd.Da
             f"catalogue {path} should have {len(labels)} rows, one for each image, got {len(cells)} rows and columns "
             f"{', '.join(cells.columns)}"
         )
-    for name in [name for name in COLUMNS if name in cells and name not in NUMBERS]:
+    for name in [name for name in COLUMNS if name in cells and name not in (*NUMBERS, *POSITION)]:
         empty = np.flatnonzero(cells[name] == "")
         if len(empty):
             raise InputError(f"catalogue {path} should be complete in {name}, got nothing in data row {empty[0]}")

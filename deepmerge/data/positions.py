@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deepmerge.data import catalogue as catalogues
 from deepmerge.data.formats import fits_file, fits_table, tables
 from deepmerge.errors import InputError
 
 RA = ("ra", "ra deg", "right ascension", "raj2000", "ra icrs", "alpha j2000")
 DEC = ("dec", "dec deg", "declination", "dej2000", "decj2000", "de icrs", "delta j2000")
 FORMATS = {".ecsv": "ascii.ecsv", ".vot": "votable", ".votable": "votable", ".xml": "votable"}
+LIMITS = {"ra": (-180, 360), "dec": (-90, 90)}
 PARQUET = (".parquet", ".pq")
 
 
@@ -28,15 +30,15 @@ def read(path: Path) -> pd.DataFrame:
     or sexagesimal, RA in hours then. galaxy_id: the first of `fits_table.IDS` that there is, else absent. Raises
     InputError for a file that cannot be read, without positions, or with positions that are none.
     """
-    cells, units = _cells(path)
+    cells, units = _cells(path, "ra", "dec")
     ra_name, dec_name = named(cells, RA), named(cells, DEC)
     if ra_name is None or dec_name is None:
         raise InputError(
             f"catalogue {path} should have columns ra and dec in degrees, got {', '.join(cells.columns) or 'none'}; "
             "name them so"
         )
-    ra = _degrees(cells[ra_name], units.get(ra_name), "ra", (-180, 360), path)
-    dec = _degrees(cells[dec_name], units.get(dec_name), "dec", (-90, 90), path)
+    ra = _degrees(cells[ra_name], units.get(ra_name), "ra", path)
+    dec = _degrees(cells[dec_name], units.get(dec_name), "dec", path)
     others = cells.drop(columns=[ra_name, dec_name])
     identity = named(others, fits_table.IDS)
     found = others if identity is None else others.drop(columns=identity)
@@ -47,14 +49,34 @@ def read(path: Path) -> pd.DataFrame:
     return found
 
 
+def identities(path: Path, count: int) -> pd.DataFrame:
+    """galaxy_id, ra and dec of `count` images, those of them that a catalogue with a row an image has, in this order.
+
+    Ids as `catalogue.identities` has them. Raises InputError for another number of rows, for none of these columns, and
+    for what `read` refuses.
+    """
+    cells, units = _cells(path, "galaxy_id")
+    if len(cells) != count:
+        raise InputError(f"catalogue {path} should have {count} rows, one for each image, got {len(cells)}")
+    found: dict[str, Any] = {}
+    if (name := named(cells, fits_table.IDS)) is not None:
+        found["galaxy_id"] = catalogues.identities(cells[name], path)
+    for kind, wanted in (("ra", RA), ("dec", DEC)):
+        if (name := named(cells, wanted)) is not None:
+            found[kind] = _degrees(cells[name], units.get(name), kind, path)
+    if not found:
+        raise InputError(f"catalogue {path} should have galaxy_id, ra or dec, got {', '.join(cells.columns)}")
+    return pd.DataFrame(found)
+
+
 def named(cells: pd.DataFrame, wanted: Sequence[str]) -> str | None:
     """The column of a table that has the first of the `wanted` names, however it is spelled; None where none has."""
     plain = {tables.plain(name): name for name in reversed(cells.columns)}
     return next((plain[tables.plain(name)] for name in wanted if tables.plain(name) in plain), None)
 
 
-def _cells(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The columns of a file as text, and their units where it names any."""
+def _cells(path: Path, *needed: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The columns of a file as text, and their units where it names any; `needed`: what a CSV's header should have."""
     if not path.is_file():
         raise InputError(f"catalogue expected at {path}, where there is no file")
     suffix = path.suffix.lower()
@@ -63,22 +85,22 @@ def _cells(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     if suffix in FORMATS or (fits_file.plain_name(path.name) != path.name and ".csv" not in path.suffixes):
         return _of_astropy(path, FORMATS.get(suffix, "fits"))
     header = _header(path)
-    needed = [next((name for name in wanted if tables.plain(name) in header), wanted[0]) for wanted in (RA, DEC)]
-    return tables.read(path, "catalogue", needed), {}
+    return tables.read(path, "catalogue", header or needed), {}
 
 
-def _header(path: Path) -> set[str]:
-    """The words of the lines at the beginning of a text file, one of which is the header of its table."""
+def _header(path: Path) -> list[str]:
+    """Names of ids and positions in the first line of a text file that has any: that is the header of its table."""
     if path.suffix in fits_file.PACKED_SUFFIXES:
-        return set()
+        return []
+    known = {tables.plain(name) for name in (*RA, *DEC, *fits_table.IDS)}
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         for line in file:
-            words = {tables.plain(word.strip(' "#\n')) for word in re.split(r"[,;|\t]", line)}
-            if words & {tables.plain(name) for name in RA}:
-                return words
+            words = [word.strip(' "#\n') for word in re.split(r"[,;|\t]", line)]
+            if found := [word for word in words if tables.plain(word) in known]:
+                return found
             if line.strip() and not line.startswith("#"):
                 break
-    return set()
+    return []
 
 
 def _of_parquet(path: Path) -> pd.DataFrame:
@@ -123,7 +145,7 @@ def _texts(values: list[Any]) -> list[str]:
     return found
 
 
-def _degrees(cells: pd.Series, unit: Any, kind: str, limits: tuple[int, int], path: Path) -> np.ndarray:
+def _degrees(cells: pd.Series, unit: Any, kind: str, path: Path) -> np.ndarray:
     """Angles in degrees, (n,), all of them within the limits."""
     from astropy import units
     from astropy.coordinates import Angle
@@ -146,6 +168,7 @@ def _degrees(cells: pd.Series, unit: Any, kind: str, limits: tuple[int, int], pa
             f"{kind} in {path} should be degrees, or sexagesimal in every row, got {cells[undefined[0]]!r} in data row "
             f"{undefined[0]}"
         )
+    limits = LIMITS[kind]
     wrong = np.flatnonzero((angles < limits[0]) | (angles > limits[1]))
     if len(wrong):
         raise InputError(
