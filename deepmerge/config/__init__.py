@@ -19,6 +19,7 @@ from deepmerge.config.schema import SECTIONS as SECTIONS
 from deepmerge.config.schema import Columns as Columns
 from deepmerge.config.schema import Data as Data
 from deepmerge.config.schema import Experiment as Experiment
+from deepmerge.config.schema import Missing as Missing
 from deepmerge.config.schema import Params as Params
 from deepmerge.config.schema import Promotion as Promotion
 from deepmerge.config.schema import Range as Range

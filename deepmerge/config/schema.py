@@ -1,5 +1,6 @@
 """Settings of an experiment: what they are, their defaults, ranges and checks. Every default stands here alone."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,36 @@ class Columns(Settings):
     dec: str | None = Field(None, description="declination in degrees")
 
 
+class Missing(Settings):
+    """What stands in an image for a pixel that was not measured, and what the network takes it for."""
+
+    value: tuple[float | str, ...] = Field(description="the sentinel: a number (-99), nan, or a list of such")
+    fill: float | str = Field(
+        0.0, description="pixel value in its place; 'median': that of the filter's other training pixels"
+    )
+
+    @field_validator("value", mode="before")
+    @classmethod
+    def _sentinels(cls, value: Any) -> Any:
+        values = [
+            str(one).lower() if one != one else one for one in (value if isinstance(value, list | tuple) else [value])
+        ]
+        if not values or not all(one == "nan" or _is_finite(one) for one in values):
+            raise ValueError("should be a number, nan, or a list of such")
+        return values
+
+    @field_validator("fill", mode="before")
+    @classmethod
+    def _filling(cls, fill: Any) -> Any:
+        if fill != "median" and not _is_finite(fill):
+            raise ValueError("should be a number or median")
+        return fill
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 class Data(Settings):
     """Where images, labels and catalogue lie. Relative paths start at the folder of the experiment file."""
 
@@ -40,6 +71,7 @@ class Data(Settings):
     mergers: list[str | int] | None = Field(None, description="labels that mean a merger; all others mean none")
     folder: Path | None = Field(None, description="where the files that a table names lie; else beside the table")
     cache: Path = Field(Path(".deepmerge/cache"), description="where images that are no npy are kept decoded")
+    missing: Missing | None = Field(None, description="what stands for pixels that were not measured: {value, fill}")
 
     @model_validator(mode="after")
     def _has_labels(self) -> "Data":
@@ -293,6 +325,7 @@ class Experiment(Settings):
 SECTIONS: dict[str, type[Settings]] = {"split": Split, "network": Network, "training": Training}
 _OWNERS = SECTIONS | {"": Experiment, "data": Data, "tuning": Tuning, "study": Study, "promotion": Promotion}
 _OWNERS |= {"params": Params}
+_INNER: dict[str, type[Settings]] = {"columns": Columns, "missing": Missing}
 
 
 def explain(error: Any) -> str:
@@ -300,8 +333,7 @@ def explain(error: Any) -> str:
     *sections, key = error["loc"] or ("settings",)
     where = ".".join(str(part) for part in (*sections, key))
     if error["type"] == "extra_forbidden":
-        inner = Columns if sections[:1] == ["data"] else Range
-        owner = inner if len(sections) > 1 else _OWNERS["".join(sections)]
+        owner = _INNER.get(str(sections[-1]), Range) if len(sections) > 1 else _OWNERS["".join(sections)]
         return f"unknown key {shown(where)}; expected one of: {', '.join(owner.model_fields)}"
     if error["type"] == "missing":
         return f"{where!r} is missing"

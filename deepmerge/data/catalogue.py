@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 STAGES = ("past", "future", "merger", "non-merger")  # 'merger': a merger of unknown stage
 NUMBERS = ("log_mstar", "concentration", "m20")  # quantities that studies ask about
-COLUMNS = ("galaxy_id", "view", "copy", "stage", *NUMBERS, "label", "row")
+POSITION = ("ra", "dec")
+COLUMNS = ("galaxy_id", "view", "copy", "stage", *NUMBERS, *POSITION, "label", "row")
 MISSING = ("", "nan", "na", "n/a", "null", "none", "<na>", "--")  # how programs write a number that is not known
 EXACT = 2**53  # from here on a float no longer holds every whole number
 
@@ -80,6 +81,13 @@ def _complete(catalogue: pd.DataFrame, labels: np.ndarray, where: Path | str) ->
     return catalogue
 
 
+def identities(cells: pd.Series, path: Path | str) -> pd.Series:
+    """Galaxy ids from the cells of a table: whole numbers if all are, else text. Raises InputError for floats that lost
+    digits.
+    """
+    return _ids(cells, path)
+
+
 def agree(cells: pd.Series, values: pd.Series) -> np.ndarray:
     """Where the cells of a table, (n,) text, say what `values`, (n,), are; (n,) bool. Numbers may be spelled freely."""
     texts, expected = cells.to_numpy(object), values.astype(str).to_numpy(object)
@@ -109,7 +117,7 @@ def _checked(cells: pd.DataFrame, labels: np.ndarray, path: Path | str) -> pd.Da
             f"catalogue {path} should have {len(labels)} rows, one for each image, got {len(cells)} rows and columns "
             f"{', '.join(cells.columns)}"
         )
-    for name in cells.columns.intersection(sorted({*COLUMNS} - {*NUMBERS})):
+    for name in cells.columns.intersection(sorted({*COLUMNS} - {*NUMBERS, *POSITION})):
         if (row := _first(cells[name] == "")) is not None:
             raise InputError(f"catalogue {path} should be complete in {name}, got nothing in data row {row}")
     _check_rows(cells, labels, path)

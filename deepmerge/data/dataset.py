@@ -19,6 +19,7 @@ from deepmerge.data.formats import sources
 from deepmerge.data.formats.arrays import open_array
 from deepmerge.data.formats.sizes import SMALLEST_SIDE
 from deepmerge.data.memory_map import forget
+from deepmerge.data.missing import found
 from deepmerge.data.released import layout
 from deepmerge.errors import InputError
 
@@ -34,7 +35,8 @@ class Dataset:
 
     images (N, F, H, W), memory-mapped, any numeric type; labels (N,) uint8, 1 = merger;
     catalogue N rows with at least galaxy_id, view, copy, stage; masks (N, H, W) or None;
-    data_source one of SOURCES; filters: the F names; catalogued: whether galaxy ids say more than row numbers.
+    data_source one of SOURCES; filters: the F names; catalogued: whether galaxy ids say more than row numbers; missing:
+    what stands for pixels that were not measured.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Dataset:
     data_source: str
     filters: tuple[str, ...]
     catalogued: bool = True
+    missing: config.Missing | None = None
 
     @classmethod
     def from_arrays(
@@ -152,6 +155,7 @@ def read(files: config.Data, name: str, workers: int | None = None) -> Dataset:
         data_source=source.get("data_source", "own"),
         filters=filters,
         catalogued=catalogued or len(labels) == layout.ROWS,
+        missing=files.missing,
     )
 
 
@@ -183,11 +187,12 @@ def require_finite(dataset: Dataset) -> None:
     for chunk in chunks(dataset.images):
         with np.errstate(over="ignore"):  # what float32, the network's type, cannot hold is infinite to it
             pixels = np.asarray(dataset.images[chunk], np.float32)
-        bad = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2, 3)))
+        bad = np.flatnonzero(~(np.isfinite(pixels) | found(pixels, dataset.missing)).all(axis=(1, 2, 3)))
         if len(bad):
             raise InputError(
                 f"images of {dataset.name} should be finite, got NaN or infinite pixels in row {chunk.start + bad[0]}; "
-                "'deepmerge data check' counts them; mask them with 0 or leave those images out"
+                "'deepmerge data check' counts them; say data.missing: {value: nan, fill: 0}, mask them with 0, or "
+                "leave those images out"
             )
 
 

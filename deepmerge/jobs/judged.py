@@ -24,6 +24,7 @@ from deepmerge.tracking import looks, runs
 
 PREDICTIONS = "predictions.parquet"  # artifact of an evaluated run: one line an image of every part
 MERGER_FRACTION = "trained_at_merger_fraction"  # metadata of a model
+PIXELS = "training_pixels"  # metadata of a model: what `familiarity` knows of the images that it was trained on
 # With dense layers behind a flattening, the mean gradient that Grad-CAM weighs features by says little: on the noisy
 # demo sample its maps of 72 of 74 recognised mergers are zero; 54 % of HiRes-CAM's peak on the merger's features.
 SALIENCY_METHOD = "hirescam"

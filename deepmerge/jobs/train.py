@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,9 @@ from deepmerge.data.catalogue import STAGES
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.jobs import networks
-from deepmerge.jobs.judged import MERGER_FRACTION
+from deepmerge.jobs.judged import MERGER_FRACTION, PIXELS
 from deepmerge.jobs.run import Results, log_figures, open_run, warning, write_json, write_table
-from deepmerge.model import devices, training
+from deepmerge.model import devices, familiarity, training
 from deepmerge.model.calling import Body
 from deepmerge.plots import images
 from deepmerge.plots.history import history
@@ -127,7 +128,9 @@ def log_trained(trained: training.Trained, data: Dataset, split: Split, pdf: boo
         **{f"best_{name}": value for name, value in at_best.items() if name.startswith("val_")},
     }
     example = gather(data.images, split.train.rows[:2])
-    runs.log_model(trained.model, example, np.asarray(trained.model(example, training=False)), metadata_of(trained))
+    runs.log_model(
+        trained.model, example, np.asarray(trained.model(example, training=False)), metadata_of(trained, data, split)
+    )
     runs.log_metrics(best)
     runs.log_json(trained.history, "history.json")
     note = warning(data, split)
@@ -153,9 +156,9 @@ def _examples(data: Dataset, split: Split, note: str | None) -> Figure:
     )
 
 
-def metadata_of(trained: training.Trained) -> dict[str, float]:
+def metadata_of(trained: training.Trained, data: Dataset, split: Split) -> dict[str, Any]:
     """Metadata that a model carries wherever it goes."""
-    return {MERGER_FRACTION: trained.merger_fraction}
+    return {MERGER_FRACTION: trained.merger_fraction, PIXELS: familiarity.measure(data, split).metadata()}
 
 
 def epoch_metrics(values: Mapping[str, float]) -> dict[str, float]:

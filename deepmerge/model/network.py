@@ -33,20 +33,22 @@ def build(
     body, or what `settings.architecture` names that is not ours, takes the place of all that: a function from
     standardised images (n, H, W, F) to features (n, k), Keras tensors, or to a model of such; the stretch stands before
     it and one sigmoid unit behind. Raises InputError for features of another shape and layers not Keras's own.
+    Pixels that the statistics say are missing are filled first.
     for_training: faster layers, the same weights and numbers, but not built into Keras. Without it, the probability of
-    an image with NaN or infinite pixels (null and 1e40 to a server) is NaN, where a ReLU would swallow it unseen.
+    an image with other NaN or infinite pixels (null and 1e40 to a server) is NaN, where a ReLU would swallow it unseen.
     precision: Keras's name of what the layers compute with between stretch and probability; the weights are float32.
     """
     body = body or own.body(settings)
     inputs = keras.Input(shape, name="pixels")
-    x = stretch.layers(inputs, settings.stretch, pixels)
+    measured = stretch.filled(inputs, pixels)
+    x = stretch.layers(measured, settings.stretch, pixels)
     x = (
         _architecture(x, settings, for_training, precision)
         if body is None
         else own.features(body, x, precision, inputs)
     )
     if not for_training:
-        finite = keras.ops.all(keras.ops.isfinite(inputs), axis=(1, 2, 3))
+        finite = keras.ops.all(keras.ops.isfinite(measured), axis=(1, 2, 3))
         x = keras.ops.where(keras.ops.expand_dims(finite, -1), x, float("nan"))
     outputs = keras.layers.Dense(1, activation="sigmoid", name="merger_probability", dtype="float32")(x)
     name = settings.title if body is None else re.sub(r"\W+", "_", getattr(body, "__name__", "network"))

@@ -161,7 +161,7 @@ def _pixel_statistics(dataset: Dataset, split: Split, kind: str) -> stretch.Pixe
     if len(rows) > most:
         rows = np.random.default_rng(split.seed).choice(rows, most, replace=False)
     images = gather(dataset.images, rows)
-    pixels = stretch.measure(images, kind)
+    pixels = stretch.measure(images, kind, dataset.missing)
     stretch.require_standardised(images, kind, pixels)
     return pixels
 

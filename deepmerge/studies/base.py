@@ -177,7 +177,7 @@ def run(
         if keep_model:
             example = gather(data.images, split.train.rows[:2])
             answer = np.asarray(trained.model(example, training=False))
-            runs.log_model(trained.model, example, answer, metadata_of(trained), trained=FOLD)
+            runs.log_model(trained.model, example, answer, metadata_of(trained, data, split), trained=FOLD)
     return Trial(judged, trained.history, trained.best_epoch, np.array(seconds), probability)
 
 

@@ -69,6 +69,7 @@ def tune(
         **depends,
         "tuning": experiment.model_dump(mode="json", exclude={"tuning": {"trials", "seeds"}})["tuning"],
         "code": fingerprint(trial_code()),
+        **experiment.data.model_dump(mode="json", include={"missing"}, exclude_none=True),
         "packages": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
     }
     runs.connect()
