@@ -31,6 +31,13 @@ def test_what_no_label_says_is_refused():
         of("1", "", mergers=[1])
 
 
+def test_stages_are_labels_too():
+    cells = pd.Series(["past", "Non Merger", "future", "merger"], dtype=str)
+    assert labels.of_stages(cells, "t.csv").tolist() == [1, 0, 1, 1]
+    with pytest.raises(InputError, match="one of past, future, merger, non-merger, got 'Sb' in data row 0"):
+        labels.of_stages(pd.Series(["Sb"], dtype=str), "t.csv")
+
+
 def test_both_classes_have_to_be_there():
     with pytest.raises(InputError, match="both 0"):
         labels.checked(np.ones(3), 3, "t.csv")

@@ -207,6 +207,16 @@ def test_what_a_table_says_against_the_labels_is_refused(tmp_path, load):
         load("galaxies.fits", labels="y.npy")
 
 
+def test_a_catalogue_beside_a_file_that_has_labels_is_compared_with_them(tmp_path, load):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"], file["label"] = PIXELS, LABELS
+    WRITERS["csv"]({"id": IDS, "label": LABELS}, tmp_path / "same.csv")
+    WRITERS["csv"]({"id": IDS, "label": 1 - LABELS}, tmp_path / "other.csv")
+    assert load("x.h5", catalogue="same.csv").catalogue["galaxy_id"].tolist() == IDS
+    with pytest.raises(InputError, match=r"label in .*other.csv should be that of the arrays"):
+        load("x.h5", catalogue="other.csv")
+
+
 def test_a_galaxy_of_two_classes_is_refused_in_any_format(tmp_path, load):
     table = {"id": ["a", "b", "c", "c", "d", "e"], "label": [1, 0, 1, 0, 0, 1], "file": pictures(tmp_path)}
     WRITERS["parquet"](table, tmp_path / "galaxies.parquet")

@@ -132,18 +132,17 @@ def read(files: config.Data, name: str, workers: int | None = None) -> Dataset:
     table, catalogue_file = found.table, files.catalogue or _beside(files.images, source, "catalogue")
     if catalogue_file is not None:
         labelled = files.labels is not None or (table is not None and "label" in table)
-        own, where = table, catalogue_file
-        table = catalogues.table(catalogue_file, files.columns, labelled)
-        if own is not None and "label" in own and "label" not in table and len(own) == len(table):
-            table["label"] = own["label"]
-    labels, table = _labelled(files, images, table, where)
+        table, where = catalogues.table(catalogue_file, files.columns, labelled), catalogue_file
+    labels = _labels(files, len(images), {files.images: found.table, where: table})
+    if table is not None and "label" in table and files.mergers is not None:
+        table["label"] = labels_of.of_cells(table["label"], files.mergers, where).astype(str)
     catalogued = table is not None and "galaxy_id" in table
     if table is None or (not catalogued and len(labels) == layout.ROWS):
         catalogue = catalogues.read(None, labels)
     else:
         if not catalogued:
             log.warning("no ids in %s: each of the %d images counts as a galaxy of its own", where, len(labels))
-            table = table.assign(galaxy_id=np.arange(len(table)).astype(str))
+            table["galaxy_id"] = np.arange(len(table)).astype(str)
         catalogue = catalogues.from_table(table, labels, where)
     masks_file = files.masks or _beside(files.images, source, "masks")
     return Dataset(
@@ -159,27 +158,21 @@ def read(files: config.Data, name: str, workers: int | None = None) -> Dataset:
     )
 
 
-def _labelled(
-    files: config.Data, images: np.ndarray, table: pd.DataFrame | None, where: Path
-) -> tuple[np.ndarray, pd.DataFrame | None]:
-    """Labels (N,), and the table with such in its column label, if it has one."""
-    if table is not None and "label" not in table and "stage" in table and files.labels is None:
-        stages = catalogues.stages(table["stage"])
-        table = table.assign(label=stages.map({stage: str(int(stage != "non-merger")) for stage in catalogues.STAGES}))
-        table["label"] = table["label"].fillna(stages)
-    if files.labels is None and (table is None or "label" not in table):
-        held = "no table" if table is None else f"the columns {', '.join(table.columns)}"
-        raise InputError(
-            f"the images in {where} should come with labels, got {held}; name the column, 'columns: {{label: …}}', or "
-            "an npy of labels, 'labels:', below 'data:'"
-        )
-    cells = None if table is None or "label" not in table else table["label"]
-    if cells is not None and table is not None and (files.labels is None or files.mergers is not None):
-        table = table.assign(label=labels_of.of_cells(cells, files.mergers, where).astype(str))
+def _labels(files: config.Data, count: int, tables: dict[Path, pd.DataFrame | None]) -> np.ndarray:
+    """Labels (N,) from the array that the experiment names, or else from the first table that holds any."""
     if files.labels is not None:
-        return labels_of.checked(open_array(files.labels, "labels"), len(images), files.labels), table
-    assert table is not None
-    return labels_of.checked(table["label"].to_numpy().astype(np.uint8), len(images), where), table
+        return labels_of.checked(open_array(files.labels, "labels"), count, files.labels)
+    known = {where: table for where, table in tables.items() if table is not None}
+    for where, table in known.items():
+        if "label" in table:
+            return labels_of.checked(labels_of.of_cells(table["label"], files.mergers, where), count, where)
+        if "stage" in table:
+            return labels_of.checked(labels_of.of_stages(table["stage"], where), count, where)
+    held = "; ".join(f"the columns {', '.join(table.columns)}" for table in known.values()) or "no table"
+    raise InputError(
+        f"the images in {files.images} should come with labels, got {held}; name the column, 'columns: {{label: …}}', "
+        "or an npy of labels, 'labels:', below 'data:'"
+    )
 
 
 def require_finite(dataset: Dataset) -> None:

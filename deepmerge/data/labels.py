@@ -41,6 +41,18 @@ def of_cells(cells: pd.Series, mergers: Sequence[str | int] | None, where: Path 
     return cells.map({value: bool(numbers) for value, numbers in found.items()}).to_numpy(np.uint8)
 
 
+def of_stages(cells: pd.Series, where: Path | str) -> np.ndarray:
+    """Labels (N,) uint8 from cells of text that say stages. Raises InputError for another word."""
+    stages = catalogues.stages(cells)
+    wrong = np.flatnonzero(~stages.isin(catalogues.STAGES))
+    if len(wrong):
+        raise InputError(
+            f"stage in {where} should be one of {', '.join(catalogues.STAGES)}, got {cells.iloc[wrong[0]]!r} in "
+            f"data row {wrong[0]}"
+        )
+    return (stages != "non-merger").to_numpy(np.uint8)
+
+
 def checked(labels: np.ndarray, count: int, where: Path | str) -> np.ndarray:
     """Labels (N,) uint8. Raises InputError unless there are `count`, both classes and nothing else."""
     if labels.shape != (count,):

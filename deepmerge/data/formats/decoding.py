@@ -8,7 +8,7 @@ import numpy as np
 
 from deepmerge import cluster, config
 from deepmerge.data.formats import cache, stamps
-from deepmerge.data.formats.files import MOST_TOLD, Files
+from deepmerge.data.formats.files import MOST_TOLD, Files, joined
 from deepmerge.data.formats.sizes import channels_first, fit
 from deepmerge.data.memory_map import forget
 from deepmerge.errors import InputError
@@ -24,7 +24,7 @@ def of_files(found: Files, data: config.Data, workers: int | None = None) -> np.
 
     Raises InputError that names the files which cannot be read, or differ from the first, up to MOST_TOLD.
     """
-    states = [tuple(cache.state(found.folder / name) for name in names) for names in found.names]
+    states = [tuple(cache.state(joined(found.folder, name)) for name in names) for names in found.names]
     made_from = [data.size, data.resize, *zip(found.names, states, strict=True)]
     processes = (cluster.count_cores() if len(found.names) >= MANY else 1) if workers is None else workers
     return cache.array(data.cache, found.where.stem, made_from, lambda into: _decode(found, data, into, processes))
