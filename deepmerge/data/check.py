@@ -4,22 +4,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from deepmerge.data import copies
+from deepmerge.data import copies, likeness
 from deepmerge.data.dataset import Dataset, chunks
+from deepmerge.data.missing import found
+from deepmerge.data.oddities import Oddities
 from deepmerge.progress import progress_bar
 
 
 @dataclass
 class Report:
-    """What `check` found: `facts` by name, and `problems`, which spoil training or its honesty."""
+    """What `check` found: `facts` by name, `problems`, which spoil training or its honesty, `warnings` of what may."""
 
     facts: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def check(dataset: Dataset) -> Report:
     """Read every pixel once, flat in memory, and report on images, labels and catalogue."""
-    pixels = _Pixels(dataset.images.shape[1])
+    pixels = _Pixels(dataset)
     with progress_bar("Checking images", len(dataset.images)) as advance:
         for chunk in chunks(dataset.images):
             pixels.add(np.asarray(dataset.images[chunk]))
@@ -47,14 +50,26 @@ def check(dataset: Dataset) -> Report:
         report.problems.append(
             f"{len(pixels.not_finite)} images hold NaN or infinite pixels, the first in row {pixels.not_finite[0]}"
         )
-    report.problems += _repeated(dataset, np.concatenate(pixels.keys))
+    keys = np.concatenate(pixels.keys)
+    report.problems += _repeated(dataset, keys)
+    report.warnings += pixels.oddities.said()
+    if alike := likeness.pairs(dataset, np.concatenate(pixels.described), keys):
+        one, other, how = alike[0]
+        report.warnings.append(
+            f"{len(alike)} pairs of images under different galaxy ids are nearly the same, turned or shifted; the "
+            f"most alike in rows {one} and {other} (correlation {how:.2f}); let one galaxy have one galaxy_id"
+        )
     return report
 
 
 class _Pixels:
     """Statistics and keys of images that come in pieces."""
 
-    def __init__(self, filters: int):
+    def __init__(self, dataset: Dataset):
+        filters = dataset.images.shape[1]
+        self.oddities = Oddities(dataset)
+        self.described: list[np.ndarray] = []
+        self.missing = dataset.missing
         self.seen = 0
         self.count = 0
         self.sums = np.zeros((2, filters))
@@ -65,12 +80,16 @@ class _Pixels:
         self.keys: list[np.ndarray] = []
 
     def add(self, images: np.ndarray) -> None:
-        finite = np.isfinite(images).all((1, 2, 3))
+        self.oddities.add(images)
+        gaps = found(images, self.missing)
+        with np.errstate(all="ignore"):
+            self.described.append(likeness.describe(np.where(gaps, 0, images)))
+        finite = (np.isfinite(images) | gaps).all((1, 2, 3))
         self.not_finite += (self.seen + np.flatnonzero(~finite)).tolist()
         self.constant += (self.seen + np.flatnonzero(images.min((1, 2, 3)) == images.max((1, 2, 3)))).tolist()
         self.keys.append(copies.keys(images))
         self.seen += len(images)
-        good = images[finite]
+        good = images[finite & ~gaps.any((1, 2, 3))]  # statistics of images without a gap
         if len(good):
             self.count += good[:, 0].size
             self.sums += [good.sum((0, 2, 3), np.float64), np.square(good, dtype=np.float64).sum((0, 2, 3))]
