@@ -30,7 +30,9 @@ class Oddities:
         pixels = np.where(np.isfinite(known), known, np.nan) if known.dtype.kind == "f" else known
         with np.errstate(all="ignore"):
             lowest, highest = (reduce(pixels, axis=(2, 3)) for reduce in (np.fmin.reduce, np.fmax.reduce))
-        for value in SENTINELS:
+        for value in (
+            one for one in SENTINELS if one < 0 or pixels.dtype.kind == "f"
+        ):  # 99 is a brightness in a picture
             # Where it is the outermost value: among others it may well be one of many whole numbers.
             outer = (lowest if value < 0 else highest) == value
             odd = np.zeros(len(images), bool)
