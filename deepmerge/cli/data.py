@@ -1,5 +1,6 @@
 """Commands that make, fetch, convert and check the images."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,7 @@ from deepmerge.cli.options import Command, Dataset, SettingsCommand, experiment
 from deepmerge.cli.output import show
 from deepmerge.data import demo
 
+log = logging.getLogger(__name__)
 app = typer.Typer(help="Make, fetch, convert and check the images.", no_args_is_help=True)
 
 Folder = Annotated[Path, Option(help="Folder to write to.")]
@@ -110,6 +112,8 @@ def check(dataset: Dataset) -> None:
     if changed is not None:
         report.facts[f"{folder.name}.dvc"] = "; ".join(changed) or "the folder holds what it says"
     show(report.facts)
+    for warning in report.warnings:
+        log.warning(warning)
     if report.problems:
         raise InputError(f"{dataset} should be clean, but: {'; '.join(report.problems)}")
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepmerge import config
-from deepmerge.data import copies, splits
+from deepmerge.data import copies, oddities, splits
 from deepmerge.data import dataset as datasets
 from deepmerge.data.batches import gather
 from deepmerge.data.catalogue import STAGES
@@ -79,6 +79,8 @@ def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split
             tags["study"] = params.study
         if params.data_fingerprint not in (None, data.fingerprint):
             log.warning("The settings called %s were found on other data than %s; tune anew?", params.name, data.name)
+    for said in oddities.warnings(data, split.train.rows):
+        log.warning("%s ('deepmerge data check' looks at all of them)", said)
     name = f"{experiment.name}-{experiment.network.title}"
     with open_run("train", experiment, data, split, name=name, tags=tags, parameters=parameters):
         yield data, split
