@@ -7,7 +7,7 @@ import pytest
 
 from deepmerge.data import check, copies, likeness
 from deepmerge.data.dataset import Dataset
-from deepmerge.data.transforms import transform
+from deepmerge.data.turns import transform
 
 REAL = Path(os.environ.get("DEEPMERGE_REAL_DATA", Path(__file__).parents[2] / "shared" / "real"))
 

@@ -12,7 +12,7 @@ from scipy.ndimage import uniform_filter
 from scipy.spatial import cKDTree
 
 from deepmerge.data.dataset import Dataset
-from deepmerge.data.transforms import transform
+from deepmerge.data.turns import transform
 from deepmerge.progress import progress_bar
 
 FREQUENCIES = 7  # the highest that are compared
