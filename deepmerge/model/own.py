@@ -31,9 +31,10 @@ def body(settings: config.Network, function: Callable[..., Answer] | None = None
             )
         return None
     if settings.is_recorded:
+        code = settings.architecture.removeprefix(config.RECORDED)
         raise InputError(
-            f"the network was made by code, {settings.architecture}, which runs only where an experiment file names "
-            "it: write network.architecture, with the file as it was, into the experiment file of the data"
+            f"the network was made by code, {code}, which runs only where an experiment file names it: write "
+            "network.architecture, with the file as it was, into the experiment file of the data"
         )
     path, name = settings.source
     taken = with_options(_function(settings.code(), path, name), settings, f"{path}:{name}")
