@@ -19,6 +19,7 @@ def trained(tmp_path):
     """A function that saves a network as if trained, its statistics those of images, and gives its file and itself."""
 
     def save(name="start", shape=(32, 32, 2), kind="asinh", seed=1, **settings):
+        keras.utils.set_random_seed(seed)
         rng = np.random.default_rng(seed)
         pixels = stretch.measure(rng.lognormal(-2, 2, (16, *shape)).astype(np.float32), kind)
         model = network.build(shape, config.Network(stretch=kind, **settings), pixels)
