@@ -139,6 +139,13 @@ def test_options_and_settings_reach_the_function(built):
     assert model.name == "deepmerge_build"
 
 
+def test_nothing_that_a_file_registers_with_keras_gets_into_saved_models(built):
+    """MLflow pickles what is registered into each model, used or not."""
+    before = dict(keras.saving.get_custom_objects())
+    built("build")
+    assert keras.saving.get_custom_objects() == before
+
+
 LINE = FILE.split("\n").index("    return undefined(x)") + 1
 REFUSED = {
     "unknown option": (
