@@ -1,7 +1,8 @@
 """Networks that are not ours, between stretch and probability: functions of a user's own, and keras.applications."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -31,19 +32,32 @@ def body(settings: config.Network, function: Callable[..., Answer] | None = None
             )
         return None
     if settings.is_recorded:
+        code = settings.architecture.removeprefix(config.RECORDED)
         raise InputError(
-            f"the network was made by code, {settings.architecture}, which runs only where an experiment file names "
-            "it: write network.architecture, with the file as it was, into the experiment file of the data"
+            f"the network was made by code, {code}, which runs only where an experiment file names it: write "
+            "network.architecture, with the file as it was, into the experiment file of the data"
         )
     path, name = settings.source
     taken = with_options(_function(settings.code(), path, name), settings, f"{path}:{name}")
 
     def build(images: keras.KerasTensor) -> Answer:
-        with in_one_line(str(path), path):
+        with in_one_line(str(path), path), _nothing_registered():
             return taken(images)
 
     build.__name__ = name
     return build
+
+
+@contextmanager
+def _nothing_registered() -> Iterator[None]:
+    """Take back what the body registers with Keras: MLflow would pickle it into every model that is saved then."""
+    registered = keras.saving.get_custom_objects()
+    before = dict(registered)
+    try:
+        yield
+    finally:
+        registered.clear()
+        registered.update(before)
 
 
 def _function(source: bytes, path: Path, name: str) -> Callable[..., Answer]:
@@ -51,7 +65,7 @@ def _function(source: bytes, path: Path, name: str) -> Callable[..., Answer]:
     # No name by which it could be imported: nothing that loads a model should come upon it.
     module = ModuleType(f"<{path.name}>")
     module.__file__ = str(path)
-    with in_one_line(str(path), path):
+    with in_one_line(str(path), path), _nothing_registered():
         exec(compile(source, str(path), "exec"), module.__dict__)
     found = getattr(module, name, None)
     if not inspect.isfunction(found):

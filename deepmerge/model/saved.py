@@ -35,9 +35,9 @@ def numbered(model: keras.Model) -> keras.Model:
     """The network, its layers without names of their own numbered by their kind: called the same in every process."""
     counts: Counter[str] = Counter()
     for layer in model.layers:
-        kind = next(one for one in type(layer).__mro__ if one.__module__.startswith("keras."))  # that of a fast twin
-        usual = keras.src.utils.naming.to_snake_case(kind.__name__)
-        if re.fullmatch(rf"{usual}(_\d+)?", layer.name):
+        usual = re.sub(r"_\d+$", "", layer.name)
+        if usual.replace("_", "") == type(layer).__name__.lower():
+            usual = usual.removeprefix("fast_")  # a layer for training is called as the one that is saved
             layer.name = f"{usual}_{counts[usual]}" if counts[usual] else usual
             counts[usual] += 1
     return model
