@@ -7,7 +7,7 @@ from pyarrow import parquet
 
 from deepmerge import config
 from deepmerge.data import catalogue
-from deepmerge.data.formats import any_table
+from deepmerge.data.formats import any_table, columns
 from deepmerge.errors import InputError
 
 LARGE = 1237648720693755918  # more digits than a float has
@@ -52,11 +52,15 @@ def test_names_are_spelled_freely_and_needed_ones_have_to_be_there(tmp_path):
         read(tmp_path / "t.ecsv", [["file", "path"]])
 
 
-def test_angles_in_other_units_become_degrees(tmp_path):
-    Table({"ra": [1.0, 2.0], "dec": [0.1, -0.1]}, units={"ra": "hourangle", "dec": "rad"}).write(tmp_path / "t.ecsv")
-    table = read(tmp_path / "t.ecsv").astype(float)
-    assert table["ra"].tolist() == [15, 30]
-    np.testing.assert_allclose(table["dec"], np.degrees([0.1, -0.1]))
+@pytest.mark.parametrize("name", ["t.ecsv", "t.fits", "t.vot"])
+def test_positions_in_other_units_become_degrees_and_other_angles_stay(tmp_path, name):
+    table = Table({"id": [1, 2], "ra": [1.0, 2.0], "dec": [0.1, -0.1], "size": [3.0, 4.0]})
+    table["ra"].unit, table["dec"].unit, table["size"].unit = "hourangle" if name != "t.fits" else "h", "rad", "arcsec"
+    table.write(tmp_path / name)
+    found = columns.named(read(tmp_path / name), config.Columns(), name)
+    assert found["ra"].astype(float).tolist() == [15, 30]
+    np.testing.assert_allclose(found["dec"].astype(float), np.degrees([0.1, -0.1]))
+    assert found["size"].astype(float).tolist() == [3, 4]
 
 
 def test_columns_of_several_values_a_row_are_left_out(tmp_path):

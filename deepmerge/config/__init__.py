@@ -1,5 +1,8 @@
 """Settings of an experiment: what they are (schema), and how they are read (load)."""
 
+from deepmerge.config.data import Columns as Columns
+from deepmerge.config.data import Data as Data
+from deepmerge.config.data import Missing as Missing
 from deepmerge.config.load import NAME as NAME
 from deepmerge.config.load import TUNED as TUNED
 from deepmerge.config.load import checked as checked
@@ -16,10 +19,7 @@ from deepmerge.config.network import RECORDED as RECORDED
 from deepmerge.config.network import Network as Network
 from deepmerge.config.schema import SEARCHABLE as SEARCHABLE
 from deepmerge.config.schema import SECTIONS as SECTIONS
-from deepmerge.config.schema import Columns as Columns
-from deepmerge.config.schema import Data as Data
 from deepmerge.config.schema import Experiment as Experiment
-from deepmerge.config.schema import Missing as Missing
 from deepmerge.config.schema import Params as Params
 from deepmerge.config.schema import Promotion as Promotion
 from deepmerge.config.schema import Range as Range

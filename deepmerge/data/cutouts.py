@@ -16,7 +16,8 @@ from deepmerge.config import yaml_file
 from deepmerge.data import catalogue as catalogues
 from deepmerge.data import mosaics, positions
 from deepmerge.data.dataset import SMALLEST_SIDE
-from deepmerge.data.formats import fits_file, fits_table
+from deepmerge.data.formats import fits_file
+from deepmerge.data.formats.columns import LABELS, find
 from deepmerge.data.mosaics import Mosaic
 from deepmerge.data.released.archive import explained_disk_errors
 from deepmerge.errors import InputError
@@ -127,7 +128,7 @@ def _objects(path: Path) -> tuple[pd.DataFrame, np.ndarray | None]:
         log.warning("no column of %s is an id: the objects are numbered by their rows, from 0", path)
         table.insert(0, "galaxy_id", np.arange(len(table)))
     table = table.drop(columns=["row", "catalogue_row"], errors="ignore")  # those of another order than the images'
-    name = positions.named(table, fits_table.LABELS)
+    name = find(list(table.columns), LABELS)
     if name is None:
         return table, None
     labels = catalogues.classes(table[name])

@@ -26,27 +26,31 @@ def read(path: Path, what: str, needed: Sequence[str | Sequence[str]], known: Se
     """Read a table into columns of text, stripped of blanks, numbers as they are and nothing where there is none.
 
     `needed` names, or several of which one is needed, and `known` ones may be spelled in capitals, or with blanks or
-    hyphens; `what` names the table in messages. Columns of more than a number or a text a row are left out. Raises
-    InputError for a file that cannot be read, and one without the needed columns.
+    hyphens; `what` names the table in messages. Columns of more than a number or a text a row are left out.
+    ``attrs["units"]`` are the units of columns, where the file names any. Raises InputError for a file that cannot be
+    read, and one without the needed columns.
     """
     name = path.name.lower().removesuffix(".gz")
     with path.open("rb") if path.is_file() else _nothing(path, what) as file:
         start = file.read(7)
+    units: dict[str, Any] = {}
     if name.endswith(PARQUET) or start.startswith(b"PAR1"):
         columns = _explained(_parquet, path, what, "Parquet")
     elif name.endswith(VOTABLE):
-        columns = _explained(_votable, path, what, "VOTable")
+        columns, units = _explained(_votable, path, what, "VOTable")
     elif name.endswith(ECSV) or start == b"# %ECSV":
-        columns = _explained(_ecsv, path, what, "ECSV")
+        columns, units = _explained(_ecsv, path, what, "ECSV")
     elif name.endswith(TEXT) or not fits_file.is_fits(path):
         return tables.read(path, what, needed, known)
     else:
         found = fits_file.read_table(path)
         if found is None:
             raise InputError(f"{what} {path} should hold a table, got a FITS file without one")
-        columns = {name: degrees(values, found[1].get(name)) for name, values in found[0].items()}
-    table = as_text(columns)
-    table.columns = pd.Index([find(known, [name]) or name for name in table.columns])
+        columns, units = found
+    table = as_text(columns, units)
+    spelled = {name: find(known, [name]) or name for name in table.columns}
+    table.columns = pd.Index(spelled.values())
+    table.attrs["units"] = {spelled[name]: unit for name, unit in table.attrs["units"].items()}
     for names in needed:
         choices = [names] if isinstance(names, str) else names
         if find(list(table.columns), choices) is None:
@@ -56,29 +60,12 @@ def read(path: Path, what: str, needed: Sequence[str | Sequence[str]], known: Se
     return table
 
 
-def as_text(columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Columns (n,), perhaps masked, as cells of text; those of other shapes are left out."""
-    return pd.DataFrame(
-        {
-            name.strip(): _cells(values)
-            for name, values in columns.items()
-            if values.ndim == 1 and values.dtype.kind != "V"
-        },
-        dtype="str",
-    )
-
-
-def degrees(values: np.ndarray, unit: Any) -> np.ndarray:
-    """A column in degrees, where its unit is another of angle that a position may have: hours or radians."""
-    from astropy import units
-
-    try:
-        angle = units.Unit(unit) if unit else None
-    except (ValueError, TypeError):
-        return values
-    hours = str(unit).strip().lower() in ("h", "hr", "hour", "hours", "hourangle")
-    factor = 15 if hours else 180 / np.pi if angle == units.rad else 1
-    return values if factor == 1 or values.dtype.kind not in "iuf" else values * factor
+def as_text(columns: Mapping[str, np.ndarray], units: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """Columns (n,), perhaps masked, as cells of text; those of other shapes are left out. Units go into ``attrs``."""
+    flat = {name: values for name, values in columns.items() if values.ndim == 1 and values.dtype.kind != "V"}
+    table = pd.DataFrame({name.strip(): _cells(values) for name, values in flat.items()}, dtype="str")
+    table.attrs["units"] = {name.strip(): str(unit) for name, unit in (units or {}).items() if unit and name in flat}
+    return table
 
 
 def _cells(values: np.ndarray) -> list[str]:
@@ -113,22 +100,22 @@ def _parquet(path: Path) -> dict[str, np.ndarray]:
     return columns
 
 
-def _votable(path: Path) -> dict[str, np.ndarray]:
+def _votable(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     from astropy.io.votable import parse_single_table
 
     return _of_astropy(parse_single_table(path).to_table(use_names_over_ids=True))
 
 
-def _ecsv(path: Path) -> dict[str, np.ndarray]:
+def _ecsv(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     from astropy.table import Table
 
     return _of_astropy(Table.read(path, format="ascii.ecsv"))
 
 
-def _of_astropy(table: Any) -> dict[str, np.ndarray]:
+def _of_astropy(table: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     # A column that is more than an array (a time, a position) is left out.
     plain = [name for name in table.colnames if isinstance(table[name], np.ndarray)]
-    return {name: degrees(_array(table[name]), table[name].unit) for name in plain}
+    return {name: _array(table[name]) for name in plain}, {name: table[name].unit for name in plain}
 
 
 def _array(column: Any) -> np.ndarray:
@@ -136,13 +123,12 @@ def _array(column: Any) -> np.ndarray:
     return np.ma.array(np.ma.getdata(values), mask=np.ma.getmaskarray(values))
 
 
-def _explained(read: Any, path: Path, what: str, kind: str) -> dict[str, np.ndarray]:
+def _explained(read: Any, path: Path, what: str, kind: str) -> Any:
     """What `read` gives; whatever the reader of a format raises on a broken file, which is much, as an InputError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            columns: dict[str, np.ndarray] = read(path)
-            return columns
+            return read(path)
     except MemoryError:
         raise
     except Exception as error:

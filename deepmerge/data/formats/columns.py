@@ -17,11 +17,11 @@ IDS = (
     *("galaxy", "object", "name"),
 )
 FILES = ("file", "filename", "file name", "file path", "file loc", "path", "image", "image file", "image path")
-RA = ("ra", "ra deg", "ra j2000", "right ascension", "alpha j2000")
-DEC = ("dec", "de", "dec deg", "dec j2000", "de j2000", "declination", "delta j2000")
+RA = ("ra", "ra deg", "ra j2000", "right ascension", "alpha j2000", "ra icrs")
+DEC = ("dec", "de", "dec deg", "dec j2000", "de j2000", "declination", "delta j2000", "de icrs")
 USUAL = {"id": IDS, "label": LABELS, "file": FILES, "ra": RA, "dec": DEC}
 OURS = {"id": "galaxy_id", "label": "label", "ra": "ra", "dec": "dec"}  # what they are called from here on
-LIMITS = {"ra": (0, 360), "dec": (-90, 90)}  # degrees
+LIMITS = {"ra": (-180, 360), "dec": (-90, 90)}  # degrees
 
 
 def find(names: Sequence[str], wanted: Sequence[str]) -> str | None:
@@ -37,13 +37,13 @@ def wanted(what: str, asked: config.Columns) -> tuple[str, ...]:
 
 
 def named(table: pd.DataFrame, asked: config.Columns, where: Path | str, labelled: bool = False) -> pd.DataFrame:
-    """A table of text whose id, label, RA and Dec are called galaxy_id, label, ra and dec, where it has them.
+    """A table of text whose id, label, RA and Dec (degrees) are called galaxy_id, label, ra, dec, where it has them.
 
     Images that are `labelled` elsewhere need no label: only one that is asked for, or is called so, is taken.
     Raises InputError where it lacks a column that was asked for, has none of the usual names for the id but one that
-    may be it, or holds an RA or Dec that is none in degrees.
+    may be it, or holds an RA or Dec that is none.
     """
-    names = list(table.columns)
+    names, units = list(table.columns), table.attrs.get("units", {})
     renamed = {}
     for what, ours in OURS.items():
         usual = what != "label" or not labelled or asked.label is not None
@@ -64,17 +64,51 @@ def named(table: pd.DataFrame, asked: config.Columns, where: Path | str, labelle
                 f"{where} should have the galaxy's id, the same for all images of a galaxy, in a column galaxy_id, "
                 f"got {', '.join(near)}; name the right one: columns: {{id: {near[0]}}}"
             )
-    for name, (low, high) in LIMITS.items():
+    for name in LIMITS:
         if name in table:
-            _check_degrees(table[name], low, high, where)
+            source = next((old for old, new in renamed.items() if new == name), name)
+            angles = degrees(table[name], units.get(source), name, where)
+            as_they_are = pd.to_numeric(table[name], errors="coerce") == angles
+            table[name] = table[name].where(as_they_are, ["" if np.isnan(one) else repr(float(one)) for one in angles])
     return table
 
 
-def _check_degrees(cells: pd.Series, low: float, high: float, where: Path | str) -> None:
-    degrees = pd.to_numeric(cells, errors="coerce").to_numpy(float)
-    wrong = np.flatnonzero((cells != "").to_numpy() & ~((degrees >= low) & (degrees <= high)))
+def degrees(cells: pd.Series, unit: object, kind: str, where: Path | str) -> np.ndarray:
+    """Angles of text in degrees, (n,) float64, NaN where a cell is empty.
+
+    `unit` is that of the column, where its file names one; cells that are all sexagesimal are hours for `kind` "ra",
+    degrees for "dec". Raises InputError for what is no angle, or lies outside LIMITS.
+    """
+    from astropy import units
+    from astropy.coordinates import Angle
+
+    there = (cells != "").to_numpy()
+    angles = pd.to_numeric(cells, errors="coerce").to_numpy(float)
+    undefined = there & ~np.isfinite(angles)
+    if undefined.any() and (undefined == there).all():
+        try:
+            sexagesimal = units.hourangle if kind == "ra" else units.deg
+            angles[there] = Angle(cells[there].tolist(), unit=sexagesimal).deg
+            undefined = there & ~np.isfinite(angles)
+        except (ValueError, units.UnitsError, TypeError):
+            pass
+    elif unit and not str(unit).lower().startswith("deg"):  # degrees, too, which astropy does not know
+        try:
+            one = units.Unit(unit)
+            angles = angles * (15 if one == units.hour else one.to(units.deg))
+        except (units.UnitConversionError, ValueError, TypeError):
+            raise InputError(f"{kind} in {where} should be an angle, got the unit {unit}; give it in degrees") from None
+    if undefined.any():
+        row = int(np.argmax(undefined))
+        raise InputError(
+            f"{kind} in {where} should be degrees, or sexagesimal in every row, got {cells.iloc[row]!r} in data row "
+            f"{row}"
+        )
+    low, high = LIMITS[kind]
+    wrong = np.flatnonzero((angles < low) | (angles > high))
     if len(wrong):
         raise InputError(
-            f"{cells.name} in {where} should be degrees from {low} to {high}, got {cells.iloc[wrong[0]]!r} in data row "
-            f"{wrong[0]} ({len(wrong)} such rows); convert it, or name another column: columns: {{{cells.name}: …}}"
+            f"{kind} in {where} should be degrees from {low} to {high}, got {cells.iloc[wrong[0]]!r} in data row "
+            f"{wrong[0]} ({len(wrong)} such rows); convert it, or name another column: columns: {{{kind}: …}}"
         )
+    return angles

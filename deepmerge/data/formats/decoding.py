@@ -9,7 +9,7 @@ import numpy as np
 from deepmerge import cluster, config
 from deepmerge.data.formats import cache, stamps
 from deepmerge.data.formats.files import MOST_TOLD, Files, joined
-from deepmerge.data.formats.sizes import channels_first, fit
+from deepmerge.data.formats.sizes import channels_first, choose, fit
 from deepmerge.data.memory_map import forget
 from deepmerge.errors import InputError
 from deepmerge.progress import progress_bar
@@ -25,7 +25,7 @@ def of_files(found: Files, data: config.Data, workers: int | None = None) -> np.
     Raises InputError that names the files which cannot be read, or differ from the first, up to MOST_TOLD.
     """
     states = [tuple(cache.state(joined(found.folder, name)) for name in names) for names in found.names]
-    made_from = [data.size, data.resize, *zip(found.names, states, strict=True)]
+    made_from = [*_wanted(data), *zip(found.names, states, strict=True)]
     processes = (cluster.count_cores() if len(found.names) >= MANY else 1) if workers is None else workers
     return cache.array(data.cache, found.where.stem, made_from, lambda into: _decode(found, data, into, processes))
 
@@ -40,7 +40,7 @@ def of_array(
     if len(shape) not in (3, 4) or 0 in shape:
         raise InputError(f"images in {path} should have shape (N, filters, H, W) or (N, H, W, filters), got {shape}")
     try:
-        first = fit(channels_first(read(slice(0, 1))), data.size, data.resize)
+        first = _decoded(read(slice(0, 1)), data)
     except InputError as error:
         raise InputError(f"images in {path} have {error}") from None
 
@@ -50,23 +50,31 @@ def of_array(
         with progress_bar("Decoding images", shape[0]) as advance:
             for start in range(0, shape[0], step):
                 rows = slice(start, min(start + step, shape[0]))
-                out[rows] = fit(channels_first(read(rows)), data.size, data.resize)
+                out[rows] = _decoded(read(rows), data)
                 forget(out)
                 advance(rows.stop - rows.start)
 
     name = f"{path.stem}-{part.replace('/', '-')}" if part else path.stem
-    return cache.array(data.cache, name, [data.size, data.resize, part, path.name, cache.state(path)], make)
+    return cache.array(data.cache, name, [*_wanted(data), part, path.name, cache.state(path)], make)
+
+
+def _wanted(data: config.Data) -> tuple[object, ...]:
+    """What decoded images depend on beside their files."""
+    return data.size, data.resize, data.filters
+
+
+def _decoded(images: np.ndarray, data: config.Data) -> np.ndarray:
+    return choose(fit(channels_first(images), data.size, data.resize), data.filters)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What a process decodes in one go: rows from `start`, brought to one size, into the array in the file `into`."""
+    """What a process decodes in one go: rows from `start`, as `data` wants them, into the array in the file `into`."""
 
     start: int
     paths: list[tuple[Path, ...]]
     into: Path
-    size: int | None
-    resize: str
+    data: config.Data
 
 
 def _decode(found: Files, data: config.Data, into: Path, workers: int) -> None:
@@ -74,7 +82,7 @@ def _decode(found: Files, data: config.Data, into: Path, workers: int) -> None:
     problems: dict[int, str] = {}
     for row, image in enumerate(paths):
         try:
-            first = stamps.read(image, data.size, data.resize)
+            first = stamps.read(image, data)
             break
         except InputError as error:
             problems[row] = str(error)
@@ -83,9 +91,7 @@ def _decode(found: Files, data: config.Data, into: Path, workers: int) -> None:
     else:
         raise _refusal(found, problems)
     cache.create(into, (len(paths), *first.shape), first.dtype)
-    parts = [
-        _Part(start, paths[start : start + PART], into, data.size, data.resize) for start in range(0, len(paths), PART)
-    ]
+    parts = [_Part(start, paths[start : start + PART], into, data) for start in range(0, len(paths), PART)]
     with progress_bar("Decoding images", len(paths)) as advance, cluster.mapping(workers) as mapped:
         for part, wrong in zip(parts, mapped(_decode_part, parts), strict=True):
             problems.update(wrong)
@@ -102,7 +108,7 @@ def _decode_part(part: _Part) -> dict[int, str]:
     problems = {}
     for row, paths in enumerate(part.paths, part.start):
         try:
-            image = stamps.read(paths, part.size, part.resize)
+            image = stamps.read(paths, part.data)
             if image.shape != out.shape[1:] or image.dtype != out.dtype:
                 expected = stamps.text(np.empty(out.shape[1:], out.dtype))
                 mend = "; 'size:' brings all to one" if image.shape[1:] != out.shape[2:] else ""

@@ -1,4 +1,6 @@
-"""Images brought to one size."""
+"""Images brought to one size, and the filters wanted of them."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,6 +19,16 @@ def channels_first(images: np.ndarray) -> np.ndarray:
     if images.ndim == 4 and images.shape[3] < SMALLEST_SIDE <= images.shape[1]:
         return np.moveaxis(images, 3, 1)
     return images
+
+
+def choose(images: np.ndarray, filters: Sequence[int] | None) -> np.ndarray:
+    """The `filters` wanted of images (…, F, H, W), all by default. Raises InputError where there are fewer."""
+    if filters is None:
+        return images
+    count = images.shape[-3]
+    if max(filters) >= count:
+        raise InputError(f"{count} filters, counted from 0; 'filters:' wants number {max(filters)}")
+    return images[..., list(filters), :, :]
 
 
 def fit(images: np.ndarray, size: int | None, resize: str) -> np.ndarray:

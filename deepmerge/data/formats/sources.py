@@ -54,7 +54,8 @@ def _of_npy(path: Path, data: config.Data) -> Source:
     images = arrays.open_array(path, "images")
     if images.ndim == 4:
         images = channels_first(images)
-    if data.size is None or images.ndim != 4 or images.shape[2:] == (data.size, data.size):
+    is_fitting = data.filters is None and images.shape[2:] == (data.size, data.size)
+    if data.as_they_are or images.ndim != 4 or is_fitting:
         return Source(images)
     return Source(decoding.of_array(data, path, None, images.shape, images.__getitem__))
 
@@ -62,8 +63,10 @@ def _of_npy(path: Path, data: config.Data) -> Source:
 def _of_files(found: files.Files, data: config.Data, workers: int | None) -> Source:
     images = decoding.of_files(found, data, workers)
     pictures = all(name.lower().endswith(stamps.PICTURES) for names in found.names for name in names)
-    colours = stamps.COLOURS if pictures and images.shape[1] == len(stamps.COLOURS) else None
-    return Source(images, found.table, found.filters or colours)
+    of_files = found.filters or (stamps.COLOURS if pictures else ())
+    wanted = range(images.shape[1]) if data.filters is None else data.filters
+    known = max(wanted) < len(of_files) and (data.filters is not None or len(of_files) == images.shape[1])
+    return Source(images, found.table, tuple(of_files[number] for number in wanted) if known else None)
 
 
 def _of_hdf5(path: Path, part: str | None, data: config.Data) -> Source:
@@ -78,7 +81,7 @@ def _of_fits(path: Path, part: str | None, data: config.Data) -> Source:
         images = decoding.of_array(data, path, part, file.shape, file.read)
         beside = next((table for table in file.tables if table.rows == len(images)), None)
         columns, units = (beside.columns(), beside.units()) if beside else ({}, {})
-    table = any_table.as_text({name: any_table.degrees(each, units.get(name)) for name, each in columns.items()})
+    table = any_table.as_text(columns, units)
     if len(table.columns) == 1 and data.columns.label is None:
         table.columns = pd.Index(["label"])  # as in the released files
     return Source(images, _named(table, data, path))

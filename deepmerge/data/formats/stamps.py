@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from deepmerge import config
 from deepmerge.data.formats import fits_file
-from deepmerge.data.formats.sizes import channels_first, fit
+from deepmerge.data.formats.sizes import channels_first, choose, fit
 from deepmerge.errors import InputError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif")
@@ -21,8 +22,8 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(PICTURES) or fits_file.plain_name(name) != name
 
 
-def read(paths: Sequence[Path], size: int | None, resize: str) -> np.ndarray:
-    """An image (F, H, W) from one file that holds all filters, or from one for each, brought to `size`.
+def read(paths: Sequence[Path], data: config.Data) -> np.ndarray:
+    """An image (F, H, W) from one file that holds all filters, or from one for each, with the size and filters wanted.
 
     Pictures keep their type (uint8, uint16), red, green and blue being filters; FITS images are float32, from the first
     HDU with two or three axes or the one named SCI. Raises InputError, without the path, for what cannot be read.
@@ -39,10 +40,10 @@ def read(paths: Sequence[Path], size: int | None, resize: str) -> np.ndarray:
             raise InputError(
                 f"{len(image)} channels in {path.name}, expected 1 since each filter has a file of its own"
             )
-        planes.append(fit(image, size, resize))
+        planes.append(fit(image, data.size, data.resize))
     if len({(plane.shape, plane.dtype) for plane in planes}) > 1:
         raise InputError(f"filters of {', '.join(text(plane) for plane in planes)}, expected the same for all")
-    return planes[0] if len(planes) == 1 else np.concatenate(planes)
+    return choose(np.concatenate(planes), data.filters)
 
 
 def text(image: np.ndarray) -> str:
