@@ -244,14 +244,14 @@ def refused(match, catalogue, mosaics, tmp_path, **options):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        (lambda t: t.drop(columns="dec"), r"should have columns ra and dec in degrees, got galaxy_id, ra, merger, z"),
+        (lambda t: t.drop(columns="dec"), "should have .* a column ra and a column dec, .*got columns galaxy_id, ra, merger, z"),
         (
             lambda t: t.assign(ra=t["ra"] + 360),
             r"ra in .* should be degrees from -180 to 360, got '5(09|10).*data row 0",
         ),
         (lambda t: t.assign(dec=-91.5), r"dec in .* should be degrees from -90 to 90, got '-91.5' in data row 0 \(5 "),
         (lambda t: t.assign(ra=["x", *t["ra"][1:]]), r"ra in .* should be degrees, or sexagesimal .*'x' in data row 0"),
-        (lambda t: t.assign(ra=[*t["ra"][:4], np.nan]), r"ra in .* should be degrees.*got '' in data row 4"),
+        (lambda t: t.assign(ra=[*t["ra"][:4], np.nan]), r"ra in .* should be degrees.*got none in data row 4"),
         (lambda t: t.assign(ra=t["ra"] / 15), r"got none that does: 5 not on the r mosaic; ra seems to be in hours"),
         (lambda t: t.assign(ra=100.0), r"got none that does: 5 not on the r mosaic; check"),
         (
@@ -296,9 +296,9 @@ def test_broken_files_are_refused(mosaic, catalogue, tmp_path):
     (tmp_path / "short.fits").write_bytes(whole[: len(whole) // 2])
     refused(r"short\.fits.*truncated", catalogue(), [tmp_path / "short.fits"], tmp_path)
     (tmp_path / "bad.parquet").write_text("no")
-    refused(r"should be a Parquet file", tmp_path / "bad.parquet", [mosaic()], tmp_path)
+    refused(r"should be a readable Parquet file", tmp_path / "bad.parquet", [mosaic()], tmp_path)
     (tmp_path / "bad.vot").write_text("no")
-    refused(r"should be a table \(votable\)", tmp_path / "bad.vot", [mosaic()], tmp_path)
+    refused(r"should be a readable VOTable file", tmp_path / "bad.vot", [mosaic()], tmp_path)
     refused("where there is no file", tmp_path / "nowhere.csv", [mosaic()], tmp_path)
 
 

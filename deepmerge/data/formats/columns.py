@@ -83,7 +83,7 @@ def degrees(cells: pd.Series, unit: object, kind: str, where: Path | str) -> np.
     from astropy.coordinates import Angle
 
     there = (cells != "").to_numpy()
-    angles = pd.to_numeric(cells, errors="coerce").to_numpy(float)
+    angles = np.array(pd.to_numeric(cells, errors="coerce"), float)
     undefined = there & ~np.isfinite(angles)
     if undefined.any() and (undefined == there).all():
         try:
