@@ -75,6 +75,32 @@ def test_a_table_of_any_format_names_pictures(tmp_path, load, suffix):
     assert data.catalogue["file"][0] == "images/0.png"
 
 
+@pytest.mark.parametrize("kind", ["pictures", "npy", "hdf5"])
+def test_filters_are_chosen_in_the_order_that_is_asked_for(tmp_path, load, kind):
+    if kind == "pictures":
+        WRITERS["csv"]({**TABLE, "file": pictures(tmp_path)}, tmp_path / "images.csv")
+        data = load("images.csv", filters=[2, 0])
+        assert data.filters == ("blue", "red")
+    elif kind == "npy":
+        np.save(tmp_path / "images.npy", PIXELS)
+        WRITERS["csv"](TABLE, tmp_path / "table.csv")
+        data = load("images.npy", catalogue="table.csv", filters=[2, 0])
+    else:
+        with h5py.File(tmp_path / "images.h5", "w") as file:
+            for name, values in {"images": PIXELS, **TABLE}.items():
+                file[name] = values
+        data = load("images.h5:images", filters=[2, 0])
+    require(data, PIXELS[:, [2, 0]])
+
+
+def test_filters_that_are_not_there_are_refused(tmp_path, load):
+    WRITERS["csv"]({**TABLE, "file": pictures(tmp_path)}, tmp_path / "images.csv")
+    with pytest.raises(InputError, match="3 filters, counted from 0; 'filters:' wants number 3"):
+        load("images.csv", filters=[0, 3])
+    with pytest.raises(InputError, match=r"data.filters' should be different whole numbers from 0 on, got \[1, 1\]"):
+        load("images.csv", filters=[1, 1])
+
+
 def test_a_folder_with_a_catalogue_is_read_by_it(tmp_path, load):
     WRITERS["csv"]({**TABLE, "file": pictures(tmp_path)}, tmp_path / "catalogue.csv")
     require(load("."))

@@ -20,19 +20,19 @@ def read(path: Path) -> pd.DataFrame:
     """
     cells = any_table.read(path, "catalogue", [RA, DEC])
     found: dict[str, Any] = {}
-    names = {"galaxy_id": find(list(cells.columns), IDS)}
-    if names["galaxy_id"] is not None:
-        found["galaxy_id"] = cells[names["galaxy_id"]]
+    taken = []
+    if (name := find(list(cells.columns), IDS)) is not None:
+        found["galaxy_id"] = cells[name]
+        taken.append(name)
     for kind, wanted in (("ra", RA), ("dec", DEC)):
-        names[kind] = find(list(cells.columns), wanted)
-        found[kind] = _angles(cells, str(names[kind]), kind, path)
+        taken.append(str(find(list(cells.columns), wanted)))
+        found[kind] = _angles(cells, taken[-1], kind, path)
         if (empty := found[kind].isna()).any():
             raise InputError(
                 f"{kind} in {path} should be degrees in every row, got none in data row {empty.argmax()} "
                 f"({empty.sum()} such rows)"
             )
-    others = cells.drop(columns=[name for name in names.values() if name is not None])
-    return pd.DataFrame({**found, **dict(others.items())})
+    return pd.concat([pd.DataFrame(found), cells.drop(columns=taken)], axis=1)
 
 
 def identities(path: Path, count: int) -> pd.DataFrame:
