@@ -11,7 +11,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 import typer
 from rich.console import Console
 
-TOPICS = ("training", "inference", "Grad-CAM", "bootstrap", "start-up", "launching", "tracking", "memory")
+TOPICS = ("training", "inference", "Grad-CAM", "bootstrap", "start-up", "launching", "tracking", "cutouts", "memory")
 PAGE, PICTURE = Path("BENCHMARKS.md"), Path("docs/images/benchmark-memory.png")
 
 
@@ -31,7 +31,7 @@ def main(
     from deepmerge.loading import quietly
 
     with quietly():
-        from benchmarks import commands, memory, peers, report, speed
+        from benchmarks import commands, cutouts, memory, peers, report, speed
         from deepmerge.plots import canvas
 
     console = Console(width=None if Console().is_terminal else 200)
@@ -39,6 +39,8 @@ def main(
         console.print("Without PyTorch and tf-keras-vis, which come with: uv pip install -e '.[bench]'")
     rows = list(speed.run(chosen, quick))
     facts = list(commands.run(chosen, quick))
+    of_rows, of_facts = cutouts.run(chosen, quick)
+    rows, facts = rows + of_rows, facts + of_facts
     picture = None
     if "memory" in chosen:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,5 +1,6 @@
 """The same networks and sums as others would write them: plain Keras, PyTorch, tf-keras-vis, scikit-learn."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from deepmerge import config
 from deepmerge.model.network import CONVOLUTIONS, DENSE_UNITS
 from deepmerge.model.stretch import PixelStatistics
 
+# PyTorch's compiler, which is not needed here, brings an LLVM that ends a process with TensorFlow's in it.
+sys.modules["triton"] = None  # type: ignore[assignment]
 try:
     import torch
 except ImportError:

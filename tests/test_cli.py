@@ -256,10 +256,10 @@ def test_evaluate_and_gradcam_name_data_set_and_model(run, jobs):
             ["report", "pristine,noisy", "mine", "--out", "a.html", "--readme", README],
             ("write_report", ["pristine", "noisy", "mine"], Path("a.html"), [Path(README)]),
         ),
-        (["predict", "x.npy", "--model", "m"], ("predict", Path("x.npy"), "m", Path("scores.parquet"), None)),
+        (["predict", "x.npy", "--model", "m"], ("predict", Path("x.npy"), "m", Path("scores.parquet"), None, None)),
         (
             ["predict", "x.npy", "--model", "m", "--merger-fraction", "0.1", "--out", "a.csv"],
-            ("predict", Path("x.npy"), "m", Path("a.csv"), 0.1),
+            ("predict", Path("x.npy"), "m", Path("a.csv"), 0.1, None),
         ),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",

@@ -67,8 +67,8 @@ def test_flat_names_are_unique_over_the_sections():
     [
         ({"data": DATA, "training": {"epoch": 3}}, {}, "unknown key 'training.epoch'; expected one of: epochs"),
         ({"data": DATA, "trainig": {}}, {}, "unknown key 'trainig'"),
-        ({"data": {"images": "x.npy"}}, {}, "'data.labels' is missing"),
-        ({"data": {**DATA, "label": "y"}}, {}, "expected one of: images, labels, catalogue, masks"),
+        ({"data": {"images": "x.npy"}}, {}, "'data' should name labels"),
+        ({"data": {**DATA, "label": "y"}}, {}, "expected one of: images, labels, catalogue, masks, size"),
         ({"data": DATA}, {"epochs": "abc"}, "'training.epochs' should be a valid integer"),
         ({"data": DATA}, {"epochs": "0"}, "should be greater than or equal to 1, got '0'"),
         ({"data": DATA}, {"dropout": "1"}, "'network.dropout' should be less than 1, got '1'"),

@@ -116,7 +116,7 @@ def test_the_fingerprint_changes_with_every_kind_of_content_and_repeats(make):
         ({"labels": np.array([1, 1, 0, 0, 0, 2])}, r"both 0 .* got \[0, 1, 2\]"),
         ({"labels": np.zeros(6)}, r"both 0 .* got \[0.0\]"),
         ({"catalogue": {"galaxy_id": [1, 2]}}, "6 rows, one for each image, got 2 rows"),
-        ({"catalogue": {"id": range(6)}}, "column galaxy_id"),
+        ({"catalogue": {"number": range(6)}}, "column galaxy_id"),
         ({"catalogue": {"galaxy_id": [1, 2, 3, 4, 5, np.nan]}}, "complete in galaxy_id, got nothing in data row 5"),
         ({"catalogue": {**IDS, "stage": ["merging"] * 6}}, "one of past, future, merger, non-merger, got 'merging'"),
         ({"catalogue": {**IDS, "stage": ["past"] * 6}}, r"row 2 .* stage 'past' and label 0 \(4 such rows\)"),

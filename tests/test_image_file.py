@@ -88,10 +88,10 @@ def write_bad(path, kind):
     ("kind", "name", "message"),
     [
         ("nothing", "x.npy", "images expected at .*, where there is no file"),
-        ("folder", "x.npy", "images expected at .*, where there is no file"),
-        ("text", "x.csv", "should be an npy or a FITS file, got something that starts b'row,pixel'"),
+        ("folder", "x.npy", "should hold a table catalogue.csv that names files, or a folder of images for each class"),
+        ("text", "x.csv", "table of files .* should have in its first line a column file, .* got columns row, pixel"),
         ("text", "x.fits", "Expected a FITS file, but"),
-        ("npz", "x.npz", "should be an npy or a FITS file"),
+        ("npz", "x.npz", "should be an npy, FITS or HDF5 file, a table .* got .*x.npz, something that starts b'PK"),
         ("pickled npy", "x.npy", "should be a plain numeric npy file"),
         ("complex npy", "x.npy", "should be a numeric npy array, got complex128"),
         ("text npy", "x.npy", "should be a numeric npy array"),

@@ -218,6 +218,15 @@ def test_an_evaluation_scores_afresh_although_older_predictions_are_stored(subje
         evaluate.predictions(stored)
 
 
+def test_positions_of_the_catalogue_stand_with_the_predictions(subject):
+    catalogue = subject.data.catalogue
+    placed = catalogue.assign(dec=np.linspace(-1, 1, len(catalogue)), ra=np.arange(len(catalogue)))
+    table = evaluate.predictions(replace(subject, data=replace(subject.data, catalogue=placed)))
+    assert list(table)[-4:] == ["label", "ra", "dec", "probability"]
+    np.testing.assert_array_equal(table["ra"], table["row"])
+    assert not {"ra", "dec"} & set(evaluate.predictions(subject))
+
+
 # --- looks -------------------------------------------------------------------------------------------------
 
 

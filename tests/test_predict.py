@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -13,10 +14,13 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from astropy.table import Table
 from mlflow.tracking import MlflowClient
 from pyarrow import parquet
 
 from deepmerge import config
+from deepmerge.data import splits
+from deepmerge.data.dataset import Dataset
 from deepmerge.data.formats.image_file import open_images
 from deepmerge.errors import InputError
 from deepmerge.jobs import judged
@@ -24,7 +28,7 @@ from deepmerge.jobs import predict as job
 from deepmerge.jobs.evaluate import evaluate
 from deepmerge.jobs.predict import predict
 from deepmerge.jobs.train import train
-from deepmerge.model import devices, stretch
+from deepmerge.model import devices, familiarity, stretch
 from deepmerge.model import network as networks
 from deepmerge.tracking import plugin, runs
 
@@ -55,11 +59,12 @@ def score(network, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "read_json", no_file)
     monkeypatch.setattr(runs, "find", lambda model, dataset: run)
     monkeypatch.setattr(runs, "model_file", lambda found: network[1])
+    monkeypatch.setattr(runs, "model_metadata", lambda found: {})
 
-    def call(images=IMAGES, out="scores.parquet", model="models:/any@champion", merger_fraction=None):
+    def call(images=IMAGES, out="scores.parquet", model="models:/any@champion", merger_fraction=None, catalogue=None):
         path = tmp_path / "images.npy"
         np.save(path, images)
-        return predict(path, model, tmp_path / out, merger_fraction)
+        return predict(path, model, tmp_path / out, merger_fraction, catalogue)
 
     return call
 
@@ -172,6 +177,99 @@ def test_a_full_disk_is_said_in_one_line(score, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"Cannot write to .*: No space left on device\. Free some space"):
         score()
     assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
+
+
+# With ids and positions
+
+SKY = pd.DataFrame({"galaxy_id": [f"G{i}" for i in range(23)], "ra": np.linspace(10, 11, 23), "dec": -5.0, "z": 1})
+
+
+@pytest.mark.parametrize("out", ["scores.parquet", "scores.csv"])
+@pytest.mark.parametrize("kind", ["csv", "parquet", "fits"])
+def test_ids_and_positions_stand_beside_the_scores(score, tmp_path, monkeypatch, out, kind):
+    monkeypatch.setattr(job, "GROUP", 5)
+    monkeypatch.setattr("deepmerge.model.prediction.BATCH_PIXELS", 3 * 32 * 32)
+    path = tmp_path / f"sky.{kind}"
+    if kind == "fits":
+        Table.from_pandas(SKY.astype({"galaxy_id": "O"})).write(path)
+    else:
+        getattr(SKY, f"to_{kind}")(path, index=False)
+    score(out=out, catalogue=path)
+    table = read(tmp_path / out)
+    assert list(table) == ["row", "galaxy_id", "ra", "dec", "probability"]
+    assert table["galaxy_id"].tolist() == SKY["galaxy_id"].tolist()
+    np.testing.assert_array_equal(table[["ra", "dec"]], SKY[["ra", "dec"]])
+
+
+def test_the_catalogue_noted_beside_the_images_is_taken(score, tmp_path):
+    SKY[["galaxy_id"]].assign(galaxy_id=2**60 + np.arange(23)).to_csv(tmp_path / "ids.csv", index=False)
+    (tmp_path / "images_source.json").write_text('{"catalogue": "ids.csv"}')
+    score()
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    assert list(table) == ["row", "galaxy_id", "probability"]
+    assert table["galaxy_id"].tolist() == [2**60 + i for i in range(23)]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (SKY[:22], r"should have 23 rows, one for each image, got 22"),
+        (SKY[["z"]], r"a column galaxy_id, .*got columns z"),
+        (SKY.assign(dec=95), r"dec in .* should be degrees from -90 to 90, got '95'"),
+    ],
+)
+def test_a_catalogue_of_other_images_is_refused(score, tmp_path, table, said):
+    table.to_csv(tmp_path / "sky.csv", index=False)
+    with pytest.raises(InputError, match=said):
+        score(catalogue=tmp_path / "sky.csv")
+    assert not (tmp_path / "scores.parquet").exists()
+
+
+# Unlike the images of the training
+
+
+@pytest.fixture
+def knowing(monkeypatch):
+    """Let the model know the images that it was trained on."""
+    data = Dataset.from_arrays(IMAGES, np.arange(23) % 2, galaxy_id=np.arange(23))
+    familiar = familiarity.measure(data, splits.make(data, config.Split(validation_fraction=0.2, test_fraction=0.2)))
+    carried = json.loads(json.dumps({judged.PIXELS: familiar.metadata()}))
+    monkeypatch.setattr(runs, "model_metadata", lambda run: carried)
+
+
+@pytest.mark.parametrize("out", ["scores.parquet", "scores.csv"])
+def test_images_in_other_units_are_called_unlike_those_of_the_training(score, knowing, tmp_path, caplog, out):
+    images = IMAGES.copy()
+    images[5:15] *= 1000
+    results = score(images, out)
+    table = read(tmp_path / out)
+    assert list(table) == ["row", "probability", "unlike"]
+    assert (np.flatnonzero(table["unlike"] > familiarity.MARGIN) == np.arange(5, 15)).all()
+    assert results["share_unlike_training"] == pytest.approx(10 / 23)
+    [said] = [r.getMessage() for r in caplog.records if r.name.startswith("deepmerge")]
+    assert re.match(r"10 of 23 images \(43%\) are unlike .* row \d+, where .* spread (1e\+03|999) × as far", said)
+
+
+def test_images_like_those_of_the_training_cause_no_words(score, knowing, caplog):
+    assert score(IMAGES)["share_unlike_training"] == 0
+    assert not [record for record in caplog.records if record.name.startswith("deepmerge")]
+
+
+def test_a_model_that_knows_nothing_of_its_training_images_says_nothing(score, caplog):
+    assert "share_unlike_training" not in score(IMAGES * 1000)
+    assert not [record for record in caplog.records if record.name.startswith("deepmerge")]
+
+
+def test_undefined_images_are_neither_like_nor_unlike(score, knowing, tmp_path):
+    images = IMAGES.copy()
+    images[3] = np.nan
+    score(images)
+    assert pd.read_parquet(tmp_path / "scores.parquet")["unlike"].isna().tolist() == [i == 3 for i in range(23)]
+
+
+def test_no_image_is_unlike_nothing(score, knowing, tmp_path):
+    score(IMAGES[:0], "scores.parquet")
+    assert list(pd.read_parquet(tmp_path / "scores.parquet")) == ["row", "probability", "unlike"]
 
 
 # At a merger fraction

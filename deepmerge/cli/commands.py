@@ -159,8 +159,12 @@ def predict(
     merger_fraction: Annotated[
         float | None, Option(help="Expected share of mergers, 0 to 1: adds probabilities calibrated for it.")
     ] = None,
+    catalogue: Annotated[
+        Path | None,
+        Option(help="Table with galaxy_id, ra or dec, a row an image; default: the one noted beside the images."),
+    ] = None,
 ) -> None:
-    """Score images: the probability of a merger, one row per image.
+    """Score images: the probability of a merger, one row per image, with its id and position where these are known.
 
     Pixels should be in the units of the training images. A server of the same model (mlflow models serve) gives the
     same numbers, but takes images channels last: (N, H, W, filters).
@@ -168,7 +172,7 @@ def predict(
     with quietly():
         from deepmerge.jobs import predict
 
-    show(predict.predict(images, model, out=out, merger_fraction=merger_fraction))
+    show(predict.predict(images, model, out=out, merger_fraction=merger_fraction, catalogue=catalogue))
 
 
 app.add_typer(results.app)

@@ -1,15 +1,17 @@
 """Commands that make, fetch, convert and check the images."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Context, Option
 
-from deepmerge.cli.options import Dataset, SettingsCommand, experiment
+from deepmerge.cli.options import Command, Dataset, SettingsCommand, experiment
 from deepmerge.cli.output import show
 from deepmerge.data import demo
 
+log = logging.getLogger(__name__)
 app = typer.Typer(help="Make, fetch, convert and check the images.", no_args_is_help=True)
 
 Folder = Annotated[Path, Option(help="Folder to write to.")]
@@ -72,6 +74,29 @@ def import_(
     archive.import_fits(fits, folder, stem=stem, catalogue_arrays=catalogue_arrays, overwrite=overwrite)
 
 
+@app.command(cls=Command)
+def cutouts(
+    catalogue: Annotated[Path, Argument(help="Table with ra and dec: CSV, ECSV, FITS, VOTable or Parquet.")],
+    mosaics: Annotated[list[Path], Argument(help="FITS images with a WCS, one for each filter.")],
+    size: Annotated[int, Option(help="Width and height of the cutouts in pixels.")] = 75,
+    out: Annotated[Path, Option(help="Folder to write to.")] = Path("data"),
+    blank: Annotated[float, Option(help="Leave out objects with a larger share of pixels that are NaN or 0.")] = 0.1,
+    filters: Annotated[str | None, Option(help="Their names, separated by commas; default: as the files say.")] = None,
+    stem: Annotated[str | None, Option(help="Name of the arrays; default: the catalogue's.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Cut images out of mosaics. One an object of a catalogue, with its id, position and label.
+
+    ra and dec are degrees (ICRS), or sexagesimal; an id and 0/1 labels are found by their usual names. Objects over the
+    edge or on blank parts are listed in a table with the reason. Beside the images stands an experiment file that
+    trains on them.
+    """
+    from deepmerge.data.cutouts import cut
+
+    names = None if filters is None else [name.strip() for name in filters.split(",")]
+    show(cut(catalogue, mosaics, out, size=size, blank=blank, filters=names, stem=stem, overwrite=overwrite))
+
+
 @app.command()
 def check(dataset: Dataset) -> None:
     """Check a data set. Reads every image and reports what is there and what is wrong with it."""
@@ -82,11 +107,13 @@ def check(dataset: Dataset) -> None:
 
     settings = config.load(dataset)
     report = check.check(datasets.read(settings.data, settings.name))
-    folder = settings.data.images.resolve().parent
+    folder = settings.data.located()[0].resolve().parent
     changed = versions.changes(folder)
     if changed is not None:
         report.facts[f"{folder.name}.dvc"] = "; ".join(changed) or "the folder holds what it says"
     show(report.facts)
+    for warning in report.warnings:
+        log.warning(warning)
     if report.problems:
         raise InputError(f"{dataset} should be clean, but: {'; '.join(report.problems)}")
 

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from deepmerge.config import yaml_file
-from deepmerge.config.schema import SECTIONS, Data, Experiment, Network, Promotion, Settings, Study, Training, explain
+from deepmerge.config.network import OPTION, Network
+from deepmerge.config.schema import SECTIONS, Experiment, Promotion, Study, Training, explain
+from deepmerge.config.section import Settings
 from deepmerge.config.yaml_file import shown
 from deepmerge.errors import InputError
 
@@ -66,8 +68,10 @@ def load(
     if split.split_table and "split_table" not in overrides:
         split = split.model_copy(update={"split_table": folder / split.split_table})
     if path.parent == PACKAGED:  # experiments/../data leads nowhere where there is no experiments/
-        data = Data.model_validate({name: file and os.path.normpath(file) for name, file in data})
-    return experiment.model_copy(update={"data": data, "split": split})
+        data = data.placed(lambda file: Path(os.path.normpath(file)))
+    elsewhere = {*_without_none(tuned), *overrides}
+    network = experiment.network.below(folder, {"architecture", "start"} - elsewhere)
+    return experiment.model_copy(update={"data": data, "split": split, "network": network})
 
 
 def from_record(record: Mapping[str, Any], source: str) -> Experiment:
@@ -120,8 +124,16 @@ def _read_params(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _with(section: Any, values: Mapping[str, Any]) -> Any:
-    """A section with these values; anything but a mapping is left for the check to refuse."""
-    return {**section, **values} if isinstance(section, dict) else dict(values) if section is None else section
+    """A section with these values; anything but a mapping is left for the check to refuse.
+
+    An option of a network (``options.depth``) goes into the mapping of these.
+    """
+    section = {} if section is None else section
+    if not isinstance(section, dict):
+        return section
+    options = {name.removeprefix(OPTION): value for name, value in values.items() if name.startswith(OPTION)}
+    inner = {"options": _with(section.get("options"), options)} if options else {}
+    return {**section, **{name: value for name, value in values.items() if not name.startswith(OPTION)}, **inner}
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,6 +186,8 @@ def _check_name(name: Any, path: Path, in_file: bool) -> None:
 
 def _owner(name: str, sections: Mapping[str, type[Settings]], where: str = "") -> str:
     """The section that has a setting of this name. Raises InputError where none has."""
+    if name.startswith(OPTION) and "network" in sections:
+        return "network"
     owners = {field: section for section, settings in sections.items() for field in settings.model_fields}
     if name not in owners:
         raise InputError(f"{where}setting should be one of: {', '.join(sorted(owners))}; got {shown(name)}")

@@ -4,36 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from deepmerge.config.data import Columns, Data, Missing
+from deepmerge.config.network import OPTION, Network
+from deepmerge.config.section import Settings
 from deepmerge.config.yaml_file import shown
 from deepmerge.errors import InputError
-
-
-class Settings(BaseModel):
-    """A group of settings; an unknown key is an error, and none changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float, float | None):
-            raise ValueError("should be a number")
-        return value
-
-
-class Data(Settings):
-    """Where the arrays lie. Relative paths start at the folder of the experiment file."""
-
-    images: Path = Field(description="npy (N, F, H, W), any numeric type, H and W at least 32")
-    labels: Path = Field(description="npy (N,), 1 = merger, 0 = non-merger")
-    catalogue: Path | None = Field(None, description="CSV, one row an image; else ids follow from the row layout")
-    masks: Path | None = Field(None, description="npy (N, H, W), 1 on merger features, where these are known")
-
-    def below(self, folder: Path) -> "Data":
-        """The same files, relative paths starting at `folder`."""
-        return Data.model_validate({key: None if path is None else folder / path for key, path in self})
 
 
 class Split(Settings):
@@ -54,22 +31,6 @@ class Split(Settings):
         return self
 
 
-class Network(Settings):
-    """The network and what happens to the pixels inside it."""
-
-    architecture: Literal["default", "published"] = Field("default", description="network architecture")
-    stretch: Literal["raw", "standard", "asinh", "log"] = Field("asinh", description="scaling of the pixel values")
-    dropout: float = Field(0.2, ge=0, lt=1, description="share of units dropped in training")
-    l2: float = Field(1e-4, ge=0, description="penalty on the weights of the dense layers")
-    batch_norm: Literal["architecture", "channels", "width"] = Field(
-        "architecture", description="axis of batch norm; 'architecture': as the network has it"
-    )
-    hidden: Literal["architecture", "relu", "softmax"] = Field(
-        "architecture", description="activation of the hidden dense layers; 'architecture': as the network has it"
-    )
-    width: float = Field(1.0, gt=0, description="factor on the numbers of convolution filters and hidden units")
-
-
 class Training(Settings):
     """How the network learns."""
 
@@ -86,7 +47,8 @@ class Training(Settings):
     seed: int = Field(0, ge=0, lt=2**32, description="seed of initial weights, batch order and augmentation")
 
 
-NOT_SEARCHED = ("seed", "precision")  # nothing that one could be good at
+# Nothing that one could be good at; and options, which are searched one by one.
+NOT_SEARCHED = ("seed", "precision", "options", "weights", "start", "start_stretch", "freeze")
 # Which section a setting belongs to that a search may name.
 SEARCHABLE: dict[str, type[Settings]] = {
     name: section for section in (Network, Training) for name in section.model_fields if name not in NOT_SEARCHED
@@ -151,16 +113,19 @@ class Tuning(Settings):
 
 def _fitted(name: str, allowed: Range) -> Range:
     """What a search may try for the setting `name`, its choices as the setting has them: 0.001 for "1e-3"."""
-    if name not in SEARCHABLE:
-        raise ValueError(f"should name settings among {', '.join(sorted(SEARCHABLE))}; {shown(name)} is none of them")
+    is_option = name.startswith(OPTION)
+    if name not in SEARCHABLE and not is_option:
+        known = ", ".join(sorted([*SEARCHABLE, f"{OPTION}NAME"]))
+        raise ValueError(f"should name settings among {known}; {shown(name)} is none of them")
+    values = list(allowed.choices or (allowed.low, allowed.high))
     try:
-        values = [
-            getattr(SEARCHABLE[name].model_validate({name: value}), name)
-            for value in allowed.choices or (allowed.low, allowed.high)
-        ]
+        if not is_option:
+            values = [getattr(SEARCHABLE[name].model_validate({name: value}), name) for value in values]
     except ValidationError as error:
         raise ValueError(f"should fit its settings, but {explain(error.errors()[0])}") from None
     if not allowed.choices:
+        if is_option:  # what it takes, its function tells
+            return allowed
         if SEARCHABLE[name].model_fields[name].annotation not in (int, float):
             raise ValueError(f"should have choices for {name}, which is no number")
         return allowed
@@ -223,7 +188,13 @@ class Experiment(Settings):
 
     def settings(self) -> dict[str, Any]:
         """All settings but the file paths as one flat mapping, e.g. ``{"dropout": 0.2, "epochs": 30, …}``."""
-        return {**dict(self.split), **dict(self.network), **dict(self.training)}
+        return {**dict(self.split), **self.network.flat(), **dict(self.training)}
+
+    def is_whole(self, name: str) -> bool:
+        """Whether a setting, by its flat name, is a whole number; an option is what its own value is."""
+        if name.startswith(OPTION):
+            return type(self.settings().get(name)) is int
+        return SEARCHABLE[name].model_fields[name].annotation is int
 
     def first_trial(self) -> dict[str, Any]:
         """The experiment's own values of the settings to search: what a study tries first.
@@ -232,6 +203,18 @@ class Experiment(Settings):
         """
         settings = self.settings()
         for name, allowed in self.tuning.space.items():
+            if name not in settings:
+                raise InputError(
+                    f"tuning.space.{name} should be an option that network.options gives a value, which the study "
+                    f"tries first, got {self.network.options}"
+                )
+            ends = [end for end in (allowed.low, allowed.high) if end is not None]
+            if self.is_whole(name) and not all(float(end).is_integer() for end in ends):
+                raise InputError(
+                    f"tuning.space.{name} should have whole numbers, as {settings[name]} is one, got {ends}"
+                )
+            if ends and (isinstance(settings[name], bool) or not isinstance(settings[name], int | float)):
+                raise InputError(f"tuning.space.{name} should have choices, since {settings[name]!r} is no number")
             if not allowed.holds(settings[name]):
                 raise InputError(
                     f"tuning.space.{name} should include the experiment's own value, {settings[name]}, which the study "
@@ -251,6 +234,9 @@ class Experiment(Settings):
         for section in ("network", "training"):
             old = getattr(self, section)
             new = {name: settings[name] for name in type(old).model_fields if name in settings}
+            if section == "network":
+                options = {key.removeprefix(OPTION): settings[key] for key in settings if key.startswith(OPTION)}
+                new["options"] = {**new.get("options", self.network.options), **options}
             parts[section] = type(old).model_validate({**dict(old), **new})
         return self.model_copy(update=parts)
 
@@ -259,6 +245,7 @@ class Experiment(Settings):
 SECTIONS: dict[str, type[Settings]] = {"split": Split, "network": Network, "training": Training}
 _OWNERS = SECTIONS | {"": Experiment, "data": Data, "tuning": Tuning, "study": Study, "promotion": Promotion}
 _OWNERS |= {"params": Params}
+_INNER: dict[str, type[Settings]] = {"columns": Columns, "missing": Missing}
 
 
 def explain(error: Any) -> str:
@@ -266,7 +253,7 @@ def explain(error: Any) -> str:
     *sections, key = error["loc"] or ("settings",)
     where = ".".join(str(part) for part in (*sections, key))
     if error["type"] == "extra_forbidden":
-        owner = Range if len(sections) > 1 else _OWNERS["".join(sections)]
+        owner = _INNER.get(str(sections[-1]), Range) if len(sections) > 1 else _OWNERS["".join(sections)]
         return f"unknown key {shown(where)}; expected one of: {', '.join(owner.model_fields)}"
     if error["type"] == "missing":
         return f"{where!r} is missing"

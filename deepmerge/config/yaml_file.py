@@ -53,6 +53,14 @@ def read(path: Path, what: str) -> dict[str, Any]:
     return content
 
 
+def value(text: str) -> Any:
+    """A value as it stands in a file of settings, from text on the command line; text that is no YAML stays text."""
+    try:
+        return _Loader(text).get_single_data()
+    except yaml.YAMLError:
+        return text
+
+
 def written(content: dict[str, Any]) -> str:
     """Content as YAML that reads the same by either version of it."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from deepmerge.data.formats import tables
+from deepmerge import config
+from deepmerge.data.formats import any_table, columns, tables
 from deepmerge.data.released import layout
 from deepmerge.errors import InputError
 
@@ -19,13 +20,22 @@ log = logging.getLogger(__name__)
 
 STAGES = ("past", "future", "merger", "non-merger")  # 'merger': a merger of unknown stage
 NUMBERS = ("log_mstar", "concentration", "m20")  # quantities that studies ask about
-COLUMNS = ("galaxy_id", "view", "copy", "stage", *NUMBERS, "label", "row")
+POSITION = ("ra", "dec")
+COLUMNS = ("galaxy_id", "view", "copy", "stage", *NUMBERS, *POSITION, "label", "row")
 MISSING = ("", "nan", "na", "n/a", "null", "none", "<na>", "--")  # how programs write a number that is not known
 EXACT = 2**53  # from here on a float no longer holds every whole number
 
+_USUAL = config.Columns()
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,99}")  # as it is written in one way alone: '007' and '+7' are names
 _NUMBER = re.compile(r"[+-]?([0-9]{1,99}(\.[0-9]{0,99})?|\.[0-9]{1,99})(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
-_CLASSES = {"true": 1, "false": 0, "merger": 1, "nonmerger": 0}  # labels that are words, by their plain spelling
+_CLASSES = {
+    "true": 1,
+    "false": 0,
+    "merger": 1,
+    "nonmerger": 0,
+    "mergers": 1,
+    "nonmergers": 0,
+}  # labels that are words, by their plain spelling
 
 
 def read(path: Path | None, labels: np.ndarray) -> pd.DataFrame:
@@ -36,20 +46,26 @@ def read(path: Path | None, labels: np.ndarray) -> pd.DataFrame:
     them are, else text as it is written. Raises InputError where a file does not fit the labels or contradicts itself.
     """
     if path is not None:
-        return _complete(_checked(tables.read(path, "catalogue", ["galaxy_id"], COLUMNS), labels, path), labels, path)
+        return from_table(table(path), labels, path)
     if len(labels) == layout.ROWS:
         return _complete(layout.layout_catalogue(), labels, "the release layout")
     log.warning("no catalogue: each of the %d images counts as a galaxy of its own", len(labels))
     return _complete(pd.DataFrame({"galaxy_id": np.arange(len(labels))}), labels, "the row numbers")
 
 
-def from_table(table: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
-    """The catalogue of images with these labels, (N,), from a table in memory: filled in and checked as by `read`."""
-    if "galaxy_id" not in table:
-        raise InputError(f"the catalogue should have a column galaxy_id, got {', '.join(map(str, table.columns))}")
-    table = table.reset_index(drop=True)
-    cells = table.astype(object).where(table.notna(), "").astype(str)
-    return _complete(_checked(cells, labels, "the table given"), labels, "the table given")
+def table(path: Path, asked: config.Columns = _USUAL, labelled: bool = True) -> pd.DataFrame:
+    """The cells of a catalogue file of any format, as text, by the names of COLUMNS; see `columns.named`."""
+    cells = any_table.read(path, "catalogue", [columns.wanted("id", asked)], COLUMNS)
+    return columns.named(cells, asked, path, labelled)
+
+
+def from_table(cells: pd.DataFrame, labels: np.ndarray, where: Path | str = "the table given") -> pd.DataFrame:
+    """The catalogue of images with these labels, (N,), from a table: filled in and checked as by `read`."""
+    cells = cells.reset_index(drop=True)
+    cells = cells.astype(object).where(cells.notna(), "").astype(str)
+    if "galaxy_id" not in cells:
+        raise InputError(f"the catalogue should have a column galaxy_id, got {', '.join(map(str, cells.columns))}")
+    return _complete(_checked(cells, labels, where), labels, where)
 
 
 def _complete(catalogue: pd.DataFrame, labels: np.ndarray, where: Path | str) -> pd.DataFrame:
@@ -63,6 +79,13 @@ def _complete(catalogue: pd.DataFrame, labels: np.ndarray, where: Path | str) ->
     _check_stages(catalogue["stage"], labels, where)
     _check_classes(catalogue["galaxy_id"], labels, where)
     return catalogue
+
+
+def identities(cells: pd.Series, path: Path | str) -> pd.Series:
+    """Galaxy ids from the cells of a table: whole numbers if all are, else text. Raises InputError for floats that lost
+    digits.
+    """
+    return _ids(cells, path)
 
 
 def agree(cells: pd.Series, values: pd.Series) -> np.ndarray:
@@ -94,7 +117,7 @@ def _checked(cells: pd.DataFrame, labels: np.ndarray, path: Path | str) -> pd.Da
             f"catalogue {path} should have {len(labels)} rows, one for each image, got {len(cells)} rows and columns "
             f"{', '.join(cells.columns)}"
         )
-    for name in cells.columns.intersection(sorted({*COLUMNS} - {*NUMBERS})):
+    for name in cells.columns.intersection(sorted({*COLUMNS} - {*NUMBERS, *POSITION})):
         if (row := _first(cells[name] == "")) is not None:
             raise InputError(f"catalogue {path} should be complete in {name}, got nothing in data row {row}")
     _check_rows(cells, labels, path)

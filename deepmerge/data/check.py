@@ -4,28 +4,29 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from deepmerge.data import copies
+from deepmerge.data import copies, likeness
 from deepmerge.data.dataset import Dataset, chunks
+from deepmerge.data.missing import found
+from deepmerge.data.oddities import Oddities
 from deepmerge.progress import progress_bar
 
 
 @dataclass
 class Report:
-    """What `check` found: `facts` by name, and `problems`, which spoil training or its honesty."""
+    """What `check` found: `facts` by name, `problems`, which spoil training or its honesty, `warnings` of what may."""
 
     facts: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def check(dataset: Dataset) -> Report:
     """Read every pixel once, flat in memory, and report on images, labels and catalogue."""
-    pieces = []
+    pixels = _Pixels(dataset)
     with progress_bar("Checking images", len(dataset.images)) as advance:
         for chunk in chunks(dataset.images):
-            pieces.append(_measures(dataset.images[chunk]))
+            pixels.add(np.asarray(dataset.images[chunk]))
             advance(chunk.stop - chunk.start)
-    keys, lowest, highest, sums, squares = map(np.concatenate, zip(*pieces, strict=True))
-    finite = np.isfinite(lowest).all(1) & np.isfinite(highest).all(1)
     catalogue, labels = dataset.catalogue, dataset.labels
     stages = catalogue.assign(galaxy=dataset.galaxies).groupby("stage")["galaxy"].nunique()
     views = catalogue[catalogue["copy"] == 0].groupby("galaxy_id")["view"].nunique().value_counts().sort_index()
@@ -40,39 +41,69 @@ def check(dataset: Dataset) -> Report:
             + ")",
             "views": ", ".join(f"{galaxies} galaxies with {number}" for number, galaxies in views.items()),
             "copies": f"{int((catalogue['copy'] > 0).sum())} images are flipped or rotated copies of others",
-            "constant images": str((lowest.min(1) == highest.max(1)).sum()),
-            **_statistics(dataset, *(values[finite] for values in (lowest, highest, sums, squares))),
+            "constant images": str(len(pixels.constant)),
+            **pixels.statistics(dataset.filters),
             "fingerprint": dataset.fingerprint,
         }
     )
-    if not finite.all():
+    if pixels.not_finite:
         report.problems.append(
-            f"{(~finite).sum()} images hold NaN or infinite pixels, the first in row {np.argmin(finite)}"
+            f"{len(pixels.not_finite)} images hold NaN or infinite pixels, the first in row {pixels.not_finite[0]}"
         )
+    keys = np.concatenate(pixels.keys)
     report.problems += _repeated(dataset, keys)
+    report.warnings += pixels.oddities.said()
+    if alike := likeness.pairs(dataset, np.concatenate(pixels.described), keys):
+        one, other, how = alike[0]
+        report.warnings.append(
+            f"{len(alike)} pairs of images under different galaxy ids are nearly the same, turned or shifted; the "
+            f"most alike in rows {one} and {other} (correlation {how:.2f}); let one galaxy have one galaxy_id"
+        )
     return report
 
 
-def _measures(images: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Keys (n,) of images (n, F, H, W); smallest and largest pixel, sum and sum of squares in each filter, (n, F)."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums = images.sum((2, 3), np.float64), np.square(images, dtype=np.float64).sum((2, 3))
-        return copies.keys(images), images.min((2, 3)).astype(float), images.max((2, 3)).astype(float), *sums
+class _Pixels:
+    """Statistics and keys of images that come in pieces."""
 
+    def __init__(self, dataset: Dataset):
+        filters = dataset.images.shape[1]
+        self.oddities = Oddities(dataset)
+        self.described: list[np.ndarray] = []
+        self.missing = dataset.missing
+        self.seen = 0
+        self.count = 0
+        self.sums = np.zeros((2, filters))
+        self.lowest = np.full(filters, np.inf)
+        self.highest = np.full(filters, -np.inf)
+        self.not_finite: list[int] = []
+        self.constant: list[int] = []
+        self.keys: list[np.ndarray] = []
 
-def _statistics(
-    dataset: Dataset, lowest: np.ndarray, highest: np.ndarray, sums: np.ndarray, squares: np.ndarray
-) -> dict[str, str]:
-    """Pixels of each filter over the images that are finite, from their `_measures`."""
-    count = max(len(sums), 1) * dataset.images[0, 0].size
-    mean = sums.sum(0) / count
-    deviation = np.sqrt(np.maximum(squares.sum(0) / count - mean**2, 0))
-    lowest, highest = lowest.min(0, initial=np.inf), highest.max(0, initial=-np.inf)
-    return {
-        f"pixels in {name}": f"mean {mean[i]:.4g}, standard deviation {deviation[i]:.4g}, "
-        f"from {lowest[i]:.4g} to {highest[i]:.4g}"
-        for i, name in enumerate(dataset.filters)
-    }
+    def add(self, images: np.ndarray) -> None:
+        self.oddities.add(images)
+        gaps = found(images, self.missing)
+        with np.errstate(all="ignore"):
+            self.described.append(likeness.describe(np.where(gaps, 0, images)))
+        finite = (np.isfinite(images) | gaps).all((1, 2, 3))
+        self.not_finite += (self.seen + np.flatnonzero(~finite)).tolist()
+        self.constant += (self.seen + np.flatnonzero(images.min((1, 2, 3)) == images.max((1, 2, 3)))).tolist()
+        self.keys.append(copies.keys(images))
+        self.seen += len(images)
+        good = images[finite & ~gaps.any((1, 2, 3))]  # statistics of images without a gap
+        if len(good):
+            self.count += good[:, 0].size
+            self.sums += [good.sum((0, 2, 3), np.float64), np.square(good, dtype=np.float64).sum((0, 2, 3))]
+            self.lowest = np.minimum(self.lowest, good.min((0, 2, 3)))
+            self.highest = np.maximum(self.highest, good.max((0, 2, 3)))
+
+    def statistics(self, filters: tuple[str, ...]) -> dict[str, str]:
+        mean, square = self.sums / max(self.count, 1)
+        deviation = np.sqrt(np.maximum(square - mean**2, 0))
+        return {
+            f"pixels in {name}": f"mean {mean[i]:.4g}, standard deviation {deviation[i]:.4g}, "
+            f"from {self.lowest[i]:.4g} to {self.highest[i]:.4g}"
+            for i, name in enumerate(filters)
+        }
 
 
 def _repeated(dataset: Dataset, keys: np.ndarray) -> list[str]:
@@ -80,15 +111,16 @@ def _repeated(dataset: Dataset, keys: np.ndarray) -> list[str]:
     images, labels, galaxies = dataset.images, dataset.labels, dataset.galaxies
     groups = copies.across(images, keys, 2 * galaxies + labels)
 
-    problems = []
-    for owner, problem in (
-        (labels, "in both classes,"),
-        (galaxies, "under several galaxy ids, so that the split by galaxy would leak;"),
-    ):
-        shared = [rows for rows in groups if len(np.unique(owner[rows])) > 1]
-        if shared:
-            one, other = copies.first_pair(shared[0], owner)
-            how = copies.how(images, one, other)
-            turned = "" if how == copies.HOW[0] else f", where it is {how}"
-            problems.append(f"{len(shared)} images appear {problem} the first in rows {one} and {other}{turned}")
-    return problems
+    def said(owner: np.ndarray, problem: str) -> list[str]:
+        found = [rows for rows in groups if len(np.unique(owner[rows])) > 1]
+        if not found:
+            return []
+        one, other = copies.first_pair(found[0], owner)
+        how = copies.how(images, one, other)
+        turned = "" if how == copies.HOW[0] else f", where it is {how}"
+        return [f"{len(found)} images appear {problem} the first in rows {one} and {other}{turned}"]
+
+    return [
+        *said(labels, "in both classes,"),
+        *said(galaxies, "under several galaxy ids, so that the split by galaxy would leak;"),
+    ]

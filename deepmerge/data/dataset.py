@@ -14,13 +14,17 @@ import pandas as pd
 
 from deepmerge import config
 from deepmerge.data import catalogue as catalogues
+from deepmerge.data import labels as labels_of
+from deepmerge.data.formats import sources
+from deepmerge.data.formats.arrays import open_array
+from deepmerge.data.formats.sizes import SMALLEST_SIDE
 from deepmerge.data.memory_map import forget
+from deepmerge.data.missing import found
 from deepmerge.data.released import layout
 from deepmerge.errors import InputError
 
 log = logging.getLogger(__name__)
 
-SMALLEST_SIDE = 32  # pixels; below it three halvings leave the last convolution fewer than 4 x 4 pixels
 SOURCES = ("simulated", "released", "own")
 CHUNK_BYTES = 64 * 2**20
 
@@ -31,7 +35,8 @@ class Dataset:
 
     images (N, F, H, W), memory-mapped, any numeric type; labels (N,) uint8, 1 = merger;
     catalogue N rows with at least galaxy_id, view, copy, stage; masks (N, H, W) or None;
-    data_source one of SOURCES; filters: the F names; catalogued: whether galaxy ids say more than row numbers.
+    data_source one of SOURCES; filters: the F names; catalogued: whether galaxy ids say more than row numbers; missing:
+    what stands for pixels that were not measured.
     """
 
     name: str
@@ -42,6 +47,7 @@ class Dataset:
     data_source: str
     filters: tuple[str, ...]
     catalogued: bool = True
+    missing: config.Missing | None = None
 
     @classmethod
     def from_arrays(
@@ -68,7 +74,7 @@ class Dataset:
             raise InputError("give galaxy_id or a catalogue that holds it, got both")
         where = "the arrays given"
         images = _checked_images(np.asanyarray(images), where)
-        labels = _checked_labels(np.asarray(labels), len(images), where)
+        labels = labels_of.checked(np.asarray(labels), len(images), where)
         table = pd.DataFrame({"galaxy_id": list(galaxy_id)}) if galaxy_id is not None else catalogue
         names = tuple(filters or _numbered_filters(images))
         if len(names) != images.shape[1]:
@@ -108,28 +114,64 @@ def chunks(images: np.ndarray) -> Iterator[slice]:
         forget(images)
 
 
-def read(files: config.Data, name: str) -> Dataset:
-    """Open the arrays that an experiment names. Raises InputError where they do not fit one another."""
-    images = _checked_images(open_array(files.images, "images"), files.images)
-    labels = _checked_labels(open_array(files.labels, "labels"), len(images), files.labels)
-    source = read_source(files.images)
-    filters = tuple(source.get("filters") or _numbered_filters(images))
+def read(files: config.Data, name: str, workers: int | None = None) -> Dataset:
+    """Open the images that an experiment names, in any format of `formats.sources`, with labels and catalogue.
+
+    workers: processes that decode images; by default one a core where there are many. Raises InputError where images,
+    labels and catalogue do not fit one another.
+    """
+    found = sources.read(files, workers)
+    images, where = _checked_images(found.images, files.images), files.images
+    source = {} if files.images.is_dir() else read_source(files.images)
+    filters = tuple(source.get("filters") or found.filters or _numbered_filters(images))
     if len(filters) != images.shape[1]:
         raise InputError(
             f"filters in {source_file(files.images)} should be the {images.shape[1]} of {files.images}, got "
             f"{len(filters)} ({', '.join(filters)}); name those of the array, or delete that file if it tells of others"
         )
-    catalogue_file = files.catalogue or _beside(files.images, source, "catalogue")
+    table, catalogue_file = found.table, files.catalogue or _beside(files.images, source, "catalogue")
+    if catalogue_file is not None:
+        labelled = files.labels is not None or (table is not None and "label" in table)
+        table, where = catalogues.table(catalogue_file, files.columns, labelled), catalogue_file
+    labels = _labels(files, len(images), {files.images: found.table, where: table})
+    if table is not None and "label" in table and files.mergers is not None:
+        table["label"] = labels_of.of_cells(table["label"], files.mergers, where).astype(str)
+    catalogued = table is not None and "galaxy_id" in table
+    if table is None or (not catalogued and len(labels) == layout.ROWS):
+        catalogue = catalogues.read(None, labels)
+    else:
+        if not catalogued:
+            log.warning("no ids in %s: each of the %d images counts as a galaxy of its own", where, len(labels))
+            table["galaxy_id"] = np.arange(len(table)).astype(str)
+        catalogue = catalogues.from_table(table, labels, where)
     masks_file = files.masks or _beside(files.images, source, "masks")
     return Dataset(
         name=name,
         images=images,
         labels=labels,
-        catalogue=catalogues.read(catalogue_file, labels),
+        catalogue=catalogue,
         masks=None if masks_file is None else _checked_masks(open_array(masks_file, "masks"), images, masks_file),
         data_source=source.get("data_source", "own"),
         filters=filters,
-        catalogued=catalogue_file is not None or len(labels) == layout.ROWS,
+        catalogued=catalogued or len(labels) == layout.ROWS,
+        missing=files.missing,
+    )
+
+
+def _labels(files: config.Data, count: int, tables: dict[Path, pd.DataFrame | None]) -> np.ndarray:
+    """Labels (N,) from the array that the experiment names, or else from the first table that holds any."""
+    if files.labels is not None:
+        return labels_of.checked(open_array(files.labels, "labels"), count, files.labels)
+    known = {where: table for where, table in tables.items() if table is not None}
+    for where, table in known.items():
+        if "label" in table:
+            return labels_of.checked(labels_of.of_cells(table["label"], files.mergers, where), count, where)
+        if "stage" in table:
+            return labels_of.checked(labels_of.of_stages(table["stage"], where), count, where)
+    held = "; ".join(f"the columns {', '.join(table.columns)}" for table in known.values()) or "no table"
+    raise InputError(
+        f"the images in {files.images} should come with labels, got {held}; name the column, 'columns: {{label: …}}', "
+        "or an npy of labels, 'labels:', below 'data:'"
     )
 
 
@@ -138,28 +180,13 @@ def require_finite(dataset: Dataset) -> None:
     for chunk in chunks(dataset.images):
         with np.errstate(over="ignore"):  # what float32, the network's type, cannot hold is infinite to it
             pixels = np.asarray(dataset.images[chunk], np.float32)
-        bad = np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2, 3)))
+        bad = np.flatnonzero(~(np.isfinite(pixels) | found(pixels, dataset.missing)).all(axis=(1, 2, 3)))
         if len(bad):
             raise InputError(
                 f"images of {dataset.name} should be finite, got NaN or infinite pixels in row {chunk.start + bad[0]}; "
-                "'deepmerge data check' counts them; mask them with 0 or leave those images out"
+                "'deepmerge data check' counts them; say data.missing: {value: nan, fill: 0}, mask them with 0, or "
+                "leave those images out"
             )
-
-
-def open_array(path: Path, what: str) -> np.ndarray:
-    """Memory-map a numeric npy file (pickles refused). Raises InputError if that cannot be done."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(
-            f"{what} expected at {path}, where there is no file; "
-            "'deepmerge data simulate' makes the demo sample, 'deepmerge data fetch' gets the released one"
-        ) from None
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{what} in {path} should be a plain numeric npy file, but: {error}") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
-        raise InputError(f"{what} in {path} should be a numeric npy array, got {getattr(array, 'dtype', 'an archive')}")
-    return array
 
 
 def source_file(images: Path) -> Path:
@@ -234,17 +261,6 @@ def _checked_images(images: np.ndarray, path: Path | str) -> np.ndarray:
             f"got {images.shape}"
         )
     return images
-
-
-def _checked_labels(labels: np.ndarray, count: int, path: Path | str) -> np.ndarray:
-    if labels.shape != (count,):
-        raise InputError(f"labels in {path} should have shape ({count},), one for each image, got {labels.shape}")
-    values = set(np.unique(labels).tolist())
-    if values != {0, 1}:
-        raise InputError(
-            f"labels in {path} should hold both 0 (non-merger) and 1 (merger), nothing else, got {sorted(values)[:6]}"
-        )
-    return labels.astype(np.uint8)
 
 
 def _checked_masks(masks: np.ndarray, images: np.ndarray, path: Path | str) -> np.ndarray:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from deepmerge.analysis import metrics
 from deepmerge.data import split_table
+from deepmerge.data.catalogue import POSITION
 from deepmerge.data.splits import Part
 from deepmerge.estimate import Estimate, flat
 from deepmerge.jobs.judged import PREDICTIONS, Judged, reload
@@ -64,8 +65,13 @@ def log_evaluation(
 
 
 def predictions(judged: Judged) -> pd.DataFrame:
-    """One line an image of every part: split, row, transform, galaxy_id, view, stage, label, probability."""
+    """One line an image of every part: split, row, transform, galaxy_id, view, stage, label, probability.
+
+    And ra and dec where the catalogue has them.
+    """
     table = split_table.described(judged.split.table(), judged.data)
+    placed = judged.data.catalogue.filter(POSITION).iloc[table["row"]].reset_index(drop=True)
+    table = pd.concat([table, placed], axis=1)
     everything = Part(table["row"].to_numpy(), table["transform"].to_numpy())
     return table.assign(probability=judged.scores(everything, afresh=True))
 

@@ -16,6 +16,7 @@ from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part, Split
 from deepmerge.errors import InputError
+from deepmerge.jobs import networks
 from deepmerge.jobs.run import RECORD, SPLIT_TABLE
 from deepmerge.model import devices, dropout, prediction
 from deepmerge.progress import Advance, progress_bar
@@ -23,6 +24,7 @@ from deepmerge.tracking import looks, runs
 
 PREDICTIONS = "predictions.parquet"  # artifact of an evaluated run: one line an image of every part
 MERGER_FRACTION = "trained_at_merger_fraction"  # metadata of a model
+PIXELS = "training_pixels"  # metadata of a model: what `familiarity` knows of the images that it was trained on
 # With dense layers behind a flattening, the mean gradient that Grad-CAM weighs features by says little: on the noisy
 # demo sample its maps of 72 of 74 recognised mergers are zero; 54 % of HiRes-CAM's peak on the merger's features.
 SALIENCY_METHOD = "hirescam"
@@ -141,7 +143,7 @@ def _found(dataset: str, look_for: Callable[[str, str | None], runs.Run]) -> Tra
         return _as_recorded(look_for(config.name_of(dataset), None))
     files, data = meant
     run = look_for(data.name, data.fingerprint)
-    return Trained(run, _record(run).model_copy(update={"data": files}), data)
+    return Trained(run, _record(run, config.load(dataset).network).model_copy(update={"data": files}), data)
 
 
 def meant_by(dataset: str) -> tuple[config.Data, Dataset] | None:
@@ -155,14 +157,17 @@ def meant_by(dataset: str) -> tuple[config.Data, Dataset] | None:
     return experiment.data, datasets.read(experiment.data, experiment.name)
 
 
-def _record(run: runs.Run) -> config.Experiment:
-    return config.from_record(runs.read_json(run, RECORD), f"{RECORD} of run {run.info.run_id}")
+def _record(run: runs.Run, named: config.Network | None = None) -> config.Experiment:
+    """The experiment that a run was; code of its own may run only where it is `named` by the user's experiment file."""
+    experiment = config.from_record(runs.read_json(run, RECORD), f"{RECORD} of run {run.info.run_id}")
+    network = networks.of_record(experiment.network, run.data.tags, named)
+    return experiment.model_copy(update={"network": network})
 
 
 def _as_recorded(run: runs.Run) -> Trained:
     """A run with the data that its record names. Raises InputError where these are no longer what it trained on."""
     experiment = _record(run)
-    if not experiment.data.images.exists():  # the training was started in another folder than this command
+    if not experiment.data.located()[0].exists():  # the training was started in another folder than this command
         folder = Path(run.data.tags.get(runs.STARTED_IN, ""))
         experiment = experiment.model_copy(update={"data": experiment.data.below(folder)})
     data = datasets.read(experiment.data, experiment.name)

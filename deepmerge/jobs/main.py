@@ -1,6 +1,7 @@
 """The main job: train, evaluate and explain one model, in one run."""
 
 from deepmerge import config
+from deepmerge.jobs import networks
 from deepmerge.jobs.evaluate import evaluate_in_run
 from deepmerge.jobs.gradcam import gradcam_in_run
 from deepmerge.jobs.judged import Trained, load
@@ -16,6 +17,7 @@ def main(
     """Train, evaluate and explain; the model is judged as it was saved."""
     if not devices.is_chief():
         return assist(experiment)
+    experiment = networks.pinned(experiment)
     with training_run(experiment) as (data, split):
         trained = train_in_run(experiment, data, split, pdf)
         run = runs.find(trained["run_id"], experiment.name)

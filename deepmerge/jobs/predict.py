@@ -1,25 +1,30 @@
 """Score images of any number with a trained model."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
 from deepmerge.analysis.calibration import BALANCE, at_prior, tempered
+from deepmerge.data import positions
+from deepmerge.data.dataset import read_source
 from deepmerge.data.formats.image_file import open_images
 from deepmerge.data.released.archive import explained_disk_errors
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
-from deepmerge.jobs.judged import trained_merger_fraction
+from deepmerge.jobs.judged import PIXELS, trained_merger_fraction
 from deepmerge.jobs.run import Results
 from deepmerge.model import devices, prediction
+from deepmerge.model.familiarity import EXPECTED, Comparison, Familiar
 from deepmerge.progress import progress_bar
 from deepmerge.tracking import runs
 
@@ -32,15 +37,20 @@ GROUP = 1 << 16  # rows written at a time
 Calibrate = Callable[[np.ndarray], np.ndarray]
 
 
-def predict(images: Path, model: str, out: Path, merger_fraction: float | None = None) -> Results:
+def predict(
+    images: Path, model: str, out: Path, merger_fraction: float | None = None, catalogue: Path | None = None
+) -> Results:
     """Write the merger probability of every image in an npy or FITS file (N, F, H, W) to `out`, a Parquet or CSV file.
 
-    Columns `row` (from 0) and `probability`, undefined where an image has NaN or infinite pixels; and, where the
-    `merger_fraction` among such galaxies is given, `calibrated`: the probability at that fraction, by Bayes' rule from
-    the one that the model was trained at and the temperature that `study probabilities` found for it. The metadata of a
-    Parquet file tell of the model: `model` as given, `run_id`, and `data_fingerprint` of the training data. `model` is
-    what `runs.find` takes, without 'last'. Raises InputError for other files, images of another shape than the model's
-    and a place that cannot be written to; then an older `out` stays as it was.
+    Columns: `row` (from 0); `galaxy_id`, `ra` and `dec` where a catalogue has them, the one given or the one noted
+    beside the images; `probability`, undefined where an image has NaN or infinite pixels; `calibrated` where the
+    `merger_fraction` among such galaxies is given: the probability at that fraction, by Bayes' rule from the one that
+    the model was trained at and the temperature that `study probabilities` found for it; and `unlike`, how far the
+    image's pixels lie beyond those of training images, as `familiarity.Comparison` has it, where the model knows them.
+
+    The metadata of a Parquet file tell of the model: `model` as given, `run_id`, and `data_fingerprint` of the training
+    data. `model` is what `runs.find` takes, without 'last'. Raises InputError for other files, images of another shape
+    than the model's and a place that cannot be written to; then an older `out` stays as it was.
     """
     if out.suffix not in SUFFIXES or out.is_dir():
         raise InputError(f"out should be a file ending in {' or '.join(SUFFIXES)}, got {out}")
@@ -59,24 +69,35 @@ def predict(images: Path, model: str, out: Path, merger_fraction: float | None =
         file.require((filters, height, width))
         metadata = {"model": model, "run_id": run.info.run_id}
         metadata["data_fingerprint"] = run.data.tags.get(runs.FINGERPRINT, "unknown")
-        calibrate = None
+        calibrate: Calibrate | None = None
         if merger_fraction is not None:
             priors: dict[str, Any] = {"merger_fraction": merger_fraction, "temperature": _temperature(run)}
             priors["trained_at"] = trained_merger_fraction(run)
             metadata |= {name: str(value) for name, value in priors.items()}
             calibrate = partial(_calibrated, **priors)
-        scores = prediction.predict_pieces(network, file.pieces(prediction.batch_size(file.shape)))
+        beside = _identities(images, catalogue, file.shape[0])
+        comparison = _comparison(run)
         totals = np.zeros(4)  # images, those with a probability, mergers among these, sum of the probabilities
         with (
             explained_disk_errors(out.parent),
             replacing(out) as aside,
-            _table(aside, metadata, calibrate) as write,
+            _table(aside, metadata) as write,
             progress_bar(f"Scoring {images.name}", file.shape[0]) as advance,
         ):
-            for group in _grouped(scores, advance):
-                write(int(totals[0]), group)
-                defined = group[~np.isnan(group)]
-                totals += len(group), len(defined), (defined >= 0.5).sum(), defined.sum()
+            pieces = _scored(network, file.pieces(prediction.batch_size(file.shape)), comparison)
+            for group in _grouped(pieces, advance):
+                start, scores = int(totals[0]), group["probability"]
+                rows = slice(start, start + len(scores))
+                columns: dict[str, np.ndarray] = {
+                    "row": np.arange(start, rows.stop),
+                    **{str(n): beside[n].to_numpy()[rows] for n in beside},
+                }
+                columns["probability"] = scores
+                if calibrate is not None:
+                    columns["calibrated"] = calibrate(scores)
+                write(pd.DataFrame({**columns, **group}))
+                defined = scores[~np.isnan(scores)]
+                totals += len(scores), len(defined), (defined >= 0.5).sum(), defined.sum()
     count, scored, mergers, total = totals.tolist()
     if scored < count:
         log.warning(
@@ -85,7 +106,44 @@ def predict(images: Path, model: str, out: Path, merger_fraction: float | None =
     shares = (total / scored, mergers / scored) if scored else (np.nan, np.nan)
     names = ("mean_probability", "share_above_0.5")
     summary = dict(zip(names, shares, strict=True))
+    if comparison is not None:
+        summary["share_unlike_training"] = comparison.unlike / count if count else np.nan
+        if (said := comparison.said()) is not None:
+            log.log(logging.WARNING if comparison.unlike > EXPECTED * count else logging.INFO, said)
     return {"run_id": run.info.run_id, "images": int(count), **summary, "written": str(out)}
+
+
+def _identities(images: Path, catalogue: Path | None, count: int) -> pd.DataFrame:
+    """galaxy_id, ra and dec of the images, as far as anything tells of them; no column where nothing does."""
+    if catalogue is None:
+        noted = read_source(images).get("catalogue")
+        catalogue = images.parent / noted if noted else None
+        if catalogue is None or not catalogue.is_file():
+            return pd.DataFrame()
+    return positions.identities(catalogue, count)
+
+
+def _comparison(run: runs.Run) -> Comparison | None:
+    """What compares images with those that the run's model was trained on; None for a model that does not know them."""
+    pixels = runs.model_metadata(run).get(PIXELS)
+    return None if pixels is None else Comparison(Familiar.of_metadata(pixels))
+
+
+def _scored(
+    network: keras.Model, pieces: Iterable[np.ndarray], comparison: Comparison | None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Columns about the images of each piece: `probability` and, where there is something to compare with, `unlike`."""
+    found: deque[np.ndarray] = deque()  # some pieces ahead of the probabilities
+
+    def compared() -> Iterator[np.ndarray]:
+        for piece in pieces:
+            if comparison is not None:
+                found.append(comparison.add(piece))
+            yield piece
+
+    yield {name: np.empty(0) for name in ("probability",) + ("unlike",) * (comparison is not None)}
+    for scores in prediction.predict_pieces(network, compared()):
+        yield {"probability": scores, **({"unlike": found.popleft()} if comparison is not None else {})}
 
 
 def _temperature(run: runs.Run) -> float:
@@ -105,34 +163,39 @@ def _calibrated(scores: np.ndarray, trained_at: float, temperature: float, merge
     return calibrated
 
 
-def _grouped(scores: Iterator[np.ndarray], advance: Callable[..., None]) -> Iterator[np.ndarray]:
-    """Join probabilities to groups of at least GROUP images, but for the last one."""
-    waiting = [np.empty(0)]
-    for piece in scores:
-        advance(len(piece))
+def _grouped(pieces: Iterable[dict[str, np.ndarray]], advance: Callable[..., None]) -> Iterator[dict[str, np.ndarray]]:
+    """Join columns to groups of at least GROUP images, but for the last one."""
+    waiting: list[dict[str, np.ndarray]] = []
+
+    def joined() -> dict[str, np.ndarray]:
+        return {name: np.concatenate([piece[name] for piece in waiting]) for name in waiting[0]}
+
+    for piece in pieces:
+        advance(len(piece["probability"]))
         waiting.append(piece)
-        if sum(map(len, waiting)) >= GROUP:
-            yield np.concatenate(waiting)
-            waiting = [np.empty(0)]
-    yield np.concatenate(waiting)
+        if sum(len(one["probability"]) for one in waiting) >= GROUP:
+            yield joined()
+            waiting = []
+    if waiting:
+        yield joined()
 
 
 @contextmanager
-def _table(
-    path: Path, metadata: dict[str, str], calibrate: Calibrate | None
-) -> Iterator[Callable[[int, np.ndarray], object]]:
-    """Yield what appends probabilities from a row on to a new table; its suffix chooses CSV or Parquet."""
+def _table(path: Path, metadata: dict[str, str]) -> Iterator[Callable[[pd.DataFrame], object]]:
+    """Yield what appends rows to a new table; its suffix chooses CSV or Parquet."""
+    with ExitStack() as stack:
+        file = stack.enter_context(path.open("w", newline="")) if path.suffix == ".csv" else None
+        parquet_file: parquet.ParquetWriter | None = None
 
-    def columns(start: int, probabilities: np.ndarray) -> dict[str, np.ndarray]:
-        table = {"row": np.arange(start, start + len(probabilities)), "probability": probabilities}
-        return table if calibrate is None else {**table, "calibrated": calibrate(probabilities)}
+        def write(rows: pd.DataFrame) -> None:
+            nonlocal parquet_file
+            if file is not None:
+                rows.to_csv(file, header=file.tell() == 0, index=False)
+                return
+            table = pa.Table.from_pandas(rows, preserve_index=False)
+            if parquet_file is None:
+                schema = table.schema.with_metadata(metadata)
+                parquet_file = stack.enter_context(parquet.ParquetWriter(path, schema))
+            parquet_file.write_table(table.cast(parquet_file.schema))
 
-    if path.suffix == ".csv":
-        with path.open("w", newline="") as file:
-            yield lambda start, scores: pd.DataFrame(columns(start, scores)).to_csv(
-                file, header=start == 0, index=False
-            )
-        return
-    schema = pa.table(columns(0, np.empty(0))).schema.with_metadata(metadata)
-    with parquet.ParquetWriter(path, schema) as writer:
-        yield lambda start, probabilities: writer.write_table(pa.table(columns(start, probabilities), schema=schema))
+        yield write

@@ -16,6 +16,7 @@ from deepmerge.data import splits
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.files import replacing
+from deepmerge.jobs import networks
 from deepmerge.plots import canvas
 from deepmerge.tracking import runs
 
@@ -50,7 +51,8 @@ def open_run(
     SPLIT_TABLE, the data; versions and uncommitted changes unless the run has a parent, which holds them.
     """
     name = name or f"{experiment.name}-{kind}"
-    tags = {**header_tags(kind, data, split), **(tags or {})}
+    depends = {} if split is None else networks.digests(experiment.network, experiment.name)
+    tags = {**header_tags(kind, data, split), **depends, **(tags or {})}
     opened = runs.child(parent, name, tags) if parent else runs.continued(continues, name, tags)
     with opened as run_id:
         if run_id != continues:
@@ -60,6 +62,7 @@ def open_run(
             if split is not None:
                 log_split(split, data)
             if parent is None:
+                networks.log_source(experiment.network)
                 runs.log_environment()
         yield run_id
 

@@ -4,22 +4,24 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from deepmerge import config
-from deepmerge.data import copies, splits
+from deepmerge.data import copies, oddities, splits
 from deepmerge.data import dataset as datasets
 from deepmerge.data.batches import gather
 from deepmerge.data.catalogue import STAGES
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
-from deepmerge.jobs.judged import MERGER_FRACTION
+from deepmerge.jobs import networks
+from deepmerge.jobs.judged import MERGER_FRACTION, PIXELS
 from deepmerge.jobs.run import Results, log_figures, open_run, warning, write_json, write_table
-from deepmerge.model import devices, training
-from deepmerge.model.network import Body
+from deepmerge.model import devices, familiarity, training
+from deepmerge.model.calling import Body
 from deepmerge.plots import images
 from deepmerge.plots.history import history
 from deepmerge.progress import progress_bar
@@ -37,6 +39,7 @@ def train(experiment: config.Experiment, pdf: bool = False, out: Path | None = N
     """
     if not devices.is_chief():
         return assist(experiment)
+    experiment = networks.pinned(experiment)
     with training_run(experiment) as (data, split):
         return train_in_run(experiment, data, split, pdf, out)
 
@@ -46,15 +49,20 @@ def assist(experiment: config.Experiment) -> Results:
     devices.prepare()
     devices.strategy()
     data, split = prepared(experiment)
-    return {"best_epoch": training.train(data, split, experiment.network, experiment.training).best_epoch}
+    network = networks.at_hand(experiment.network, experiment.name)
+    return {"best_epoch": training.train(data, split, network, experiment.training).best_epoch}
 
 
 def prepared(experiment: config.Experiment) -> tuple[Dataset, Split]:
-    """The data of an experiment and their split, checked: pixels finite, no copy of a galaxy in two parts."""
+    """The data of an experiment and their split, checked: pixels finite, no copy of a galaxy in two parts.
+
+    The network is checked with them: that it can be built for these images, begin as it should, and be saved.
+    """
     data = datasets.read(experiment.data, experiment.name)
     datasets.require_finite(data)
     split = splits.make(data, experiment.split)
     copies.require_apart(data, [split])
+    training.require_sound(data, networks.at_hand(experiment.network, experiment.name))
     return data, split
 
 
@@ -71,7 +79,9 @@ def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split
             tags["study"] = params.study
         if params.data_fingerprint not in (None, data.fingerprint):
             log.warning("The settings called %s were found on other data than %s; tune anew?", params.name, data.name)
-    name = f"{experiment.name}-{experiment.network.architecture}"
+    for said in oddities.warnings(data, split.train.rows):
+        log.warning("%s ('deepmerge data check' looks at all of them)", said)
+    name = f"{experiment.name}-{experiment.network.title}"
     with open_run("train", experiment, data, split, name=name, tags=tags, parameters=parameters):
         yield data, split
 
@@ -104,7 +114,7 @@ def fit(
             on_epoch(epoch, values)
             advance(note=f"validation log loss {values['val_log_loss']:.3f}")
 
-        return training.train(data, split, network, settings, report, body)
+        return training.train(data, split, networks.at_hand(network, data.name), settings, report, body)
 
 
 def log_epoch(epoch: int, values: Mapping[str, float]) -> None:
@@ -120,7 +130,9 @@ def log_trained(trained: training.Trained, data: Dataset, split: Split, pdf: boo
         **{f"best_{name}": value for name, value in at_best.items() if name.startswith("val_")},
     }
     example = gather(data.images, split.train.rows[:2])
-    runs.log_model(trained.model, example, np.asarray(trained.model(example, training=False)), metadata_of(trained))
+    runs.log_model(
+        trained.model, example, np.asarray(trained.model(example, training=False)), metadata_of(trained, data, split)
+    )
     runs.log_metrics(best)
     runs.log_json(trained.history, "history.json")
     note = warning(data, split)
@@ -146,9 +158,9 @@ def _examples(data: Dataset, split: Split, note: str | None) -> Figure:
     )
 
 
-def metadata_of(trained: training.Trained) -> dict[str, float]:
+def metadata_of(trained: training.Trained, data: Dataset, split: Split) -> dict[str, Any]:
     """Metadata that a model carries wherever it goes."""
-    return {MERGER_FRACTION: trained.merger_fraction}
+    return {MERGER_FRACTION: trained.merger_fraction, PIXELS: familiarity.measure(data, split).metadata()}
 
 
 def epoch_metrics(values: Mapping[str, float]) -> dict[str, float]:

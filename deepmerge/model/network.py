@@ -1,17 +1,14 @@
 """The networks: raw pixels in, probability of being a merger out. Built-in Keras layers only."""
 
 import re
-from collections.abc import Callable
 
 import keras
 
 from deepmerge import config
-from deepmerge.errors import InputError
-from deepmerge.model import stretch
+from deepmerge.model import own, saved, stretch
+from deepmerge.model.calling import Body
 from deepmerge.model.layers import FastBatchNormalization, FastConv2D
 from deepmerge.model.stretch import PixelStatistics
-
-Body = Callable[[keras.KerasTensor], keras.KerasTensor]
 
 DENSE_UNITS = (64, 32)  # units of the two hidden dense layers, Ciprijanovic et al. 2020, table 1
 CONVOLUTIONS = ((8, 5), (16, 3), (32, 3))  # (filters, kernel size), ibid.
@@ -33,31 +30,30 @@ def build(
     channels, uses ReLU, and drops units only behind the last batch norm, whose statistics dropout would shift.
     `settings.batch_norm` and `settings.hidden` choose one of the two ways alone; `settings.width` scales filters and
     hidden units.
-    body: takes the place of all that, a function from standardised images (n, H, W, F) to features (n, k), Keras
-    tensors; the stretch stands before it and one sigmoid unit behind.
+    body, or what `settings.architecture` names that is not ours, takes the place of all that: a function from
+    standardised images (n, H, W, F) to features (n, k), Keras tensors, or to a model of such; the stretch stands before
+    it and one sigmoid unit behind. Raises InputError for features of another shape and layers not Keras's own.
+    Pixels that the statistics say are missing are filled first.
     for_training: faster layers, the same weights and numbers, but not built into Keras. Without it, the probability of
-    an image with NaN or infinite pixels (null and 1e40 to a server) is NaN, where a ReLU would swallow it unseen.
+    an image with other NaN or infinite pixels (null and 1e40 to a server) is NaN, where a ReLU would swallow it unseen.
     precision: Keras's name of what the layers compute with between stretch and probability; the weights are float32.
     """
+    body = body or own.body(settings)
     inputs = keras.Input(shape, name="pixels")
-    x = stretch.layers(inputs, settings.stretch, pixels)
-    x = _architecture(x, settings, for_training, precision) if body is None else _features(body, x)
+    measured = stretch.filled(inputs, pixels)
+    x = stretch.layers(measured, settings.stretch, pixels)
+    x = (
+        _architecture(x, settings, for_training, precision)
+        if body is None
+        else own.features(body, x, precision, inputs)
+    )
     if not for_training:
-        finite = keras.ops.all(keras.ops.isfinite(inputs), axis=(1, 2, 3))
+        finite = keras.ops.all(keras.ops.isfinite(measured), axis=(1, 2, 3))
         x = keras.ops.where(keras.ops.expand_dims(finite, -1), x, float("nan"))
     outputs = keras.layers.Dense(1, activation="sigmoid", name="merger_probability", dtype="float32")(x)
-    name = settings.architecture if body is None else re.sub(r"\W+", "_", getattr(body, "__name__", "network"))
-    return keras.Model(inputs, outputs, name=f"deepmerge_{name}")
-
-
-def _features(body: Body, images: keras.KerasTensor) -> keras.KerasTensor:
-    features = body(images)
-    if len(getattr(features, "shape", ())) != 2:
-        raise InputError(
-            "a network of your own should take a Keras tensor of standardised images (n, H, W, F) and return features "
-            f"(n, k), got {getattr(features, 'shape', type(features).__name__)}; end it in Flatten or global pooling"
-        )
-    return features
+    name = settings.title if body is None else re.sub(r"\W+", "_", getattr(body, "__name__", "network"))
+    model = keras.Model(inputs, outputs, name=f"deepmerge_{name}")
+    return saved.numbered(model if body is None else saved.plain(model))
 
 
 def _architecture(

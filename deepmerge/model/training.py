@@ -13,8 +13,10 @@ from deepmerge.data.batches import Epoch, TrainingBatches, class_weights, gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.errors import Failed
-from deepmerge.model import devices, prediction, stretch
+from deepmerge.model import devices, own, prediction, saved, stretch
 from deepmerge.model import network as networks
+from deepmerge.model import start as starts
+from deepmerge.model.calling import Body
 from deepmerge.model.learner import Learner
 
 # 512 images of the release: enough that the median pixel is known to a fraction of a per cent, at any sample size.
@@ -50,13 +52,13 @@ def train(
     network: config.Network,
     training: config.Training,
     on_epoch: EpochReport = lambda epoch, values: None,
-    body: networks.Body | None = None,
+    body: Body | None = None,
 ) -> Trained:
     """Train on the training part and stop early on the validation part; test images are never read.
 
-    `body` takes the place of the network's architecture (see `network.build`). `on_epoch` is called after each epoch
-    with its number, from 1, and its losses and accuracies; what it raises ends the training. Both classes weigh the
-    same in all validation numbers. Raises TrainingDiverged on a loss that is not finite.
+    `body` takes the place of the network's architecture (see `own.body`); `network.start` is a file. `on_epoch` is
+    called after each epoch with its number, from 1, and its losses and accuracies; what it raises ends the training.
+    Both classes weigh the same in all validation numbers. Raises TrainingDiverged on a loss that is not finite.
     """
     keras.utils.set_random_seed(training.seed)
     batches = TrainingBatches(
@@ -65,11 +67,14 @@ def train(
         split.train,
         **training.model_dump(include={"batch_size", "balance", "augment", "seed"}),
     )
-    shape = (*dataset.images.shape[2:], dataset.images.shape[1])
-    pixels = _pixel_statistics(dataset, split, network.stretch)
+    shape = _shape(dataset)
+    body, start = own.body(network, body), starts.load(network)
+    kept = starts.pixel_statistics(start, network) if start and network.start_stretch == "kept" else None
+    pixels = kept or _pixel_statistics(dataset, split, network.stretch)
 
     def make() -> tuple[keras.Model, keras.optimizers.Optimizer]:
         model = networks.build(shape, network, pixels, body, for_training=True, precision=training.precision)
+        starts.begin(model, start, network)
         optimizer = keras.optimizers.Adam(_learning_rate(training, len(batches)))
         if training.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -91,6 +96,27 @@ def train(
     trained = networks.build(shape, network, pixels, body)
     trained.set_weights(best_weights)
     return Trained(trained, history, best_epoch, batches.merger_fraction)
+
+
+def require_sound(dataset: Dataset, network: config.Network, body: Body | None = None) -> None:
+    """Raise InputError where a network cannot be built for these images, begin as it should, or be saved and loaded.
+
+    What is wrong with a network of others, with its start or with what is to be frozen shows before any training.
+    """
+    body, start = own.body(network, body), starts.load(network)
+    if body is None and start is None and network.freeze is None:
+        return
+    ones = np.ones(dataset.images.shape[1])
+    if start and network.start_stretch == "kept":
+        starts.pixel_statistics(start, network)
+    model = networks.build(_shape(dataset), network, stretch.PixelStatistics(ones, 0 * ones, ones), body)
+    starts.begin(model, start, network)
+    saved.require_reloadable(model)
+
+
+def _shape(dataset: Dataset) -> tuple[int, int, int]:
+    filters, height, width = dataset.images.shape[1:]
+    return height, width, filters
 
 
 def _epoch(learner: Learner, epoch: Epoch, dataset: Dataset, split: Split) -> dict[str, float]:
@@ -135,7 +161,7 @@ def _pixel_statistics(dataset: Dataset, split: Split, kind: str) -> stretch.Pixe
     if len(rows) > most:
         rows = np.random.default_rng(split.seed).choice(rows, most, replace=False)
     images = gather(dataset.images, rows)
-    pixels = stretch.measure(images, kind)
+    pixels = stretch.measure(images, kind, dataset.missing)
     stretch.require_standardised(images, kind, pixels)
     return pixels
 

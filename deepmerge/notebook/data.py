@@ -32,7 +32,8 @@ def load(dataset: str) -> Dataset:
     >>> data = dm.load("mine.yaml")
     """
     experiment = config.load(dataset)
-    return datasets.read(experiment.data, experiment.name)
+    # One process, as below.
+    return datasets.read(experiment.data, experiment.name, workers=1)
 
 
 def simulate(

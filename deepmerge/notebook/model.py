@@ -15,14 +15,16 @@ from deepmerge.data.dataset import Dataset, require_finite
 from deepmerge.data.splits import Part, Split
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
+from deepmerge.jobs import networks
 from deepmerge.jobs.judged import trained_merger_fraction
 from deepmerge.jobs.train import fit
-from deepmerge.model import devices, prediction
+from deepmerge.model import devices, prediction, training
+from deepmerge.model.calling import Answer
 from deepmerge.model.layers import faster
 from deepmerge.notebook import track
 from deepmerge.tracking import runs
 
-Network = Callable[[keras.KerasTensor], keras.KerasTensor]
+Network = Callable[..., Answer]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +92,12 @@ def train(data: Dataset, split: Split, *, network: Network | None = None, **sett
         What `split` gave. Its test part is not touched.
     network
         A function of your own in place of the architecture: from standardised images, a Keras tensor (n, H, W, F), to
-        features (n, k). The stretch before it and the probability behind it stay.
+        features (n, k), or to a Keras model of these. It may take `settings`, and options by name, which the setting
+        ``options`` gives. The stretch before it and the probability behind it stay.
     settings
-        Those of an experiment file's sections network and training (epochs, dropout, learning_rate, stretch …).
+        Those of an experiment file's sections network and training (epochs, dropout, learning_rate, stretch …); also
+        ``start``, the weights to begin with, of a model as `load_model` takes it, and ``freeze``, the layer up to which
+        they stay.
 
     Raises
     ------
@@ -103,12 +108,13 @@ def train(data: Dataset, split: Split, *, network: Network | None = None, **sett
     --------
     >>> model = dm.train(data, split, epochs=20, dropout=0.3)
     """
-    architecture, training = config.sections(settings)
+    architecture, learning = config.sections(settings)
     devices.prepare()
     require_finite(data)
     copies.require_apart(data, [split])
-    track.begin(data, split, {**dict(architecture), **dict(training)})
-    trained = fit(data, split, architecture, training, track.epoch, body=network)
+    training.require_sound(data, networks.at_hand(architecture, data.name), network)
+    track.begin(data, split, {**architecture.flat(), **dict(learning)})
+    trained = fit(data, split, architecture, learning, track.epoch, body=network)
     track.end(trained, data, split)
     return Model(trained.model, trained.history, trained.best_epoch, trained.merger_fraction)
 

@@ -20,6 +20,7 @@ from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.estimate import METRICS, Estimate, flat, read
+from deepmerge.jobs import networks
 from deepmerge.jobs.judged import Judged
 from deepmerge.jobs.run import LEAKS, SIMULATED, Results, log_figures, open_run, write_json, write_table
 from deepmerge.jobs.train import epoch_metrics, metadata_of
@@ -164,7 +165,8 @@ def run(
 
         keras.utils.clear_session()  # or the graphs of all trainings would stay in memory
         devices.prepare()  # quiet again
-        trained = training.train(data, split, experiment.network, experiment.training, report)
+        network = networks.at_hand(experiment.network, experiment.name)
+        trained = training.train(data, split, network, experiment.training, report)
         advance(experiment.training.epochs - len(seconds))
         judged = Judged(runs.find(run_id, experiment.name), experiment, data, split, trained.model)
         probability = judged.scores("test", afresh=True)
@@ -175,7 +177,7 @@ def run(
         if keep_model:
             example = gather(data.images, split.train.rows[:2])
             answer = np.asarray(trained.model(example, training=False))
-            runs.log_model(trained.model, example, answer, metadata_of(trained), trained=FOLD)
+            runs.log_model(trained.model, example, answer, metadata_of(trained, data, split), trained=FOLD)
     return Trial(judged, trained.history, trained.best_epoch, np.array(seconds), probability)
 
 

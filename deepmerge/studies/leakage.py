@@ -13,7 +13,8 @@ from deepmerge import config
 from deepmerge.analysis import metrics
 from deepmerge.analysis.sample import LEVEL
 from deepmerge.data import copies, protocols, splits
-from deepmerge.data.dataset import Dataset, open_array
+from deepmerge.data.dataset import Dataset
+from deepmerge.data.formats.arrays import open_array
 from deepmerge.data.released import layout
 from deepmerge.data.splits import Split
 from deepmerge.errors import InputError

@@ -35,10 +35,10 @@ def _place(trial: FrozenTrial, trials: list[FrozenTrial]) -> int:
     return original - sum("failed_trial" in other.system_attrs for other in trials if other.number < original)
 
 
-def suggest(trial: Trial, name: str, allowed: config.Range) -> Any:
-    """Let the sampler of a trial choose one setting among those allowed."""
+def suggest(trial: Trial, name: str, allowed: config.Range, is_whole: bool) -> Any:
+    """Let the sampler of a trial choose one setting, a whole number or not, among those allowed."""
     if allowed.low is None or allowed.high is None:
         return trial.suggest_categorical(name, allowed.choices)
-    if config.SEARCHABLE[name].model_fields[name].annotation is int:
+    if is_whole:
         return trial.suggest_int(name, int(allowed.low), int(allowed.high), log=allowed.log)
     return trial.suggest_float(name, allowed.low, allowed.high, log=allowed.log)

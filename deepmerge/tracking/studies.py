@@ -54,7 +54,7 @@ class Study:
 
         Raises InputError where the database cannot be opened.
         """
-        self.settings = experiment.tuning
+        self.settings, self._is_whole = experiment.tuning, experiment.is_whole
         self.url, self.name = url, name
         self.better = METRICS[self.settings.objective].better  # +1 where higher values are, else −1
         self.direction: Literal["minimize", "maximize"] = "maximize" if self.better > 0 else "minimize"
@@ -148,7 +148,7 @@ class Study:
 
     def try_one(self, objective: Objective, parent: str, own_fault: type[Exception], tags: Mapping[str, str]) -> None:
         """Run one trial, unless another worker takes the last place at the same moment."""
-        numbers = []
+        numbers, space = [], self.settings.space
 
         def run(trial: Trial) -> float:
             numbers.append(trial.number)
@@ -156,7 +156,7 @@ class Study:
             if self._is_surplus(trial.number):
                 trial.set_user_attr("surplus", True)
                 raise _Surplus
-            params = {name: suggest(trial, name, allowed) for name, allowed in self.settings.space.items()}
+            params = {name: suggest(trial, name, allowed, self._is_whole(name)) for name, allowed in space.items()}
             named = {**tags, "trial": str(trial.number)}
             with runs.child(parent, f"trial-{trial.number}", named, (optuna.TrialPruned, _TakenAway)) as run_id:
                 trial.set_user_attr("run_id", run_id)

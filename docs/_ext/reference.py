@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import typer
 from docutils import nodes
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -16,6 +17,8 @@ from deepmerge.cli.program import app
 
 # What a value of a type is called, the first that fits.
 KINDS = {
+    "Columns": "mapping",
+    "list": "list",
     "Range": "mapping",
     "tuple": "list of numbers",
     "Path": "path",
@@ -73,7 +76,7 @@ def _default(field: Any) -> str:
     if field.default is PydanticUndefined:
         return "required"
     match field.default:
-        case None:
+        case None | BaseModel():
             return "–"
         case bool():
             return f"`{str(field.default).lower()}`"

@@ -67,6 +67,10 @@ class FitsTable:
         with _explained(self.path):
             return {column.name: _values(self._hdu.data.field(column.name), column) for column in self._hdu.columns}
 
+    def units(self) -> dict[str, str]:
+        """The units of the columns that have one."""
+        return {column.name: column.unit for column in self._hdu.columns if column.unit}
+
 
 def is_fits(path: Path) -> bool:
     """Whether a file is FITS, packed or not, by its content, or claims to be by its name."""
@@ -81,18 +85,46 @@ def plain_name(name: str) -> str:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[FitsFile]:
-    """Open the images of a FITS file: those of the first HDU that has four axes, or of the one named SCI among several.
+def opened(path: Path, hdu: str | None = None, axes: tuple[int, ...] = (4,)) -> Iterator[FitsFile]:
+    """Open the images of a FITS file: those of the first HDU that has as many axes, or of the one named SCI among them.
 
-    Where none has four axes, those of the only HDU that has any. Raises InputError for a file that is no FITS,
-    truncated or damaged, or holds no images or several HDUs of fewer axes.
+    Where none has so many axes, those of the only HDU that has any. `hdu`, a name or a number, chooses another. Raises
+    InputError for a file that is no FITS, truncated or damaged, or holds no images or several HDUs of other axes.
     """
+    with _opened(path) as (hdus, places, size):
+        with _explained(path):
+            chosen = _chosen(path, hdus, places, axes) if hdu is None else _asked(path, hdus, places, hdu)
+            images = hdus[chosen]
+            _require_complete(path, images, size)
+            tables, bitpix = _tables(path, hdus, places, size), int(images.header["BITPIX"])
+            file = FitsFile(path, _contents(hdus, places), tuple(images.shape), bitpix, tables, images)
+        yield file
+
+
+def read_table(path: Path, hdu: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, str]] | None:
+    """The columns of the first table of a FITS file, or of HDU `hdu`, and units by column; None where there is none."""
+    with _opened(path) as (hdus, places, size), _explained(path):
+        place = None if hdu is None else places[_asked(path, hdus, places, hdu)]
+        found = [table for table in _tables(path, hdus, places, size) if place in (None, table.place)]
+        return (found[0].columns(), found[0].units()) if found else None
+
+
+def holds_images(path: Path, hdu: str | None = None) -> bool:
+    """Whether a FITS file, or its HDU `hdu`, holds an image, and is not a table alone."""
+    with _opened(path) as (hdus, places, _), _explained(path):
+        asked = hdus if hdu is None else [hdus[_asked(path, hdus, places, hdu)]]
+        return any(_shape(each) for each in asked)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, list[str], int]]:
+    """The HDUs of a FITS file, where they stand in words, and the bytes of the file when unpacked."""
     from astropy.io import fits
     from astropy.utils.exceptions import AstropyWarning
 
     unpack, size = _examined(path)
     with ExitStack() as stack:
-        # Of a truncated file astropy only warns; the checks below refuse it.
+        # Of a truncated file astropy only warns; the checks of completeness refuse it.
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", AstropyWarning)
         with _explained(path):
@@ -100,20 +132,26 @@ def opened(path: Path) -> Iterator[FitsFile]:
             source = path if unpack is None else stack.enter_context(_Unpacked(unpack(path), size))
             hdus = stack.enter_context(fits.open(source, memmap=False))
             places = [f"HDU {number}{f' ({hdu.name})' if hdu.name else ''}" for number, hdu in enumerate(hdus)]
-            chosen = _chosen(path, hdus, places)
-            images = hdus[chosen]
-            tables = [number for number, hdu in enumerate(hdus) if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
-            for number in (chosen, *tables):
-                _require_complete(path, hdus[number], size)
-            file = FitsFile(
-                path,
-                _contents(hdus, places),
-                tuple(images.shape),
-                int(images.header["BITPIX"]),
-                tuple(FitsTable(path, places[n], int(hdus[n].header["NAXIS2"]), hdus[n]) for n in tables),
-                images,
-            )
-        yield file
+        yield hdus, places, size
+
+
+def _tables(path: Path, hdus: Any, places: list[str], size: int) -> tuple[FitsTable, ...]:
+    from astropy.io import fits
+
+    found = [number for number, hdu in enumerate(hdus) if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
+    for number in found:
+        _require_complete(path, hdus[number], size)
+    return tuple(FitsTable(path, places[n], int(hdus[n].header["NAXIS2"]), hdus[n]) for n in found)
+
+
+def _asked(path: Path, hdus: Any, places: list[str], hdu: str) -> int:
+    """Number of the HDU that has this name or number."""
+    names = [each.name.upper() for each in hdus]
+    if hdu.upper() in names:
+        return names.index(hdu.upper())
+    if hdu.isdecimal() and int(hdu) < len(hdus):
+        return int(hdu)
+    raise InputError(f"Expected in {path} an HDU {hdu}, got {_contents(hdus, places)}.")
 
 
 @contextmanager
@@ -188,12 +226,12 @@ class _Unpacked(io.RawIOBase):
         super().close()
 
 
-def _chosen(path: Path, hdus: Any, places: list[str]) -> int:
+def _chosen(path: Path, hdus: Any, places: list[str], axes: tuple[int, ...]) -> int:
     """Number of the HDU that holds the images."""
     images = [number for number, hdu in enumerate(hdus) if _shape(hdu)]
     if not images:
         raise InputError(f"Expected in {path} images (N, filters, H, W), got {_contents(hdus, places)}.")
-    stacks = [number for number in images if len(_shape(hdus[number])) == 4]
+    stacks = [number for number in images if len(_shape(hdus[number])) in axes]
     if not stacks and len(images) > 1:
         raise InputError(
             f"Expected in {path} all images in one HDU (N, filters, H, W), got {_contents(hdus, places)}. An HDU for "

@@ -10,17 +10,12 @@ import logging
 import numpy as np
 import pandas as pd
 
+from deepmerge.data.formats.columns import IDS, LABELS, find
 from deepmerge.data.formats.fits_file import FitsFile, FitsTable
 from deepmerge.data.formats.tables import plain
 from deepmerge.errors import InputError
 
 logger = logging.getLogger(__name__)
-
-LABELS = ("label", "labels", "y", "class", "merger", "is merger")
-IDS = (
-    *("galaxy id", "gal id", "subhalo id", "object id", "obj id", "source id", "target id", "id"),
-    *("galaxy", "object", "name"),
-)
 
 
 def read(file: FitsFile) -> tuple[np.ndarray, pd.DataFrame | None]:
@@ -36,19 +31,13 @@ def read(file: FitsFile) -> tuple[np.ndarray, pd.DataFrame | None]:
         others = ", ".join(f"{table.rows} rows in {table.place}" for table in file.tables) or "none"
         raise InputError(f"Expected in {file.path} a table of labels, {count} labels for {count} images, got {others}.")
     columns = table.columns()
-    name = next(iter(columns)) if len(columns) == 1 else _named(columns, LABELS)
+    name = next(iter(columns)) if len(columns) == 1 else find(list(columns), LABELS)
     if name is None:
         raise InputError(
             f"Expected in {table.place} of {file.path} a table of one column, the label, or with a column "
             f"{', '.join(LABELS)}, got {list(columns)}. Rename the column of the labels."
         )
     return _labels(table, columns.pop(name)), _catalogue(table, columns)
-
-
-def _named(columns: dict[str, np.ndarray], wanted: tuple[str, ...]) -> str | None:
-    """The column that has the first of the wanted names."""
-    spelled = {plain(name): name for name in reversed(columns)}
-    return next((spelled[plain(name)] for name in wanted if plain(name) in spelled), None)
 
 
 def _labels(table: FitsTable, values: np.ndarray) -> np.ndarray:
@@ -67,7 +56,7 @@ def _catalogue(table: FitsTable, columns: dict[str, np.ndarray]) -> pd.DataFrame
         logger.info("Not kept of %s, where they hold more than a number or a text: %s", where, ", ".join(left_out))
     if not scalar:
         return None
-    name = _named(scalar, IDS)
+    name = find(list(scalar), IDS)
     if name is None:
         if unknown := [name for name in scalar if plain(name).endswith("id")]:
             raise InputError(

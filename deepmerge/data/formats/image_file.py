@@ -1,4 +1,4 @@
-"""Images in a file of any length, npy or FITS, read piece by piece."""
+"""Images in a file of any length and of any format, read piece by piece."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deepmerge.data.dataset import open_array
-from deepmerge.data.formats import fits_file
-from deepmerge.data.released import download
+from deepmerge import config
+from deepmerge.data.formats import any_table, fits_file, sources
+from deepmerge.data.formats.arrays import open_array
 from deepmerge.errors import InputError
 
 
@@ -47,20 +47,26 @@ class ImageFile:
 def open_images(path: Path) -> Iterator[ImageFile]:
     """Open images in an npy file or in a FITS file, compressed or not, in the HDU that `fits_file.opened` takes.
 
-    BSCALE, BZERO and BLANK are applied. Raises InputError for anything else, and for a truncated file.
+    Or in what else `sources.read` takes, which is decoded into the cache of the working directory. BSCALE, BZERO and
+    BLANK are applied. Raises InputError for anything else, and for a truncated file.
     """
-    if not path.is_file():
+    data = config.Data(images=path, labels=path)  # labels are not looked at
+    file, part = data.located()
+    if not file.exists():
         raise InputError(f"images expected at {path}, where there is no file")
-    with path.open("rb") as file:
-        start = file.read(9)
+    start = b""
+    if file.is_file():
+        with file.open("rb") as opened:
+            start = opened.read(9)
     if start.startswith(b"\x93NUMPY"):
         # Mapped anew for each piece: what has been read of a mapping counts as memory as long as it stands.
         yield ImageFile(path, open_array(path, "images").shape, lambda part: np.array(open_array(path, "images")[part]))
-    elif fits_file.is_fits(path):
-        with fits_file.opened(path) as fits:
+    elif start and not any_table.is_table(file) and fits_file.is_fits(file) and fits_file.holds_images(file, part):
+        with fits_file.opened(file, part) as fits:
             yield ImageFile(path, fits.shape, fits.read)
     else:
-        raise InputError(f"images in {path} should be an npy or a FITS file, got {download.kind_of(start)}")
+        images = sources.read(data).images
+        yield ImageFile(path, images.shape, lambda part: np.array(images[part]))
 
 
 def _matches(shape: tuple[int, ...], form: tuple[int | None, ...]) -> bool:

@@ -19,20 +19,22 @@ SEPARATORS = (",", ";", "\t", "|")
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
-def read(path: Path, what: str, needed: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
+def read(path: Path, what: str, needed: Sequence[str | Sequence[str]], optional: Sequence[str] = ()) -> pd.DataFrame:
     """Read a table with a header into columns of text, stripped of blanks; empty cells are "".
 
     Separators are commas, semicolons, tabs or bars, whichever divides the header into the `needed` names; lines of
     comment (#) may precede it, and columns without a name are left out. A header may spell `needed` and `optional`
-    names in capitals, or with blanks or hyphens. `what` names the table in messages.
+    names in capitals, or with blanks or hyphens. In place of a needed name, a list of them wants one of these. `what`
+    names the table in messages.
 
     Raises InputError for a file that cannot be read, a header without the needed names or with one twice, and a line
     with more or fewer fields than the header: nothing tells to which columns they belong.
     """
     title = f"{what} {path}"
     lines = _lines(path, title)
-    spelled = {plain(name): name for name in (*needed, *optional)}
-    start, separator = _header(lines, title, needed, spelled)
+    alternatives = [[names] if isinstance(names, str) else list(names) for names in needed]
+    spelled = {plain(name): name for name in (*(names[0] for names in alternatives if len(names) == 1), *optional)}
+    start, separator = _header(lines, title, alternatives, spelled)
     names = _names(lines[start], separator, spelled)
     repeated = next((name for name in names if name and names.count(name) > 1), None)
     if repeated is not None:
@@ -72,14 +74,14 @@ def _names(line: str, separator: str, spelled: dict[str, str]) -> list[str]:
     return [spelled.get(plain(name), name) for name in names]
 
 
-def _header(lines: Sequence[str], title: str, needed: Sequence[str], spelled: dict[str, str]) -> tuple[int, str]:
+def _header(lines: Sequence[str], title: str, needed: list[list[str]], spelled: dict[str, str]) -> tuple[int, str]:
     """Place of the header among the lines, and what separates its names."""
     columns: list[str] = []
     for start, line in enumerate(lines):
         if not line.strip():
             continue
         names = {separator: _names(line, separator, spelled) for separator in SEPARATORS}
-        fitting = [separator for separator in SEPARATORS if set(needed) <= set(names[separator])]
+        fitting = [separator for separator in SEPARATORS if _holds(names[separator], needed)]
         if fitting:
             # A name that stands alone fits them all; the other lines tell.
             body = lines[start + 1 :]
@@ -88,9 +90,15 @@ def _header(lines: Sequence[str], title: str, needed: Sequence[str], spelled: di
         if not line.startswith("#"):
             break
     raise InputError(
-        f"{title} should have in its first line {' and '.join(f'a column {name}' for name in needed)}, "
+        f"{title} should have in its first line {' and '.join(f'a column {names[0]}' for names in needed)}, "
         f"separated by commas, semicolons, tabs or |, got columns {', '.join(columns) or 'none'}"
     )
+
+
+def _holds(names: list[str], needed: list[list[str]]) -> bool:
+    """Whether one of each list of names is there, in whatever spelling."""
+    there = {plain(name) for name in names}
+    return all(any(plain(name) in there for name in alternatives) for alternatives in needed)
 
 
 def _rows(lines: Sequence[str], start: int, separator: str, width: int, title: str) -> Iterator[list[str]]:

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from deepmerge.cluster import count_cores, threads_each
 from deepmerge.data import copies, splits
 from deepmerge.data import dataset as datasets
 from deepmerge.errors import InputError
+from deepmerge.jobs import networks
 from deepmerge.jobs.run import Results, header_tags, open_run, warning
 from deepmerge.jobs.train import epoch_metrics
 from deepmerge.jobs.tune import report, winner
@@ -43,6 +44,7 @@ def tune(
     same `storage` work on it together. `tuned` is the file for the winning settings. `name` is the study's, by default
     made from all that its values depend on; `out` a folder for ``study.csv`` and ``study.json``.
     """
+    experiment = networks.pinned(experiment)
     first = experiment.first_trial()
     if experiment.split.split != "galaxy":
         raise InputError("tune needs split: galaxy, since random rows leak validation galaxies into training; got rows")
@@ -55,12 +57,19 @@ def tune(
     datasets.require_finite(data)
     split = splits.make(data, experiment.split)
     copies.require_apart(data, objective.parts(data, split, experiment.tuning))
+    network = networks.at_hand(experiment.network, experiment.name)
+    devices.prepare()
+    for corner in _corners(experiment):
+        training.require_sound(data, corner.model_copy(update={"start": network.start}))
+    depends = networks.digests(experiment.network, experiment.name)
     identity = {
         "data_fingerprint": data.fingerprint,
         "split_fingerprint": split.fingerprint,
-        "settings": experiment.model_dump(mode="json", include={"network": True, "training": True}),
+        "settings": _settings(experiment),
+        **depends,
         "tuning": experiment.model_dump(mode="json", exclude={"tuning": {"trials", "seeds"}})["tuning"],
         "code": fingerprint(trial_code()),
+        **experiment.data.model_dump(mode="json", include={"missing"}, exclude_none=True),
         "packages": {name: version(name) for name in ("tensorflow", "keras", "numpy")},
     }
     runs.connect()
@@ -87,6 +96,8 @@ def tune(
             "storage": study.url,
             "study": study.name,
             "run_id": run_id,
+            "start": network.start,
+            "depends": depends,
             "tags": {**header_tags("trial", data, split), "study": study.name},
         }
         study.reap()
@@ -116,6 +127,9 @@ def work() -> None:
     split = splits.make(data, experiment.split)
     parts = objective.parts(data, split, experiment.tuning)
     study = studies.Study(order["storage"], order["study"], experiment)
+    at_hand = experiment.network.model_copy(update={"start": order["start"]})
+    if networks.digests(at_hand, experiment.name) != order["depends"]:
+        raise InputError("the file of network.architecture or network.start should stay as it is while tune works")
 
     def run_trial(params: Mapping[str, Any], report: studies.Report) -> float:
         settings = experiment.with_settings(params)
@@ -125,7 +139,8 @@ def work() -> None:
             end_if_told()
             report(step, value, epoch_metrics(values))
 
-        return objective.measure(data, parts, settings.network, settings.training, settings.tuning.objective, on_epoch)
+        network = settings.network.model_copy(update={"start": order["start"]})
+        return objective.measure(data, parts, network, settings.training, settings.tuning.objective, on_epoch)
 
     study.work(run_trial, order["run_id"], training.TrainingDiverged, {**order["tags"], "threads": str(threads)})
 
@@ -136,6 +151,24 @@ def trial_code() -> list[str]:
         *closure(["deepmerge.model.objective"]),
         *(f"deepmerge/tracking/{name}.py" for name in ("sampler", "studies")),
     ]
+
+
+def _corners(experiment: config.Experiment) -> Iterator[config.Network]:
+    """The network of the experiment, and those with one option at an end of what is searched, or at a choice."""
+    yield experiment.network
+    for name, allowed in experiment.tuning.space.items():
+        if name.startswith(config.OPTION):
+            kind = int if experiment.is_whole(name) else float
+            ends = [kind(end) for end in (allowed.low, allowed.high) if end is not None]
+            yield from (experiment.with_settings({name: value}).network for value in allowed.choices or ends)
+
+
+def _settings(experiment: config.Experiment) -> dict[str, Any]:
+    """The settings that a study depends on; what files hold, and not where they lie, matters of a network."""
+    network = experiment.network
+    settings = experiment.model_dump(mode="json", include={"network": True, "training": True})
+    settings["network"] |= {"architecture": network.title if network.source else network.architecture, "start": None}
+    return settings
 
 
 def _require_same(study: studies.Study, identity: Mapping[str, Any]) -> None:

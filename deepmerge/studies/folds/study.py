@@ -10,10 +10,11 @@ from deepmerge.data import copies, protocols, split_table
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.estimate import Estimate
+from deepmerge.jobs import networks
 from deepmerge.jobs.evaluate import drawn
 from deepmerge.jobs.judged import PREDICTIONS, find
 from deepmerge.jobs.run import Results, warning
-from deepmerge.model import devices
+from deepmerge.model import devices, training
 from deepmerge.plots.forest import Line, forest
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
@@ -46,6 +47,7 @@ def cross_validate(dataset: str, model: str, count: int, pdf: bool = False, out:
     run, experiment, data = trained.run, trained.experiment, trained.data
     folds = protocols.cross(data, experiment.split, count)
     copies.require_apart(data, folds)
+    training.require_sound(data, networks.at_hand(experiment.network, experiment.name))
     note = warning(data, folds[0])
 
     def measure(study: str) -> Findings:
