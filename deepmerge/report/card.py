@@ -16,8 +16,8 @@ HEADLINE = {
     "brier_at_balance": "Brier score, both classes equally many (lower is better)",
     "calibration_error_at_balance": "Calibration error (ECE), both classes equally many (lower is better)",
 }
-# Pristine and noisy, as the notebooks at github.com/deepskies/deepmerge-public print them; the Brier score is that of their
-# test rows, which are nearly at balance. Their intervals, over images, are left out.
+# Pristine and noisy, as the notebooks at github.com/deepskies/deepmerge-public print them; their intervals are omitted,
+# being over images. The Brier score is that of their test rows, which are nearly at balance.
 VARIANTS = ("pristine", "noisy")
 PUBLISHED = {
     "auc": ("0.865", "0.820"),
