@@ -73,7 +73,7 @@ def temperature(labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndar
         return Estimate(found)
     sample = Sample.of(labels, probabilities, galaxies)
     y, p, weights = _both_classes(labels, probabilities)
-    z = logits(p)
+    z = _logits(p)
     expected = expit(z / found)
     # What a galaxy adds to the slope of the log loss, over its curvature: how far it moves 1 / T.
     moved = sample.sums(weights * (y - expected) * z).sum(axis=1) / (weights * expected * (1 - expected) * z**2).sum()
