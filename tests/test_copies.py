@@ -272,7 +272,7 @@ def _tune_on_folds(experiment, patch):
 def _recipes(experiment, patch):
     from deepmerge.studies.recipes import compare_recipes
 
-    compare_recipes(experiment, 3, 1, 0.5)
+    compare_recipes(experiment, folds=3, seeds=1, published_epochs=1, target=0.5)
 
 
 def _leakage(experiment, patch):

@@ -297,3 +297,13 @@ def test_results_for_other_programs_are_written_where_they_are_asked_for(whole, 
     written = json.loads(Path(tmp_path, "out", "metrics.json").read_text())
     assert written["test_auc"] == results["test_auc"]
     assert not [name for name, value in written.items() if value != value]  # NaN is no JSON
+
+
+def test_a_network_without_a_convolution_is_trained_and_evaluated_and_not_explained(experiment, tmp_path, caplog):
+    file = tmp_path / "flat.py"
+    file.write_text("import keras\n\n\ndef build(images):\n    return keras.layers.Flatten()(images)\n")
+    results = main(experiment(architecture=f"{file}:build", epochs=1))
+    assert "test_auc" in results
+    assert not [name for name in results if name.startswith("saliency")]
+    assert "no saliency maps" in caplog.text
+    assert runs.find(results["run_id"], "tiny").info.status == "FINISHED"

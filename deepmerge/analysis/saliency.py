@@ -99,8 +99,13 @@ def normalised(maps: np.ndarray) -> np.ndarray:
     return np.divide(maps, peak, out=np.zeros_like(maps), where=peak > 0)
 
 
+def convolutions(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """The layers of a model that maps can be made of, by name."""
+    return {layer.name: layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)}
+
+
 def _convolution(model: keras.Model, choice: str | int | None) -> keras.layers.Layer:
-    layers = {layer.name: layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)}
+    layers = convolutions(model)
     if choice in layers:
         return layers[choice]
     number = -1 if choice is None else choice

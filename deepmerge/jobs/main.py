@@ -1,6 +1,9 @@
 """The main job: train, evaluate and explain one model, in one run."""
 
+import logging
+
 from deepmerge import config
+from deepmerge.analysis import saliency
 from deepmerge.jobs import networks
 from deepmerge.jobs.evaluate import evaluate_in_run
 from deepmerge.jobs.gradcam import gradcam_in_run
@@ -10,11 +13,16 @@ from deepmerge.jobs.train import assist, train_in_run, training_run
 from deepmerge.model import devices
 from deepmerge.tracking import runs
 
+log = logging.getLogger(__name__)
+
 
 def main(
     experiment: config.Experiment, layer: str | None = None, method: str | None = None, pdf: bool = False
 ) -> Results:
-    """Train, evaluate and explain; the model is judged as it was saved."""
+    """Train, evaluate and explain; the model is judged as it was saved.
+
+    A network without a convolution has no maps, and is not explained.
+    """
     if not devices.is_chief():
         return assist(experiment)
     experiment = networks.pinned(experiment)
@@ -22,4 +30,8 @@ def main(
         trained = train_in_run(experiment, data, split, pdf)
         run = runs.find(trained["run_id"], experiment.name)
         judged = load(Trained(run, experiment, data), split)
-        return {**trained, **evaluate_in_run(judged, pdf), **gradcam_in_run(judged, layer, method, pdf)}
+        results = {**trained, **evaluate_in_run(judged, pdf)}
+        if not saliency.convolutions(judged.model):
+            log.warning("a network without a Conv2D has no saliency maps: it is trained and evaluated, not explained")
+            return results
+        return {**results, **gradcam_in_run(judged, layer, method, pdf)}
