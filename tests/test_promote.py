@@ -138,7 +138,7 @@ def test_the_verdict_stands_on_run_and_version_and_where_it_was_asked_for(client
         tmp_path / "out" / "promotion.png",
     ]
     assert len({picture.read_bytes() for picture in pictures}) == 1
-    assert json.loads((beside_the_model / "promotion.json").read_text()) == found
+    assert json.loads((beside_the_model / "promotion.json").read_text()) == written
 
 
 def test_a_better_model_takes_the_place_of_the_champion(client, trained):
@@ -369,7 +369,7 @@ def run(monkeypatch, capsys):
 
 def test_promote_hands_its_options_on_and_ends_with_0_when_promoted(run):
     status, out, err, calls = run("promote", "noisy", "--metric", "f1", "--force", "so", decision="promoted")
-    assert (status, err, calls) == (0, "", [("noisy", "last", {"metric": "f1", "force": "so", "out": None})])
+    assert (status, err, calls) == (0, "", [("noisy", "last", {"metric": "f1", "on": "test", "force": "so", "out": None})])
     assert "decision  promoted" in out
 
 
