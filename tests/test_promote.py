@@ -369,7 +369,8 @@ def run(monkeypatch, capsys):
 
 def test_promote_hands_its_options_on_and_ends_with_0_when_promoted(run):
     status, out, err, calls = run("promote", "noisy", "--metric", "f1", "--force", "so", decision="promoted")
-    assert (status, err, calls) == (0, "", [("noisy", "last", {"metric": "f1", "on": "test", "force": "so", "out": None})])
+    options = {"metric": "f1", "on": "test", "force": "so", "out": None}
+    assert (status, err, calls) == (0, "", [("noisy", "last", options)])
     assert "decision  promoted" in out
 
 
