@@ -83,7 +83,9 @@ def test_real_galaxies_are_told_apart_and_found_again():
     plain = Dataset.from_arrays(images, labels, galaxy_id=np.arange(len(images)))
     assert len(ids) == len(images)
     assert found(plain) == []
-    for row in range(10):
-        images[-1 - row] = again(images[row], row % 8, (2, -1), 2.0, seed=row)
-    twice = Dataset.from_arrays(images, labels, galaxy_id=np.arange(len(images)))
-    assert {(one, other) for one, other, _ in found(twice)} == {(row, len(images) - 1 - row) for row in range(10)}
+    copies_made = {(row, len(images) - 1 - row) for row in range(60)}
+    for row, other in copies_made:
+        images[other] = again(images[row], row % 8, (2, -1), 2.0, seed=row)
+    twice = {(one, other) for one, other, _ in found(Dataset.from_arrays(images, labels, galaxy_id=plain.galaxies))}
+    assert twice <= copies_made
+    assert len(twice) >= 57  # about one in a hundred has its copy beyond the nearest neighbours that are compared
