@@ -264,3 +264,12 @@ def released():
     mergers = catalogue["stage"] != "non-merger"
     catalogue.loc[mergers, "stage"] = np.where(catalogue["galaxy_id"][mergers] % 4 > 0, "past", "future")
     return data_of(catalogue)
+
+
+def within_the_page(figure):
+    drawn = figure.get_tightbbox()
+    return bool((drawn.min >= 0).all() and (drawn.max <= figure.get_size_inches()).all())
+
+
+def shown_images(figure):
+    return [np.ma.filled(axes.images[0].get_array(), np.nan) for axes in figure.axes if axes.images]

@@ -7,7 +7,7 @@ from functools import partial
 import matplotlib as mpl
 import numpy as np
 import pytest
-from conftest import texts
+from conftest import shown_images, texts, within_the_page
 from matplotlib.figure import Figure
 
 from deepmerge.errors import InputError
@@ -53,15 +53,6 @@ BUILDERS = {
 def named(figure, label):
     """The axes with a label of this beginning."""
     return next(axes for axes in figure.axes if label in axes.get_ylabel() + axes.get_xlabel())
-
-
-def within_the_page(figure):
-    drawn = figure.get_tightbbox()
-    return bool((drawn.min >= 0).all() and (drawn.max <= figure.get_size_inches()).all())
-
-
-def shown_images(figure):
-    return [np.ma.filled(axes.images[0].get_array(), np.nan) for axes in figure.axes if axes.images]
 
 
 @pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)

@@ -140,6 +140,7 @@ def test_chunks_cover_every_row_once():
     rows = np.concatenate([np.arange(len(images))[chunk] for chunk in dataset.chunks(images)])
     assert (rows == np.arange(10_001)).all()
     assert len(list(dataset.chunks(images))) > 5
+    assert [chunk.stop for chunk in dataset.chunks(images)][-1] == len(images)  # bars count by it
 
 
 def test_check_agrees_with_numpy(make):

@@ -6,7 +6,7 @@ from functools import partial
 import matplotlib as mpl
 import numpy as np
 import pytest
-from conftest import texts
+from conftest import shown_images, texts
 from matplotlib.figure import Figure
 
 from deepmerge.errors import InputError
@@ -43,10 +43,6 @@ BUILDERS = {
 
 def lines(axes):
     return {line.get_label(): line for line in axes.get_lines()}
-
-
-def shown_images(figure):
-    return [np.ma.filled(axes.images[0].get_array(), np.nan) for axes in figure.axes if axes.images]
 
 
 @pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
@@ -285,7 +281,7 @@ def test_the_same_figure_is_saved_as_the_same_bytes(build, tmp_path):
 
 
 def test_save_keeps_dots_of_a_name_and_writes_pdf_only_if_asked(tmp_path):
-    assert save(BUILDERS["roc"](), tmp_path / "model.v1") == [tmp_path / "model.v1.png"]
+    assert save(BUILDERS["roc"](), str(tmp_path / "model.v1")) == [tmp_path / "model.v1.png"]
     assert [path.name for path in tmp_path.iterdir()] == ["model.v1.png"]
 
 

@@ -241,3 +241,12 @@ def test_what_is_tracked_is_one_run_and_nothing_else_is_logged(data, client):
     np.testing.assert_allclose(
         dm.load_model("blobs").predict(data.images[:9]), model.predict(data.images[:9]), atol=1e-6
     )
+
+
+@slow
+def test_a_plain_script_simulates_without_a_guard_against_being_run_again(tmp_path):
+    """Processes that are spawned run the script of their parent anew."""
+    script = tmp_path / "mine.py"
+    script.write_text("import deepmerge as dm\nprint(len(dm.simulate(galaxies=24, merger_fraction=0.5).labels))\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.split() == ["96"]

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import texts
+from conftest import shown_images, texts, within_the_page
 
 from deepmerge.errors import InputError
 from deepmerge.jobs import saliency_figures
@@ -23,15 +23,6 @@ COMPARISON = partial(saliency_figures.comparison, IMAGES, MAPS, CAPTIONS, NAMES)
 PANELS = partial(saliency_figures.panels, IMAGES[0], MAPS[0], MAPS[1], CAPTIONS, KINDS, CERTAINTIES)
 BUILDERS = {"panels": PANELS, "comparison": COMPARISON}
 ODD_SHAPES = [((0, 5, 5, 2), 0), ((1, 1, 1, 1), -1e300), ((1, 3, 90, 5), np.nan), ((2, 60, 3, 1), np.inf)]
-
-
-def within_the_page(figure):
-    drawn = figure.get_tightbbox()
-    return bool((drawn.min >= 0).all() and (drawn.max <= figure.get_size_inches()).all())
-
-
-def shown_images(figure):
-    return [np.ma.filled(axes.images[0].get_array(), np.nan) for axes in figure.axes if axes.images]
 
 
 @pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)

@@ -7,7 +7,7 @@ from functools import partial
 import matplotlib as mpl
 import numpy as np
 import pytest
-from conftest import texts
+from conftest import texts, within_the_page
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -46,11 +46,6 @@ OF_TRIALS = {
     "slices": partial(figures.slices, log_scaled=("learning_rate",)),
     "curves": figures.curves,
 }
-
-
-def within_the_page(figure):
-    drawn = figure.get_tightbbox()
-    return bool((drawn.min >= 0).all() and (drawn.max <= figure.get_size_inches()).all())
 
 
 def marks(axes, marker):

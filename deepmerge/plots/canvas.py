@@ -160,12 +160,13 @@ class Page:
         return figure
 
 
-def save(figure: Figure, path: Path, *, pdf: bool = False) -> list[Path]:
+def save(figure: Figure, path: str | Path, *, pdf: bool = False) -> list[Path]:
     """Write `figure` as PNG, and as PDF if asked; return the files written.
 
     A suffix .png or .pdf of `path` is put aside, any other is part of the name. The same figure gives the
     same bytes: neither date nor version is stored. A failure while drawing leaves no file.
     """
+    path = Path(path)
     stem = path.with_suffix("") if path.suffix.lower() in (".png", ".pdf") else path
     undated = {"png": {"Software": None}, "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
     paths = {kind: stem.with_name(f"{stem.name}.{kind}") for kind in ["png"] + ["pdf"] * pdf}

@@ -207,7 +207,7 @@ def _markdown(subjects: Sequence[Subject]) -> str:
         if done:
             commands = "\n".join(study.command.format(name) for name in done)
             sentences = "\n".join(f"- {name}: {_description(run)}" for name, run in done.items())
-            parts += [f"### {study.title}", f"```\n{commands}\n```", sentences]
+            parts += [f"## {study.title}", f"```\n{commands}\n```", sentences]
             parts += [
                 markdown.markdown_table(table) for name, run in done.items() for table in _tables(study, run, name)
             ]
