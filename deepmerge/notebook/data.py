@@ -12,7 +12,6 @@ from deepmerge.data import dataset as datasets
 from deepmerge.data import demo, splits
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.demo import simulate as simulator
-from deepmerge.data.demo.scene import Ingredient
 from deepmerge.data.splits import Split
 from deepmerge.errors import InputError
 
@@ -43,7 +42,7 @@ def simulate(
     variant: str = "pristine",
     merger_fraction: float = demo.MERGER_FRACTION,
     seed: int = demo.SEED,
-    without: Sequence[Ingredient] = (),
+    without: Sequence[demo.Ingredient] = (),
 ) -> Dataset:
     """Mock galaxies in memory, four views each (4 × galaxies, 2, 75, 75), of the demo sample's kind: not Illustris.
 

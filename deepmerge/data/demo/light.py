@@ -15,7 +15,7 @@ from deepmerge.data.demo.galaxy import PIVOT_LOG_MASS, Floats, Galaxy, draw_rota
 
 # F160W flux in the release's unit, matched to its pixel statistics, and colour F814W - F160W (magnitudes):
 # heavier galaxies are brighter and redder.
-FLUX_AT_PIVOT, FLUX_SLOPE, FLUX_SCATTER = 205.0, 0.70, 0.22
+FLUX_AT_PIVOT, FLUX_SLOPE, FLUX_SCATTER = 190.0, 0.70, 0.22
 COLOUR_AT_PIVOT, COLOUR_SLOPE, COLOUR_SCATTER = 0.75, 0.50, 0.35
 # Share of the bulge in F160W; bulges are old, so they have half that share in F814W.
 BULGE_AT_PIVOT, BULGE_SLOPE, BULGE_SCATTER, BULGE_RANGE = 0.25, 0.20, 0.10, (0.05, 0.65)
@@ -25,12 +25,12 @@ BULGE_SHARES, BULGE_WIDTHS = (0.25, 0.35, 0.40), (0.18, 0.45, 1.10)
 BULGE_UNIT = 1.7
 # Unresolved nucleus: light over that of the galaxy (F814W, F160W), and its scatter in dex. The wide scatter
 # gives the heavy tail of the release's pixels.
-NUCLEUS_SHARE, NUCLEUS_SCATTER, NUCLEUS_WIDTH = (0.25, 0.09), (0.55, 0.45), 0.12
+NUCLEUS_SHARE, NUCLEUS_SCATTER, NUCLEUS_WIDTH = (0.25, 0.09), (0.50, 0.45), 0.12
 # Encounters feed nuclei and make stars in tides. Both follow the clock, whatever the label: they peak at coalescence
-# and fade as a Gaussian in time (Gyr), with a scatter from one encounter to the next (dex). Nuclei brighten by so much
-# (dex); displaced stars shine by so many times more in F814W, half as much in F160W, since they are young.
+# and fade as a Gaussian in time (Gyr), with a scatter from one encounter to the next (dex). What nuclei gain then, over
+# their own light, and what displaced stars gain: they are young, so F814W gains twice as much as F160W.
 ACTIVITY_TIME, ACTIVITY_SCATTER = 0.35, 0.25
-NUCLEUS_BOOST, TIDAL_STARS = 0.25, (5.0, 2.5)
+NUCLEUS_GAIN, TIDAL_STARS = 0.8, (5.0, 2.5)
 # Faint round envelope, over the galaxy's light; width in scale lengths.
 ENVELOPE_SHARE, ENVELOPE_WIDTH = (0.04, 0.08), 4.0
 
@@ -56,7 +56,7 @@ STREAM_CONTRAST = 0.7
 # Outskirts of every galaxy, beyond the edge of the frame: old debris and faint companions, as round blobs. Light over
 # the galaxy's and its scatter (dex), number, distances (kpc), width at 10 kpc and its scatter (dex). Without them a
 # pristine frame is empty but for tides, and its edge alone gives mergers away (calibrated).
-OUTSKIRTS_SHARE, OUTSKIRTS_SCATTER, OUTSKIRTS_NUMBER = 0.10, 0.40, 40
+OUTSKIRTS_SHARE, OUTSKIRTS_SCATTER, OUTSKIRTS_NUMBER = 0.10, 0.55, 40
 OUTSKIRTS_DISTANCE, OUTSKIRTS_WIDTH, OUTSKIRTS_WIDTH_SCATTER = (4.0, 32.0), 1.5, 0.2
 
 
@@ -88,19 +88,19 @@ class Activity(NamedTuple):
     """What an encounter lights up at the time of the image."""
 
     nucleus: float
-    """factor on the light of both nuclei"""
+    """light that both nuclei gain, over their own"""
     tides: Floats
     """(2,) light that displaced stars gain, over their own"""
 
 
-QUIET = Activity(1.0, np.zeros(2))
+QUIET = Activity(0.0, np.zeros(2))
 
 
 def draw_activity(rng: Generator, remaining: float) -> Activity:
     """How active an encounter is `remaining` Gyr before coalescence (negative after it), by its clock and by chance."""
     clock = math.exp(-0.5 * (remaining / ACTIVITY_TIME) ** 2)
-    scatter = ACTIVITY_SCATTER * rng.standard_normal(2)
-    return Activity(10 ** (NUCLEUS_BOOST * clock + scatter[0]), np.array(TIDAL_STARS) * clock * 10 ** scatter[1])
+    nucleus, tides = clock * 10 ** (ACTIVITY_SCATTER * rng.standard_normal(2))
+    return Activity(NUCLEUS_GAIN * nucleus, np.array(TIDAL_STARS) * tides)
 
 
 def draw_light(rng: Generator, log_mass: float) -> Light:
@@ -133,10 +133,9 @@ def light_centre(centre: Floats, galaxy: Galaxy, light: Light, activity: Activit
     """
     bulge_width = np.array(BULGE_WIDTHS) * galaxy.scale_length / BULGE_UNIT
     width = np.array([*bulge_width, NUCLEUS_WIDTH, NUCLEUS_WIDTH, ENVELOPE_WIDTH * galaxy.scale_length])
-    quiet, gained = min(activity.nucleus, 1.0), max(activity.nucleus - 1.0, 0.0)
     shares = np.array(
         [
-            [*(bulge * np.array(BULGE_SHARES)), quiet * nucleus, gained * nucleus, envelope]
+            [*(bulge * np.array(BULGE_SHARES)), nucleus, activity.nucleus * nucleus, envelope]
             for bulge, nucleus, envelope in zip(light.bulge, light.nucleus, ENVELOPE_SHARE, strict=True)
         ]
     )
@@ -183,8 +182,8 @@ def draw_halo(rng: Generator, galaxy: Galaxy, light: Light) -> Sources:
     return points(np.concatenate(position, axis=1), flux)
 
 
-def draw_outskirts(rng: Generator, flux: Floats) -> Sources:
-    """Faint debris and companions far around a galaxy of light `flux` (2,), in all directions."""
+def draw_outskirts(rng: Generator, light: Light) -> Sources:
+    """Faint debris and companions far around a galaxy, in all directions."""
     position = rng.standard_normal((3, OUTSKIRTS_NUMBER))
     nearest, farthest = OUTSKIRTS_DISTANCE
     distance = np.exp(rng.uniform(math.log(nearest), math.log(farthest), OUTSKIRTS_NUMBER))
@@ -192,8 +191,8 @@ def draw_outskirts(rng: Generator, flux: Floats) -> Sources:
     size = rng.gamma(STREAM_CONTRAST, 1.0, OUTSKIRTS_NUMBER)
     share = OUTSKIRTS_SHARE * 10 ** (OUTSKIRTS_SCATTER * rng.standard_normal())
     width = OUTSKIRTS_WIDTH * np.sqrt(distance / 10) * 10 ** (OUTSKIRTS_WIDTH_SCATTER * rng.standard_normal(len(size)))
-    light = (flux * share * np.array([HALO_IN_F814W, 1.0]))[:, None] * (size / size.sum())
-    return Sources(position, width, light, np.zeros(len(size), bool))
+    flux = (light.flux * share * np.array([HALO_IN_F814W, 1.0]))[:, None] * (size / size.sum())
+    return Sources(position, width, flux, np.zeros(len(size), bool))
 
 
 def _draw_stream(rng: Generator, scale_length: float) -> Floats:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from deepmerge.data.demo import Ingredient
 from deepmerge.data.demo.galaxy import (
     Disk,
     Floats,
@@ -38,13 +39,11 @@ from deepmerge.data.demo.light import (
 from deepmerge.data.demo.orbits import Encounter, Orbit, draw_orbit, follow_stars
 
 Stage = Literal["past", "future", "non-merger"]
-# What an encounter brings into an image: the other galaxy, displaced stars, their young light, and brighter nuclei.
-Ingredient = Literal["companion", "tides", "young stars", "nuclei"]
 
 # Non-mergers with an encounter that came too early or too late to count, and how many of these are early: without
 # these a network would only have to find any companion, tail or stirred disk (calibrated; most galaxies at z = 2 have
 # merged with a tenth of their mass or more within the gigayear before).
-CONFUSER_SHARE, EARLY_SHARE = 0.75, 0.2
+CONFUSER_SHARE, EARLY_SHARE = 0.85, 0.2
 
 # Test particles of the primary's disk; a companion has √q of them, within these limits.
 DISK_STARS, COMPANION_STARS = 1400, (150, 1120)
@@ -82,43 +81,42 @@ class Scene(NamedTuple):
 def draw_scene(rng: Generator, stage: Stage, without: Collection[Ingredient] = ()) -> Scene:
     """A random galaxy of the given stage.
 
-    without: ingredients of an encounter to leave out. The same random numbers are drawn, so that all else stays as it
-    is: what changes in an image is due to the ingredient alone.
+    without: ingredients of the encounter to leave out; all else stays the same. A companion that is left out leaves its
+    light to the primary, so that the whole keeps its own. With all of them left out no stage differs from another.
     """
     galaxy = draw_galaxy(rng, draw_log_mass(rng))
-    encounter = draw_encounter(rng, stage)
     light = draw_light(rng, galaxy.log_mass)
-    whole, activity = light.flux, QUIET
     disk = draw_tilted_disk(rng, DISK_STARS, galaxy)
-    position, displaced, weight = disk.position, np.zeros(DISK_STARS, bool), disk.weight * np.ones((2, 1))
+    # Numbers of their own: how many are drawn here hangs on the stage and on where stars are, and nothing else should.
+    of_kind, of_encounter, of_clumps = rng.spawn(3)
+    primary, position, displaced, activity = light, disk.position, np.zeros(DISK_STARS, bool), QUIET
     stars: list[Sources] = []
     blobs: list[Sources] = []
     mass_ratio = remaining = separation = math.nan
+    encounter = draw_encounter(of_kind, stage)
     if encounter != "none":
-        orbit = draw_orbit(rng, galaxy, encounter)
-        mass_ratio, remaining = orbit.mass_ratio, orbit.time_to_coalescence
-        separation = float(norm(orbit.path[-1]))
-        companion_disk = draw_tilted_disk(rng, _count_companion_stars(mass_ratio), orbit.companion)
-        position, companion_position = follow_stars(galaxy, disk, companion_disk, orbit)
-        displaced = _find_displaced(disk.position, position, galaxy.scale_length)
-        activity = _left(draw_activity(rng, remaining), without)
-        light, other_light = _share_out(light, _draw_companion_light(rng, light, mass_ratio))
-        foreign = _find_foreign(orbit, companion_position, galaxy.scale_length)
-        if "tides" in without:
-            position, displaced = disk.position, np.zeros(DISK_STARS, bool)
-        weight = weight * (1 + activity.tides[:, None] * displaced)
-        weight /= weight.sum(axis=1, keepdims=True)
+        orbit = draw_orbit(of_encounter, galaxy, encounter)
+        mass_ratio, remaining, centre = orbit.mass_ratio, orbit.time_to_coalescence, orbit.path[-1]
+        separation = float(norm(centre))
+        companion_disk = draw_tilted_disk(of_encounter, _count_companion_stars(mass_ratio), orbit.companion)
+        moved, companion_position = follow_stars(galaxy, disk, companion_disk, orbit)
+        companion = _draw_companion_light(of_encounter, light, mass_ratio)
+        activity = _left(draw_activity(of_encounter, remaining), without)
+        if "tides" not in without:
+            position, displaced = moved, _find_displaced(disk.position, moved, galaxy.scale_length)
         if "companion" not in without:
-            stars += [points(companion_position, disk_flux(other_light)[:, None] * companion_disk.weight, foreign)]
+            primary, companion = _share_out(light, companion)
+            foreign = _find_foreign(orbit, companion_position, galaxy.scale_length)
+            stars += [points(companion_position, disk_flux(companion)[:, None] * companion_disk.weight, foreign)]
             resolved = separation > RESOLVED_SEPARATION
-            blobs += [light_centre(orbit.path[-1], orbit.companion, other_light, activity, feature=resolved)]
-    # Numbers of their own: how many are drawn depends on where the stars are.
-    clump_share, clumps = draw_clumps(rng.spawn(1)[0], galaxy, light, position)
-    flux = disk_flux(light) * (1 - clump_share)
-    stars += [points(position, flux[:, None] * weight, displaced)]
-    blobs += [clumps, draw_satellites(rng, light), light_centre(np.zeros(3), galaxy, light, activity, feature=False)]
-    blobs += [draw_outskirts(rng, whole)]
-    stars += [draw_halo(rng, galaxy, light)]
+            blobs += [light_centre(centre, orbit.companion, companion, activity, feature=resolved)]
+    weight = disk.weight * (1 + activity.tides[:, None] * displaced)
+    weight /= weight.sum(axis=1, keepdims=True)
+    clump_share, clumps = draw_clumps(of_clumps, galaxy, primary, position)
+    flux = disk_flux(primary) * (1 - clump_share)
+    stars += [points(position, flux[:, None] * weight, displaced), draw_halo(rng, galaxy, light)]
+    blobs += [light_centre(np.zeros(3), galaxy, primary, activity, feature=False), clumps]
+    blobs += [draw_satellites(rng, light), draw_outskirts(rng, light)]
     truth = Truth(stage, encounter, galaxy.log_mass, mass_ratio, remaining, separation)
     return Scene(join(stars), join(blobs), truth)
 

@@ -18,8 +18,9 @@ import numpy as np
 
 from deepmerge.cluster import count_cores, mapping
 from deepmerge.data import demo
+from deepmerge.data.demo import Ingredient
 from deepmerge.data.demo.render import FILTERS, IMAGE_SIZE, VIEWS, Views, render_views
-from deepmerge.data.demo.scene import Ingredient, Stage, Truth, draw_scene
+from deepmerge.data.demo.scene import Stage, Truth, draw_scene
 from deepmerge.data.formats import npy_file
 from deepmerge.errors import InputError
 from deepmerge.progress import progress_bar
@@ -36,7 +37,7 @@ DESCRIPTION = (
     "Mock galaxies drawn by the deepmerge simulator (test particles in analytic potentials); "
     "not Illustris, not the released DeepMerge images, and no basis for results about real galaxies."
 )
-INGREDIENTS = get_args(Ingredient)
+INGREDIENTS: tuple[Ingredient, ...] = get_args(Ingredient)
 COLUMNS = ("galaxy_id", "view", "copy", *Truth._fields)
 
 
@@ -53,7 +54,7 @@ def simulate(
     galaxies: int = demo.GALAXIES,
     merger_fraction: float = demo.MERGER_FRACTION,
     seed: int = demo.SEED,
-    without: Sequence[Ingredient] = (),
+    without: Sequence[str] = (),
     workers: int | None = None,
 ) -> None:
     """Write a sample of mock galaxies, VIEWS images each, to `folder`.
@@ -62,8 +63,8 @@ def simulate(
     `<variant>_2filt_source.json`; `feature_masks.npy` (N, 75, 75) uint8 and `catalogue.csv` in the same rows.
     Mergers come first, views of a galaxy side by side. The same seed gives the same bytes for any number of
     `workers` (processes; one for each usable core if not given). All files appear at the end or none does.
-    `without` leaves out ingredients of encounters (INGREDIENTS), all else being the same to the last random number: a
-    counterfactual, whose images differ by these ingredients alone.
+    `without` leaves out ingredients of encounters (INGREDIENTS), all else being the same to the last random number:
+    counterfactuals, whose images differ by these ingredients alone.
 
     Raises InputError if an argument is out of range or `folder` holds images that are not simulated.
     """
@@ -73,7 +74,8 @@ def simulate(
     _check_arguments(galaxies, merger_fraction, seed, without, workers)
     _check_folder(folder)
     stages = draw_stages(galaxies, merger_fraction, seed)
-    tasks = [_Task(seed, number, stage, tuple(without)) for number, stage in enumerate(stages)]
+    left_out = tuple(name for name in INGREDIENTS if name in without)
+    tasks = [_Task(seed, number, stage, left_out) for number, stage in enumerate(stages)]
     source = {
         "data_source": DATA_SOURCE,
         "description": DESCRIPTION,
@@ -84,7 +86,7 @@ def simulate(
             "galaxies": galaxies,
             "merger_fraction": merger_fraction,
             "seed": seed,
-            "without": list(without),
+            "without": left_out,
             "views": VIEWS,
             "image_size": IMAGE_SIZE,
         },
@@ -134,6 +136,8 @@ def _check_arguments(galaxies: int, merger_fraction: float, seed: int, without: 
         raise InputError(f"expected a merger fraction between 0 and 1, received {merger_fraction}; try 0.17")
     if seed < 0:
         raise InputError(f"expected a seed of 0 or more, received {seed}")
+    if isinstance(without, str):
+        raise InputError(f"ingredients to leave out should be a list, such as [{INGREDIENTS[0]!r}], got {without!r}")
     if unknown := [name for name in without if name not in INGREDIENTS]:
         raise InputError(f"ingredients to leave out should be among {', '.join(INGREDIENTS)}, got {unknown[0]!r}")
     if workers < 1:
