@@ -29,7 +29,7 @@ NUCLEUS_SHARE, NUCLEUS_SCATTER, NUCLEUS_WIDTH = (0.25, 0.09), (0.50, 0.45), 0.12
 # Encounters feed nuclei and make stars in tides. Both follow the clock, whatever the label: they peak at coalescence
 # and fade as a Gaussian in time (Gyr), with a scatter from one encounter to the next (dex). What nuclei gain then, over
 # their own light, and what displaced stars gain: they are young, so F814W gains twice as much as F160W.
-ACTIVITY_TIME, ACTIVITY_SCATTER = 0.35, 0.25
+ACTIVITY_TIME, ACTIVITY_SCATTER = 0.25, 0.25
 NUCLEUS_GAIN, TIDAL_STARS = 0.8, (5.0, 2.5)
 # Faint round envelope, over the galaxy's light; width in scale lengths.
 ENVELOPE_SHARE, ENVELOPE_WIDTH = (0.04, 0.08), 4.0
@@ -44,7 +44,7 @@ SATELLITE_LOG_FLUX, SATELLITE_WIDTH, SATELLITE_COLOUR = (-2.2, -1.0), (0.4, 0.9)
 
 # Accreted halo with old streams in every galaxy: its F160W light over the galaxy's, scatter in dex, colour.
 # Without it a trained network finds mergers in pristine images too easily (calibrated).
-HALO_SHARE, HALO_SCATTER, HALO_IN_F814W = 0.10, 0.40, 0.7
+HALO_SHARE, HALO_SCATTER, HALO_IN_F814W = 0.06, 0.40, 0.7
 # Smooth part: few particles, so lumpy. Radius in scale lengths and its scatter (natural logarithm).
 HALO_STARS, HALO_RADIUS, HALO_SPREAD = 120, 2.2, 0.6
 # Streams: one more than this mean number; stars each; distance and thickness (scale lengths); length in
