@@ -341,7 +341,9 @@ def test_a_documented_answer_is_what_the_command_says(line, run_line):
 @pytest.mark.parametrize("page", [name for name, script in SCRIPTS.items() if not not_run(script)])
 def test_every_documented_script_runs(page, project):
     done = project.succeed("python", "-c", SCRIPTS[page], PYTHONPATH=str(project.folder))
-    assert done.stderr == ""
+    # A script that imports Keras before us hears TensorFlow's greeting.
+    greeting = r"WARNING: All log messages before absl|I0000 |To enable the following instructions"
+    assert [line for line in done.stderr.splitlines() if not re.match(greeting, line)] == []
 
 
 @slow

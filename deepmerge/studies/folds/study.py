@@ -88,7 +88,8 @@ def _findings(table: pd.DataFrame, name: str, note: str | None) -> Findings:
         **{f"test_{metric}": estimate for metric, estimate in evaluation.metrics.items()},
     }
     for metric in SHOWN:
-        estimates[f"folds_mean_{metric}"] = base.mean_with_interval([fold[metric].value for fold in each.values()])
+        values = [fold[metric].value for fold in each.values()]
+        estimates[f"folds_mean_{metric}"] = base.mean_with_interval(values, overlap=1 / (len(each) - 1))
     auc, accuracy = (evaluation.metrics[metric].text() for metric in SHOWN)
     sentence = (
         f"**AUC {auc}**, balanced accuracy {accuracy} over all {galaxies} galaxies, each scored "
