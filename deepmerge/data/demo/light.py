@@ -15,7 +15,7 @@ from deepmerge.data.demo.galaxy import PIVOT_LOG_MASS, Floats, Galaxy, draw_rota
 
 # F160W flux in the release's unit, matched to its pixel statistics, and colour F814W - F160W (magnitudes):
 # heavier galaxies are brighter and redder.
-FLUX_AT_PIVOT, FLUX_SLOPE, FLUX_SCATTER = 190.0, 0.70, 0.22
+FLUX_AT_PIVOT, FLUX_SLOPE, FLUX_SCATTER = 205.0, 0.70, 0.22
 COLOUR_AT_PIVOT, COLOUR_SLOPE, COLOUR_SCATTER = 0.75, 0.50, 0.35
 # Share of the bulge in F160W; bulges are old, so they have half that share in F814W.
 BULGE_AT_PIVOT, BULGE_SLOPE, BULGE_SCATTER, BULGE_RANGE = 0.25, 0.20, 0.10, (0.05, 0.65)
