@@ -27,6 +27,7 @@ from deepmerge.analysis.calibration import (
     gains,
     operating_points,
     reliability,
+    temperature,
     tempered,
 )
 from deepmerge.analysis.metrics import (
@@ -72,6 +73,21 @@ def test_the_temperature_is_that_of_a_logistic_regression_without_offset():
     slow = LogisticRegression(C=np.inf, fit_intercept=False, class_weight="balanced", tol=1e-10)
     slow.fit(logit(p)[:, None], y)
     assert fit_temperature(y, p) == pytest.approx(1 / slow.coef_[0, 0], rel=1e-4)
+
+
+def test_the_interval_of_the_temperature_holds_the_truth_about_as_often_as_it_says():
+    found = [temperature(*sample(150, 50, temperature=2.0, seed=seed)) for seed in range(150)]
+    assert 0.89 <= np.mean([each.low <= 2 <= each.high for each in found]) <= 0.99
+    assert all(0 < each.low < each.value < each.high for each in found)
+
+
+def test_views_that_are_alike_do_not_make_a_temperature_surer():
+    y, p, galaxy = sample(60, 20, 1, temperature=2.0)
+    np.testing.assert_allclose(temperature(y, p, galaxy), temperature(*(np.repeat(x, 4) for x in (y, p, galaxy))))
+
+
+def test_a_temperature_at_an_end_of_what_is_searched_has_no_interval():
+    assert not temperature(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.8, 0.9]), np.arange(4)).has_interval
 
 
 def test_no_other_temperature_has_a_lower_log_loss_at_balance():

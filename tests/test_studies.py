@@ -134,7 +134,7 @@ def selection(desk, folds):
 
 @pytest.fixture(scope="module")
 def probabilities(desk):
-    words = ("--members", "2", "--passes", "4", "--purity", "0.6", "--out", "out/probabilities")
+    words = ("--folds", "2", "--members", "2", "--passes", "4", "--purity", "0.6", "--out", "out/probabilities")
     desk.succeed("study", "probabilities", "tiny.yaml", *words)
     return desk.study("probabilities")
 
@@ -265,9 +265,24 @@ def test_an_ensemble_is_the_mean_of_its_members(desk, probabilities):
     [main] = desk.runs("tags.trained = 'yes'")
     reference = gains[(gains["method"] == "reference") & (gains["metric"] == "auc")]["value"].item()
     assert reference == pytest.approx(main.data.metrics["test_auc"])
-    [member] = desk.trials(probabilities)
+    [member] = [run for run in desk.trials(probabilities) if "member" in run.data.tags]
     assert int(member.data.params["seed"]) == int(main.data.params["seed"]) + 1
     assert probabilities.data.metrics["temperature_auc"] == pytest.approx(reference)  # it keeps the order
+
+
+def test_the_calibration_is_fitted_on_galaxies_outside_the_test_that_no_scoring_network_had_seen(desk, probabilities):
+    [main] = desk.runs("tags.trained = 'yes'")
+    whole = pd.read_csv(desk.artifact(main, "split.csv"))
+    tested = set(whole[whole["split"] == "test"]["row"])
+    folds = [
+        pd.read_csv(desk.artifact(run, "split.csv")) for run in desk.trials(probabilities) if "fold" in run.data.tags
+    ]
+    assert len(folds) == 2
+    scored = [set(table[table["split"] == "test"]["row"]) for table in folds]
+    assert not scored[0] & scored[1]
+    assert scored[0] | scored[1] == set(whole["row"]) - tested
+    assert not any(tested & set(table["row"]) for table in folds)
+    assert probabilities.data.metrics["temperature_low"] < probabilities.data.metrics["temperature_high"]
 
 
 def test_the_calibration_stays_with_the_model_and_predict_uses_it(desk, probabilities):

@@ -130,19 +130,20 @@ def selection(
 def probabilities(
     dataset: ModelOf,
     model: Model = "last",
+    folds: Annotated[int | None, Option(help="Folds of the galaxies outside the test, to calibrate on.", min=2)] = None,
     members: Annotated[int | None, Option(help="Networks in the ensemble, including the model itself.", min=1)] = None,
     passes: Annotated[int | None, Option(help="Monte-Carlo dropout passes to average.", min=1)] = None,
     purity: Annotated[float | None, Option(help="Purity to aim for at each merger fraction.", min=0.01, max=1)] = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
-    """Can the probabilities be trusted? And does calibration, dropout or an ensemble improve them? 4 minutes.
+    """Can the probabilities be trusted? And does calibration, dropout or an ensemble improve them? 8 minutes.
 
     Stores the calibration with the model, for predict --merger-fraction.
     """
     from deepmerge import config
 
-    settings = config.study_of(dataset, members=members, passes=passes, purity=purity)
+    settings = config.study_of(dataset, folds=folds, members=members, passes=passes, purity=purity)
     with quietly():
         from deepmerge.studies.probabilities.study import judge_probabilities
 

@@ -138,7 +138,12 @@ class Study(Settings):
     """How much the studies do, and what they ask for."""
 
     seeds: int = Field(5, ge=1, description="leakage: trainings of each protocol, each with galaxies of its own")
-    folds: int = Field(5, ge=2, description="recipes, shortcuts: every galaxy is tested in one of so many folds")
+    folds: int = Field(
+        5,
+        ge=2,
+        description="recipes, shortcuts: every galaxy is tested in one of so many folds; probabilities: of "
+        "those outside the test",
+    )
     published_epochs: int = Field(60, ge=1, description="recipes: epochs of the published recipe, which wanted 500")
     target: float = Field(0.5, gt=0, description="recipes: validation log loss whose epochs and seconds are counted")
     bins: int = Field(5, ge=1, description="selection: bins of each property, equally many galaxies in each")

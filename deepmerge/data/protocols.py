@@ -52,13 +52,16 @@ def shuffled(stages: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
     return [held_out for _, held_out in StratifiedKFold(count, shuffle=True, random_state=seed).split(stages, stages)]
 
 
-def cross(dataset: Dataset, settings: config.Split, count: int) -> list[Split]:
+def cross(dataset: Dataset, settings: config.Split, count: int, rows: np.ndarray | None = None) -> list[Split]:
     """Part the galaxies into `count` folds; each tests once, while some of the others validate and the rest train.
 
-    The stages are spread evenly; copies are dropped. As many validate as in a single split of these settings. Raises
-    InputError when a stage has fewer galaxies than there are folds, or too few to validate.
+    rows: images of the galaxies to part; all by default. The stages are spread evenly; copies are dropped. As many
+    galaxies validate as in a single split of these settings. Raises InputError when a stage has fewer galaxies than
+    there are folds, or too few to validate.
     """
-    galaxies, stages = splits.stages_of_galaxies(dataset, splits.originals(dataset))
+    originals = splits.originals(dataset)
+    among = originals if rows is None else np.intersect1d(originals, rows)
+    galaxies, stages = splits.stages_of_galaxies(dataset, among)
     folds = shuffled(stages, count, settings.split_seed)
     validation = settings.validation_fraction * count / (count - 1)  # as a share of the galaxies that do not test
     made = []

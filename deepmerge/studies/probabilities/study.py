@@ -14,7 +14,7 @@ from deepmerge import config
 from deepmerge.analysis import calibration
 from deepmerge.analysis.calibration import BALANCE
 from deepmerge.analysis.sample import THRESHOLD
-from deepmerge.data import copies
+from deepmerge.data import copies, protocols
 from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
 from deepmerge.estimate import Estimate, read
@@ -58,36 +58,42 @@ class Methods(NamedTuple):
 def judge_probabilities(
     dataset: str, model: str, settings: config.Study, pdf: bool = False, out: Path | None = None
 ) -> Results:
-    """Calibrate a model on its validation galaxies, choose thresholds there, and judge both on its test galaxies.
+    """Calibrate a model and choose thresholds on galaxies outside its test, and judge both on its test galaxies.
 
-    It is compared with Monte-Carlo dropout and an ensemble of networks, of which the model is one and the others differ
-    in their seed. Thresholds are those with the purity of the settings at each of their merger fractions. The
-    calibration is kept with the model, for `predict`.
+    Its recipe is trained anew on folds of these galaxies, so that each is scored by a network that has not seen it:
+    the validation galaxies are too few, and chose the epoch. The model is compared with Monte-Carlo dropout and an
+    ensemble of networks, of which it is one and the others differ in their seed. Thresholds are those with the purity
+    of the settings at each of their merger fractions. The temperature is kept with the model, for `predict`, unless
+    it has no interval.
     """
     judged = reload(dataset, model)
     experiment = judged.experiment
     copies.require_apart(judged.data, [judged.split])
     trained_at = trained_merger_fraction(judged.run)
-    validation = _Scored.of(judged, judged.split.validation, trained_at)
     test = _Scored.of(judged, judged.split.test, trained_at)
-    fitted = {
-        "temperature": calibration.fit_temperature(validation.labels, validation.scores),
-        "validation_galaxies": len(np.unique(validation.galaxies)),
-    }
-    isotonic = calibration.fit_isotonic(validation.labels, validation.scores)
     note = warning(judged.data, judged.split)
+    temperatures: list[Estimate] = []
 
     def measure(study: str) -> Findings:
+        unseen = _out_of_fold(study, judged, settings.folds, trained_at)
+        temperature = calibration.temperature(*unseen)
+        temperatures.append(temperature)
+        isotonic = calibration.fit_isotonic(unseen.labels, unseen.scores)
         methods = _methods(study, judged, settings.members, settings.passes, trained_at)
-        tempered = calibration.tempered(test.scores, fitted["temperature"])
+        tempered = calibration.tempered(test.scores, temperature.value)
         others = {TEMPERATURE: tempered, ISOTONIC: isotonic(test.scores), **methods.scores}
-        costs = {**dict.fromkeys((TEMPERATURE, ISOTONIC), ALONE), **methods.costs}
+        in_folds = ALONE | {"training": ALONE["training"] + settings.folds}
+        costs = {**dict.fromkeys((TEMPERATURE, ISOTONIC), in_folds), **methods.costs}
         gains = calibration.gains(test.labels, test.galaxies, test.scores, others)
-        points, chosen = _operating_points(validation, test, settings)
+        points, chosen = _operating_points(unseen, test, settings)
         facts: dict[str, float | str] = {"judged": judged.run.info.run_id, "members": settings.members}
-        facts |= {"passes": settings.passes, "wanted_purity": settings.purity}
+        facts |= {"passes": settings.passes, "folds": settings.folds, "wanted_purity": settings.purity}
+        fitted: dict[str, Estimate | float] = {
+            "temperature": temperature,
+            "calibration_galaxies": len(np.unique(unseen.galaxies)),
+        }
         return Findings(
-            _sentence(fitted["temperature"], gains),
+            _sentence(temperature, gains),
             {**facts, **fitted, **_estimates(gains), **_at_thresholds(points, chosen, settings.merger_fractions)},
             {
                 "gains": gains,
@@ -102,8 +108,16 @@ def judge_probabilities(
 
     tags = {"judged": judged.run.info.run_id}
     results = base.conduct(STUDY, experiment, judged.data, measure, note=note, tags=tags, pdf=pdf, out=out)
-    with runs.reopened(judged.run):
-        runs.log_json({**fitted, "study": results["run_id"]}, CALIBRATION)
+    [temperature] = temperatures
+    if temperature.has_interval:
+        with runs.reopened(judged.run):
+            runs.log_json({**temperature.flat("temperature"), "study": results["run_id"]}, CALIBRATION)
+    else:
+        log.warning(
+            "No temperature is kept with the model: %.3g, at an end of what is searched or of too few galaxies, says "
+            "nothing of its probabilities",
+            temperature.value,
+        )
     return results
 
 
@@ -111,14 +125,29 @@ class _Scored(NamedTuple):
     """Images of one part: labels, galaxies and the model's probabilities at balance, (n,) each."""
 
     labels: np.ndarray
-    galaxies: np.ndarray
     scores: np.ndarray
+    galaxies: np.ndarray
 
     @classmethod
     def of(cls, judged: Judged, part: Part, trained_at: float) -> "_Scored":
         data = judged.data
         scores = calibration.at_prior(judged.scores(part), BALANCE, trained_at)
-        return cls(data.labels[part.rows], data.galaxies[part.rows], scores)
+        return cls(data.labels[part.rows], scores, data.galaxies[part.rows])
+
+
+def _out_of_fold(study: str, judged: Judged, count: int, trained_at: float) -> _Scored:
+    """All images outside the test, each scored by the one of `count` networks that had not seen its galaxy."""
+    data, experiment = judged.data, judged.experiment
+    outside = np.concatenate([judged.split.train.rows, judged.split.validation.rows])
+    folds = protocols.cross(data, experiment.split, count, outside)
+    answers = []
+    with progress_bar(f"{count} folds outside the test of {data.name}", count * experiment.training.epochs) as advance:
+        for number, split in enumerate(folds, 1):
+            tags = {"fold": str(number)}
+            answers.append(base.run(study, f"fold {number}", data, split, experiment, advance, tags=tags).probability)
+    rows = np.concatenate([split.test.rows for split in folds])
+    scores = calibration.at_prior(np.concatenate(answers), BALANCE, trained_at)
+    return _Scored(data.labels[rows], scores, data.galaxies[rows])
 
 
 def _methods(study: str, judged: Judged, members: int, passes: int, trained_at: float) -> Methods:
@@ -150,19 +179,17 @@ def _methods(study: str, judged: Judged, members: int, passes: int, trained_at: 
 
 
 def _operating_points(
-    validation: _Scored, test: _Scored, settings: config.Study
+    unseen: _Scored, test: _Scored, settings: config.Study
 ) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
-    """Purity and completeness of the test at each fraction of mergers, and the thresholds chosen on validation.
+    """Purity and completeness of the test at each fraction of mergers, and the thresholds chosen outside the test.
 
-    Where validation offers no threshold of that purity, there is none.
+    Where no threshold has that purity there, there is none.
     """
     points, chosen = {}, {}
     for fraction in settings.merger_fractions:
         name = f"{100 * fraction:.0f} % mergers"
         try:
-            chosen[name] = calibration.choose_threshold(
-                validation.labels, validation.scores, fraction, purity=settings.purity
-            )
+            chosen[name] = calibration.choose_threshold(unseen.labels, unseen.scores, fraction, purity=settings.purity)
         except InputError as refusal:
             log.warning("No threshold chosen for %s: %s", name, refusal)
         thresholds = np.unique([*THRESHOLDS, chosen[name]]) if name in chosen else THRESHOLDS
@@ -206,7 +233,7 @@ def _at_thresholds(
     return estimates
 
 
-def _sentence(temperature: float, gains: pd.DataFrame) -> str:
+def _sentence(temperature: Estimate, gains: pd.DataFrame) -> str:
     log_loss = gains[gains["metric"] == "log_loss_at_balance"].set_index("method")["value"]
     listed = ", ".join(f"{name} {value:.3f}" for name, value in log_loss.items())
-    return f"**Temperature {temperature:.2f}** from validation. Log loss at balance: {listed}."
+    return f"**Temperature {temperature.text('.2f')}** from galaxies outside the test. Log loss at balance: {listed}."
