@@ -278,11 +278,11 @@ def test_what_is_asked_arrives_at_the_job(run, jobs, words, called):
             "measure_leakage",
             [2, Path("c"), True, Path("a")],
         ),
-        (["recipes"], "compare_recipes", [5, 60, 0.5, False, None]),
+        (["recipes"], "compare_recipes", [5, 5, 60, 0.5, False, None]),
         (
-            ["recipes", "--folds", "2", "--published-epochs", "1", "--target", "0.69", "--out", "a"],
+            ["recipes", "--folds", "2", "--seeds", "1", "--published-epochs", "1", "--target", "0.69", "--out", "a"],
             "compare_recipes",
-            [2, 1, 0.69, False, Path("a")],
+            [2, 1, 1, 0.69, False, Path("a")],
         ),
     ],
 )

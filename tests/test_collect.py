@@ -31,12 +31,12 @@ def run_with(metrics=None, **tags):
 
 def test_a_value_and_its_interval_share_a_cell_and_the_order_of_columns_stays():
     frame = from_csv(
-        "recipe,test_auc,test_auc_low,test_auc_high,folds_at_target,seconds_to_target\n"
+        "recipe,test_auc,test_auc_low,test_auc_high,trainings_at_target,seconds_to_target\n"
         "own,0.9664,0.9386,0.9891,5,123.4567\n"
         "published recipe,0.9,0.85,0.95,0,\n"
     )
     table = tabulated(frame, "mine: recipes", folded=True)
-    assert table.header == ["recipe", "test auc", "folds at target", "seconds to target"]
+    assert table.header == ["recipe", "test auc", "trainings at target", "seconds to target"]
     assert table.rows == [
         ["own", "0.966 [0.939, 0.989]", "5", "123.5"],
         ["published recipe", "0.900 [0.850, 0.950]", "0", "undefined"],

@@ -19,6 +19,8 @@ from deepmerge.analysis.metrics import (
     WITHOUT_INTERVAL,
     difference,
     evaluate,
+    over_seeds,
+    p_value,
     point_metrics,
 )
 from deepmerge.analysis.sample import Sample
@@ -414,6 +416,36 @@ def test_equally_good_models_are_told_apart_about_as_seldom_as_the_interval_says
         _, low, high = difference(y, ours, theirs, galaxy)["auc"]
         told_apart += not low <= 0 <= high
     assert told_apart <= 8
+
+
+def test_seeds_add_to_the_scatter_of_galaxies():
+    y, p, galaxy = predictions()
+    rng = np.random.default_rng(0)
+    noise = rng.normal(scale=[[0.1], [0.1], [0.1], [0.1]], size=(4, len(y)))
+    trained = np.clip(p + noise + rng.normal(scale=0.1, size=(4, 1)) * (2 * y - 1), 0, 1)
+    one, all_of_them = evaluate(y, trained[0], galaxy, resamples=0).metrics, over_seeds(y, trained, galaxy)
+    alone = over_seeds(y, trained[0], galaxy)
+    for name in alone:
+        np.testing.assert_allclose(alone[name], one[name], rtol=1e-12, err_msg=name)
+        values = [point_metrics(y, each)[name] for each in trained]
+        assert all_of_them[name].value == pytest.approx(np.mean(values)), name
+    same = over_seeds(y, np.tile(trained[0], (4, 1)), galaxy)["auc"]
+    np.testing.assert_allclose(same, one["auc"], rtol=1e-9)  # seeds that do not matter change nothing
+    wide, narrow = (each.high - each.low for each in (all_of_them["auc"], one["auc"]))
+    assert wide > narrow
+
+
+def test_two_sets_of_seeds_of_one_recipe_are_told_apart_no_more_often_than_meant():
+    told_apart, surveys = 0, 300
+    for survey in range(surveys):
+        y, p, galaxy = predictions(seed=survey)
+        rng = np.random.default_rng([survey, 1])
+        logit = np.log(p / (1 - p))
+        trained = 1 / (1 + np.exp(-logit - rng.normal(scale=0.4, size=(10, 1)) * (2 * y - 1)))  # as lucky as a seed
+        found = difference(y, trained[:5], trained[5:], galaxy)["auc"]
+        told_apart += not found.low <= 0 <= found.high
+        assert (p_value(y, trained[:5], trained[5:], galaxy) < 0.05) == (not found.low <= 0 <= found.high)
+    assert told_apart / surveys <= 0.05 + 2.5 * np.sqrt(0.05 / surveys)
 
 
 def test_a_difference_from_what_is_not_defined_is_not_defined():

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from deepmerge import config
@@ -36,8 +35,9 @@ def scored(*folds):
     probability = np.clip(0.5 + (label - 0.5) * np.linspace(-0.2, 1, 40), 0, 1)
     number = np.arange(40)
     known = {"row": number, "galaxy": number, "fold": number // 20, "label": label}
-    lines = pd.DataFrame({**known, "probability": probability})
-    return recipes.Scored(lines, np.array(folds, float), np.array([0.4, 0.6]), np.array([1.0, 3.0]))
+    twice = np.stack([probability, probability**2])  # seeds
+    losses, epochs = np.array([0.4, 0.6]), np.array([1.0, 3.0])
+    return recipes.Scored(pd.DataFrame(known), twice, np.array(folds, float), losses, epochs)
 
 
 def test_a_fold_that_never_got_there_took_longer_than_any():
@@ -48,11 +48,12 @@ def test_a_fold_that_never_got_there_took_longer_than_any():
         "few": scored(never, (3, 30), never),
     }
     table = recipes.recipe_table(found).set_index("recipe")
-    assert table["folds_at_target"].tolist() == [3, 2, 1]
+    assert table["trainings_at_target"].tolist() == [3, 2, 1]
     np.testing.assert_equal(table["epochs_to_target"].tolist(), [4, 5, np.nan])
     np.testing.assert_equal(table["seconds_to_target"].tolist(), [40, 50, np.nan])
     assert (table["lowest_val_log_loss"] == 0.5).all()
     assert (table[["change_auc", "change_auc_low", "change_auc_high"]] == 0).all(axis=None)
+    assert table["change_auc_p"].isna().all()  # nothing scatters
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ import pytest
 from conftest import measured_galaxies
 from scipy import stats
 
+from deepmerge.analysis.intervals import holm
 from deepmerge.errors import InputError
-from deepmerge.studies.selection.bias import bias_tests, holm
+from deepmerge.studies.selection.bias import bias_tests
 
 
 def means(values, galaxy):

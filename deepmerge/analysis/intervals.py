@@ -156,3 +156,17 @@ def difference(value: np.ndarray, spread: Error, most: float = np.inf, level: fl
     """Differences, between −`most` and `most`, with their intervals."""
     half = spread.half_width(level)
     return Band(value, np.maximum(value - half, -most), np.minimum(value + half, most))
+
+
+def p_value(value: np.ndarray, spread: Error) -> float:
+    """How often a difference is as far from 0 by chance, on either side; NaN where nothing scatters."""
+    return float(2 * stats.t.sf(np.abs(value) / spread.size, spread.freedom)) if spread.size > 0 else np.nan
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """p-values adjusted for their number (Holm 1979, Scand. J. Stat. 6, 65); NaN stays NaN and does not count."""
+    order = np.argsort(p_values)[: np.isfinite(p_values).sum()]  # NaN last
+    adjusted = np.full(len(p_values), np.nan)
+    steps = p_values[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted

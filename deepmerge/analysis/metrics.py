@@ -6,14 +6,14 @@ everything that compares classes when a class is absent. NaN also stands for an 
 support: that of a purity or completeness of exactly 0 or 1, for one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from deepmerge.analysis import intervals, miscalibration
 from deepmerge.analysis.bootstrap import bands
-from deepmerge.analysis.intervals import Linear
+from deepmerge.analysis.intervals import Error, Linear
 from deepmerge.analysis.sample import BINS, LEVEL, SMALLEST_PROBABILITY, THRESHOLD, Band, Sample, binned
 from deepmerge.errors import InputError
 from deepmerge.estimate import AT_BALANCE, WITH_BALANCE, Estimate
@@ -58,7 +58,7 @@ def evaluate(
     """
     sample = Sample.of(labels, probabilities, galaxies)
     measured = bands(sample, _Ranking(sample).curve, resamples, seed) | {
-        name: _with_interval(name, found, sample) for name, found in _linear(sample).items()
+        name: _with_interval(name, *found) for name, found in _mean(sample, [_linear(sample)]).items()
     }
     return Evaluation(
         metrics=_estimates(measured) | miscalibration.measure(sample),
@@ -71,6 +71,17 @@ def evaluate(
     )
 
 
+def over_seeds(labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray) -> dict[str, Estimate]:
+    """The mean of each metric over trainings that differ in their seed, with intervals over galaxies and seeds.
+
+    probabilities: (seeds, n) for the same images; all else as in `evaluate`. The two errors are summed in quadrature,
+    which counts twice what a seed makes of some galaxies alone, so that the interval is rather too wide.
+    """
+    samples = [Sample.of(labels, each, galaxies) for each in np.atleast_2d(probabilities)]
+    found = _mean(samples[0], [_linear(sample) for sample in samples])
+    return _estimates({name: _with_interval(name, *each) for name, each in found.items()})
+
+
 def difference(
     labels: np.ndarray,
     candidate: np.ndarray,
@@ -81,21 +92,27 @@ def difference(
 ) -> dict[str, Estimate]:
     """Measure candidate − reigning in every metric, with paired intervals over galaxies of that level.
 
-    candidate, reigning: (n,) probabilities by two models for the same images; all else as in `evaluate`. Each galaxy
+    candidate, reigning: (n,) probabilities by two models for the same images, or (seeds, n) by several trainings of
+    two recipes, whose intervals are over galaxies and seeds as in `over_seeds`; all else as in `evaluate`. Each galaxy
     counts with what it adds to both models, so what is hard for both cancels: the interval is narrower than two
     separate intervals suggest where the errors go together. A difference is NaN where one of its two values is.
     """
-    # Both samples number the galaxies alike, and have the same strata.
-    samples = [Sample.of(labels, probabilities, galaxies) for probabilities in (candidate, reigning)]
-    ours, theirs = (_linear(sample) for sample in samples)
     measured = {}
-    for name in ours:
-        if ours[name].value.ndim == 0:
-            apart = ours[name].minus(theirs[name])
-            most = np.inf if name in COUNTS or name.startswith("log_loss") else 1.0
-            spread = intervals.error(samples[0], apart.influence)
-            measured[name] = intervals.difference(apart.value, spread, most, level)
+    for name, (value, spread) in _apart(labels, candidate, reigning, galaxies).items():
+        most = np.inf if name in COUNTS or name.startswith("log_loss") else 1.0
+        measured[name] = intervals.difference(value, spread, most, level)
     return _estimates(measured)
+
+
+def p_value(
+    labels: np.ndarray, candidate: np.ndarray, reigning: np.ndarray, galaxies: np.ndarray, metric: str = "auc"
+) -> float:
+    """Two-sided, of a difference in `metric` at least as large where there is none; as `difference` has its interval.
+
+    NaN where nothing scatters.
+    """
+    value, spread = _apart(labels, candidate, reigning, galaxies)[metric]
+    return intervals.p_value(value, spread)
 
 
 def point_metrics(
@@ -142,11 +159,36 @@ def _linear(sample: Sample) -> dict[str, Linear]:
     }
 
 
-def _with_interval(name: str, found: Linear, sample: Sample) -> Band:
-    spread = intervals.error(sample, found.influence)
-    if name.startswith("log_loss"):
-        return intervals.positive(found.value, spread)
-    return intervals.bounded(found.value, spread)
+def _apart(
+    labels: np.ndarray, candidate: np.ndarray, reigning: np.ndarray, galaxies: np.ndarray
+) -> dict[str, tuple[np.ndarray, Error]]:
+    """The paired difference in each metric, and its error."""
+    # All samples number the galaxies alike, and have the same strata.
+    ours, theirs = (
+        [Sample.of(labels, each, galaxies) for each in np.atleast_2d(scores)] for scores in (candidate, reigning)
+    )
+    pairs = [(_linear(one), _linear(other)) for one, other in zip(ours, theirs, strict=True)]
+    apart = [
+        {name: value.minus(other[name]) for name, value in one.items() if value.value.ndim == 0} for one, other in pairs
+    ]
+    return _mean(ours[0], apart)
+
+
+def _mean(sample: Sample, found: Sequence[Mapping[str, Linear]]) -> dict[str, tuple[np.ndarray, Error]]:
+    """The mean over trainings of what each made of the same images, and its error: of galaxies, and of seeds if any."""
+    means = {}
+    for name in found[0]:
+        values, influences = (np.stack(parts) for parts in zip(*(each[name] for each in found), strict=True))
+        spread = intervals.error(sample, influences.mean(axis=0))
+        if (seeds := len(values)) > 1:
+            of_seeds = values.std(axis=0, ddof=1) / np.sqrt(seeds)
+            spread = intervals.total(spread, Error(of_seeds, np.full_like(of_seeds, seeds - 1)))
+        means[name] = (values.mean(axis=0), spread)
+    return means
+
+
+def _with_interval(name: str, value: np.ndarray, spread: Error) -> Band:
+    return (intervals.positive if name.startswith("log_loss") else intervals.bounded)(value, spread)
 
 
 def _estimates(measured: Mapping[str, Band]) -> dict[str, Estimate]:

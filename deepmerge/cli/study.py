@@ -72,6 +72,9 @@ def recipes(
     ctx: Context,
     dataset: Dataset,
     folds: Annotated[int | None, Option(help="Number of folds; every galaxy is tested in one of them.", min=2)] = None,
+    seeds: Annotated[
+        int | None, Option(help="Trainings of each recipe in each fold, which differ in seed.", min=1)
+    ] = None,
     published_epochs: Annotated[
         int | None, Option(help="Epochs of the published recipe, which had 500.", min=1)
     ] = None,
@@ -82,16 +85,16 @@ def recipes(
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
-    """Which part of the recipe matters? The default, the published one, and one change at a time. 35 minutes."""
+    """Which part of the recipe matters? The default, the published one, and one change at a time. 3 hours."""
     from deepmerge import config
 
     settings = experiment(ctx, dataset, params=params)
-    study = config.study_of(dataset, folds=folds, published_epochs=published_epochs, target=target)
+    study = config.study_of(dataset, folds=folds, seeds=seeds, published_epochs=published_epochs, target=target)
     with quietly():
         from deepmerge.studies.recipes import compare_recipes
 
-    many, epochs = study.folds, study.published_epochs
-    show(compare_recipes(settings, folds=many, published_epochs=epochs, target=study.target, pdf=pdf, out=out))
+    asked = {name: getattr(study, name) for name in ("folds", "seeds", "published_epochs", "target")}
+    show(compare_recipes(settings, **asked, pdf=pdf, out=out))
 
 
 @app.command()

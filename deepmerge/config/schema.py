@@ -137,7 +137,11 @@ def _fitted(name: str, allowed: Range) -> Range:
 class Study(Settings):
     """How much the studies do, and what they ask for."""
 
-    seeds: int = Field(5, ge=1, description="leakage: trainings of each protocol, each with galaxies of its own")
+    seeds: int = Field(
+        5,
+        ge=1,
+        description="leakage: trainings of each protocol, each with galaxies of its own; recipes: of each in each fold",
+    )
     folds: int = Field(
         5,
         ge=2,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from deepmerge import config
+from deepmerge.analysis import intervals, metrics
 from deepmerge.data import copies, protocols
 from deepmerge.data.splits import Split
 from deepmerge.estimate import read
@@ -26,7 +27,9 @@ STUDY = Study(
             "Recipes on the same folds", "The last column is the difference to the experiment's own recipe, paired."
         )
     },
-    tables={"recipes": "metrics on all galaxies, change against the experiment's own recipe, and time to the target"},
+    tables={
+        "recipes": "metrics on all galaxies, paired change against the experiment's own recipe, time to the target"
+    },
 )
 OWN = "as the experiment says"
 PUBLISHED = "published recipe"
@@ -59,13 +62,15 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 class Scored(NamedTuple):
-    """All galaxies, each scored by the network that had not seen it, and how fast the networks learned.
+    """All galaxies, each scored by the networks that had not seen it, one a seed, and how fast the networks learned.
 
-    lines: one an image; reached: epochs and seconds (folds, 2) until the validation log loss was at the target, NaN
-    where it never was; loss: (folds,) lowest validation log loss; epoch: (folds,) mean seconds of an epoch.
+    lines: one an image; probability: (seeds, images); reached: epochs and seconds (trainings, 2) until the validation
+    log loss was at the target, NaN where it never was; loss: (trainings,) lowest validation log loss; epoch:
+    (trainings,) mean seconds of an epoch.
     """
 
     lines: pd.DataFrame
+    probability: np.ndarray
     reached: np.ndarray
     loss: np.ndarray
     epoch: np.ndarray
@@ -74,12 +79,13 @@ class Scored(NamedTuple):
 def compare_recipes(
     experiment: config.Experiment,
     folds: int,
+    seeds: int,
     published_epochs: int,
     target: float,
     pdf: bool = False,
     out: Path | None = None,
 ) -> Results:
-    """Train every recipe on the same grouped folds and compare them on all galaxies, in pairs.
+    """Train every recipe on the same grouped folds, with several seeds, and compare them on all galaxies, in pairs.
 
     The published recipe trains on flipped and turned copies, as it was published but split by galaxy, for
     `published_epochs`. `target` is the validation log loss (at balance) to which the recipes are timed.
@@ -95,40 +101,48 @@ def compare_recipes(
 
     def measure(study: str) -> Findings:
         scores = {}
-        total = folds * sum(recipe.training.epochs for recipe in planned.values())
+        total = seeds * folds * sum(recipe.training.epochs for recipe in planned.values())
         with progress_bar(f"{len(planned)} recipes on {data.name}", total) as advance:
             for name, recipe in planned.items():
-                scored = []
+                trials = []
                 for number, split in enumerate(splits, 1):
                     used = protocols.with_copies(data, split) if name == PUBLISHED else split
-                    tags = {"recipe": name, "fold": str(number)}
-                    trial = base.run(study, f"{name}, fold {number}", data, used, recipe, advance, tags=tags)
-                    scored.append((split, trial))
-                scores[name] = _scored(data.labels, data.galaxies, scored, target)
+                    for seed in range(recipe.training.seed, recipe.training.seed + seeds):
+                        tags = {"recipe": name, "fold": str(number)}
+                        words, seeded = f"{name}, fold {number}, seed {seed}", recipe.with_settings({"seed": seed})
+                        trials.append(base.run(study, words, data, used, seeded, advance, tags=tags))
+                scores[name] = _scored(data.labels, data.galaxies, splits, trials, target)
         table = recipe_table(scores)
-        facts = {"folds": folds, "target": target, "published_epochs": published_epochs}
+        facts = {"folds": folds, "seeds": seeds, "target": target, "published_epochs": published_epochs}
         groups = (table["recipe"] == PUBLISHED).astype(int).tolist()
         title = f"Recipes on all galaxies of {experiment.name}"
         figure = base.comparison(table, groups, "AUC, change (paired)", guess=None, title=title, note=note)
         return Findings(
-            _sentence(table, folds), {**facts, **base.named(table, "recipe")}, {"recipes": table}, {"recipes": figure}
+            _sentence(table, folds, seeds),
+            {**facts, **base.named(table, "recipe")},
+            {"recipes": table},
+            {"recipes": figure},
         )
 
     return base.conduct(STUDY, experiment, data, measure, note=note, tags={"split": "galaxy"}, pdf=pdf, out=out)
 
 
-def _scored(labels: np.ndarray, galaxies: np.ndarray, folds: list[tuple[Split, base.Trial]], target: float) -> Scored:
-    lines, reached = [], []
-    for number, (split, trial) in enumerate(folds):
-        rows = split.test.rows
-        images = {"row": rows, "label": labels[rows], "galaxy": galaxies[rows], "fold": number}
-        lines.append(pd.DataFrame({**images, "probability": trial.probability}))
-        reached.append(time_to(trial.history["val_log_loss"], trial.seconds, target))
+def _scored(
+    labels: np.ndarray, galaxies: np.ndarray, splits: list[Split], trials: list[base.Trial], target: float
+) -> Scored:
+    """Gather trainings, those of the first fold, in the order of their seeds, first."""
+    seeds = len(trials) // len(splits)
+    rows = np.concatenate([split.test.rows for split in splits])
+    order = np.argsort(rows)
+    fold = np.repeat(np.arange(len(splits)), [len(split.test) for split in splits])
+    lines = pd.DataFrame({"row": rows, "label": labels[rows], "galaxy": galaxies[rows], "fold": fold})
+    probability = [np.concatenate([trial.probability for trial in trials[seed::seeds]])[order] for seed in range(seeds)]
     return Scored(
-        pd.concat(lines, ignore_index=True).sort_values("row", ignore_index=True),
-        np.array(reached),
-        np.array([min(trial.history["val_log_loss"]) for _, trial in folds]),
-        np.array([trial.seconds[-1] / len(trial.seconds) for _, trial in folds]),
+        lines.iloc[order].reset_index(drop=True),
+        np.stack(probability),
+        np.array([time_to(trial.history["val_log_loss"], trial.seconds, target) for trial in trials]),
+        np.array([min(trial.history["val_log_loss"]) for trial in trials]),
+        np.array([trial.seconds[-1] / len(trial.seconds) for trial in trials]),
     )
 
 
@@ -139,33 +153,42 @@ def time_to(losses: list[float], seconds: np.ndarray, target: float) -> tuple[fl
 
 
 def recipe_table(scores: Mapping[str, Scored]) -> pd.DataFrame:
-    """One line a recipe: metrics and their paired differences to the experiment's own, with intervals; times."""
-    own = scores[OWN].lines
+    """One line a recipe: metrics and their paired differences to the experiment's own, with intervals; times.
+
+    Intervals are over galaxies and seeds; `change_auc_p` is Holm's for all recipes of the table.
+    """
+    own = scores[OWN].probability
     table = []
     for name, scored in scores.items():
         lines = scored.lines
         labels, galaxies = lines["label"].to_numpy(), lines["galaxy"].to_numpy()
-        probabilities, tested = lines["probability"].to_numpy(), lines["fold"].to_numpy()
-        measured = ranking.evaluate(labels, probabilities, galaxies, tested).metrics
-        change = ranking.difference(labels, probabilities, own["probability"].to_numpy(), galaxies, tested)
+        probabilities, tested = scored.probability, lines["fold"].to_numpy()
+        measured = ranking.over_seeds(labels, probabilities, galaxies, tested)
+        change = ranking.difference(labels, probabilities, own, galaxies, tested)
+        ours, its = (ranking.within_folds(each, tested) for each in (probabilities, own))
         reached = np.isfinite(scored.reached[:, 0])
-        # The median over all folds, where one that never got there took longer than any.
+        # The median over all trainings, where one that never got there took longer than any.
         usual = np.median(np.where(np.isnan(scored.reached), np.inf, scored.reached), axis=0)
         table.append(
             {
                 "recipe": name,
                 **base.compared(measured, change),
+                "change_auc_p": metrics.p_value(labels, ours, its, galaxies),
                 "lowest_val_log_loss": scored.loss.mean(),
-                "folds_at_target": int(reached.sum()),
+                "trainings_at_target": int(reached.sum()),
                 "epochs_to_target": usual[0] if np.isfinite(usual[0]) else np.nan,
                 "seconds_to_target": usual[1] if np.isfinite(usual[1]) else np.nan,
                 "seconds_an_epoch": scored.epoch.mean(),
             }
         )
-    return pd.DataFrame(table)
+    found = pd.DataFrame(table)
+    return found.assign(change_auc_p=intervals.holm(found["change_auc_p"].to_numpy()))
 
 
-def _sentence(table: pd.DataFrame, folds: int) -> str:
+def _sentence(table: pd.DataFrame, folds: int, seeds: int) -> str:
     lines = table.set_index("recipe")
     auc = {name: read(lines.loc[name].to_dict(), "test_auc").text() for name in (OWN, PUBLISHED)}
-    return f"AUC over all galaxies, {folds} folds: **{auc[OWN]}** {OWN}, {auc[PUBLISHED]} with the {PUBLISHED}."
+    different = table.loc[table["change_auc_p"] < 0.05, "recipe"].tolist()
+    others = f"Different from it in AUC (Holm-corrected p < 0.05): {', '.join(different) or 'none'}."
+    seen = f"{folds} folds × {seeds} seed{'s' if seeds > 1 else ''}"
+    return f"AUC over all galaxies, {seen}: **{auc[OWN]}** {OWN}, {auc[PUBLISHED]} with the {PUBLISHED}. {others}"

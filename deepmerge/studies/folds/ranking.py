@@ -33,7 +33,17 @@ def difference(
     return {**changes, **{name: ranked[name] for name in RANKING}}
 
 
+def over_seeds(
+    labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray, folds: np.ndarray
+) -> dict[str, Estimate]:
+    """As `metrics.over_seeds`, with rankings as in `evaluate`."""
+    measured = metrics.over_seeds(labels, probabilities, galaxies)
+    ranked = metrics.over_seeds(labels, within_folds(probabilities, folds), galaxies)
+    return {**measured, **{name: ranked[name] for name in RANKING}}
+
+
 def within_folds(probabilities: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """The share of its fold's images that each probability exceeds, half of the ties counted, (n,) in (0, 1)."""
-    grouped = pd.Series(np.asarray(probabilities, float)).groupby(np.asarray(folds))
-    return ((grouped.rank() - 0.5) / grouped.transform("size")).to_numpy()
+    """The share of its fold's images that each probability, (n,) or (seeds, n), exceeds, half of the ties counted."""
+    grouped = pd.DataFrame(np.atleast_2d(probabilities).T).groupby(np.asarray(folds))
+    shares = (grouped.rank().to_numpy() - 0.5) / grouped.transform("size").to_numpy()[:, np.newaxis]
+    return shares.T.reshape(np.shape(probabilities))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from deepmerge.analysis import checks
+from deepmerge.analysis import checks, intervals
 from deepmerge.studies.selection.rates import CLASSES, galaxy_means
 
 
@@ -48,7 +48,7 @@ def bias_tests(
             rows.append((name, CLASSES[label], count, left_out, *tested))
     names = ["property", "class", "galaxies", "not_measured", "correlation", "p_value"]
     table = pd.DataFrame(rows, columns=names)
-    return table.assign(p_holm=holm(table["p_value"].to_numpy(dtype=float)))
+    return table.assign(p_holm=intervals.holm(table["p_value"].to_numpy(dtype=float)))
 
 
 def _permutation_test(a: np.ndarray, b: np.ndarray, permutations: int, seed: int) -> tuple[float, float]:
@@ -66,12 +66,3 @@ def _permutation_test(a: np.ndarray, b: np.ndarray, permutations: int, seed: int
     drawn = np.array([first @ rng.permutation(second) for _ in range(permutations)])
     as_large = np.abs(drawn) >= abs(correlation) - 1e-12  # sums of the same ranks differ by rounding
     return correlation, float((1 + as_large.sum()) / (1 + permutations))
-
-
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values; NaN stays NaN and does not count."""
-    order = np.argsort(p_values)[: np.isfinite(p_values).sum()]  # NaN last
-    adjusted = np.full(len(p_values), np.nan)
-    steps = p_values[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return adjusted
