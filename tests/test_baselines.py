@@ -7,7 +7,7 @@ from sklearn import metrics as sk
 
 from deepmerge.errors import InputError
 from deepmerge.studies.base import SHOWN
-from deepmerge.studies.baselines import study
+from deepmerge.studies.baselines import forests, study
 from deepmerge.studies.baselines.forests import LOGISTIC, PROTOCOLS, RANDOM_FOREST, TRIVIAL, importance, leak, scores
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
@@ -111,6 +111,32 @@ def test_a_forest_is_the_same_for_the_same_seed_and_another_for_another(drawn):
     once, again, other = (scores(RANDOM_FOREST, features, labels, halves(galaxy)[0], seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(once, again)
     assert (once != other).any()
+
+
+def test_folds_of_the_training_galaxies_choose_the_smallest_leaf(drawn, monkeypatch):
+    features, labels, galaxy = drawn
+    train, _ = halves(galaxy)
+    expected = {}
+    for leaf in (1, 300):  # the large one cannot split the half of the sample
+        monkeypatch.setattr(forests, "_SMALLEST_LEAF", leaf)
+        expected[leaf] = scores(RANDOM_FOREST, features, labels, train)
+    monkeypatch.setattr(forests, "_LEAVES", (1, 300))
+    chosen = scores(RANDOM_FOREST, features, labels, train, galaxies=galaxy)
+    np.testing.assert_array_equal(chosen, expected[1])
+    monkeypatch.setattr(forests, "_LEAVES", (300,))
+    np.testing.assert_array_equal(scores(RANDOM_FOREST, features, labels, train, galaxies=galaxy), expected[300])
+    others = np.where(np.isin(np.arange(len(labels)), train), labels, 1 - labels)
+    np.testing.assert_array_equal(
+        scores(RANDOM_FOREST, features, others, train, galaxies=galaxy), expected[300]
+    )  # labels of others do not matter
+
+
+def test_too_few_galaxies_for_folds_leave_the_usual_leaf():
+    features, labels, galaxy = sample(12)
+    train = np.arange(len(labels))
+    np.testing.assert_array_equal(
+        scores(RANDOM_FOREST, features, labels, train, galaxies=galaxy), scores(RANDOM_FOREST, features, labels, train)
+    )
 
 
 def test_a_forest_does_not_learn_the_views_of_one_galaxy_by_heart():

@@ -99,7 +99,7 @@ def recipes(
 
 @app.command()
 def baselines(dataset: ModelOf, model: Model = "last", pdf: Pdf = False, out: Out = None) -> None:
-    """Is a network better than Random Forest and logistic regression on measured morphology? 6 minutes.
+    """Is a network better than Random Forest and logistic regression on measured morphology? 12 minutes.
 
     Measures the morphology of the training and test images (statmorph) once and keeps it in results/cache.
     """

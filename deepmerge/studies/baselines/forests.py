@@ -22,17 +22,28 @@ TEST_SHARE = 0.2  # as in the published split of rows
 # Settings of the forest are ours. Trees: more change the scores by less than their intervals.
 _TREES = 100
 _SMALLEST_LEAF = 8  # images, twice the views of a galaxy: a leaf that holds one galaxy alone has learned it by heart
+_LEAVES = (2, 4, 8, 16, 32)  # among which folds of the training galaxies choose
+_INNER_FOLDS = 5
 
 
-def scores(kind: str, features: pd.DataFrame, labels: np.ndarray, train: np.ndarray, *, seed: int = 0) -> np.ndarray:
+def scores(
+    kind: str,
+    features: pd.DataFrame,
+    labels: np.ndarray,
+    train: np.ndarray,
+    *,
+    galaxies: np.ndarray | None = None,
+    seed: int = 0,
+) -> np.ndarray:
     """Probabilities of a merger for all n images, (n,), from one of BASELINES trained on the rows `train` alone.
 
     features: (n, k) numbers; NaN is replaced by the median of the training rows and marked in a column, since a failed
-    measurement says something of the image. labels: (n,) 0 or 1 = merger, used in the rows `train` only. Raises
-    InputError for other input, and where training rows lack a class.
+    measurement says something of the image. labels: (n,) 0 or 1 = merger, used in the rows `train` only. With galaxies,
+    (n,) ids, the smallest leaf of a Random Forest is chosen on folds of the training galaxies. Raises InputError for
+    other input, and where training rows lack a class.
     """
     values, labels, train = _checked(kind, features, labels, train)
-    return _predicted(_fitted(kind, values, labels, train, seed), values)
+    return _predicted(_fitted(kind, values, labels, train, seed, galaxies), values)
 
 
 def importance(
@@ -50,11 +61,11 @@ def importance(
 
     Permutation importance (Breiman 2001, Machine Learning 45, 5), `repeats` shuffles together; columns: feature, value,
     low, high: the loss and its 95 % interval over galaxies, (n,) ids. Correlated quantities
-    share their importance. Otherwise as `scores`.
+    share their importance. Otherwise as `scores` with these galaxies.
     """
     values, labels, train = _checked(kind, features, labels, train)
     held_out = checks.row_numbers("held_out", held_out, len(values))
-    model = _fitted(kind, values, labels, train, seed)
+    model = _fitted(kind, values, labels, train, seed, galaxies)
     unshuffled = values[held_out]
     rng = np.random.default_rng(seed)
     held = (labels[held_out], _predicted(model, unshuffled), np.asarray(galaxies)[held_out])
@@ -123,7 +134,9 @@ def _checked(
     return values, labels, train
 
 
-def _fitted(kind: str, values: np.ndarray, labels: np.ndarray, train: np.ndarray, seed: int) -> Any:
+def _fitted(
+    kind: str, values: np.ndarray, labels: np.ndarray, train: np.ndarray, seed: int, galaxies: np.ndarray | None = None
+) -> Any:
     from sklearn.dummy import DummyClassifier
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.impute import SimpleImputer
@@ -136,7 +149,10 @@ def _fitted(kind: str, values: np.ndarray, labels: np.ndarray, train: np.ndarray
         forest = RandomForestClassifier(
             _TREES, min_samples_leaf=_SMALLEST_LEAF, class_weight="balanced", random_state=seed, n_jobs=count_cores()
         )
-        model = make_pipeline(imputer, forest).fit(values[train], labels[train])
+        model = make_pipeline(imputer, forest)
+        if galaxies is not None:
+            forest.set_params(min_samples_leaf=_smallest_leaf(model, values[train], labels[train], galaxies[train]))
+        model.fit(values[train], labels[train])
         # Threads would sum up the trees in any order, and the last digit of a score with them.
         forest.set_params(n_jobs=1)
         return model
@@ -144,6 +160,19 @@ def _fitted(kind: str, values: np.ndarray, labels: np.ndarray, train: np.ndarray
         logistic = LogisticRegression(class_weight="balanced", max_iter=1000)
         return make_pipeline(imputer, StandardScaler(), logistic).fit(values[train], labels[train])
     return DummyClassifier(strategy="uniform").fit(values[train], labels[train])
+
+
+def _smallest_leaf(model: Any, values: np.ndarray, labels: np.ndarray, galaxies: np.ndarray) -> int:
+    """The one of _LEAVES with the best AUC on folds of these galaxies; the usual one where there are too few."""
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+
+    ids = np.unique(galaxies, return_inverse=True)[1]
+    if min(len(np.unique(ids[labels == label])) for label in (0, 1)) < _INNER_FOLDS:
+        return _SMALLEST_LEAF
+    folds = StratifiedGroupKFold(_INNER_FOLDS, shuffle=True, random_state=0)
+    name = "randomforestclassifier__min_samples_leaf"
+    search = GridSearchCV(model, {name: _LEAVES}, scoring="roc_auc", cv=folds, refit=False)
+    return int(search.fit(values, labels, groups=ids).best_params_[name])
 
 
 def _predicted(model: Any, values: np.ndarray) -> np.ndarray:

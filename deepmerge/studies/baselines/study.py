@@ -37,7 +37,7 @@ NETWORK = "network"
 def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | None = None) -> Results:
     """Train the baselines on the training galaxies of a model and judge them beside it on its test galaxies.
 
-    Morphology is measured on the last filter of the images themselves; from the catalogue come mass, concentration and
+    Morphology is measured in every filter of the images themselves; from the catalogue come mass, concentration and
     M20, where it has them.
     """
     judged = reload(dataset, model)
@@ -50,7 +50,7 @@ def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | Non
     parts = judged.split
     rows = np.concatenate([parts.train.rows, parts.test.rows])
     train, test = np.arange(len(parts.train)), np.arange(len(parts.train), len(rows))
-    measured = shapes(data, rows)
+    measured = {name: shapes(data, rows, number) for number, name in enumerate(_filters(data))}
     labels, galaxies = data.labels[rows], data.galaxies[rows]
     run_id, note = judged.run.info.run_id, warning(data, parts)
 
@@ -59,12 +59,14 @@ def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | Non
         sources = _sources(data, rows, measured)
         for source, features in sources.items():
             for kind in (forests.RANDOM_FOREST, forests.LOGISTIC):
-                scored[f"{forests.BASELINES[kind]}, {source}"] = forests.scores(kind, features, labels, train)[test]
+                scored[f"{forests.BASELINES[kind]}, {source}"] = forests.scores(
+                    kind, features, labels, train, galaxies=galaxies
+                )[test]
         scored[forests.BASELINES[forests.TRIVIAL]] = np.full(len(test), 0.5)
         table = _table(scored, labels[test], galaxies[test])
         used = sources["morphology"]
         importance = forests.importance(forests.RANDOM_FOREST, used, labels, train, test, galaxies)
-        flags = _flags(measured, labels)
+        flags = _flags(list(measured.values())[-1], labels)
         estimates = {
             "judged": run_id,
             "test_images": len(test),
@@ -72,17 +74,24 @@ def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | Non
             **base.named(table, "method"),
             **{f"morphology_{flag}": share for flag, share in flags.loc["all"].to_dict().items()},
         }
-        tables = {"baselines": table, "importance": importance, "flags": flags.reset_index(), "morphology": measured}
+        tables = {"baselines": table, "importance": importance, "flags": flags.reset_index()}
+        tables["morphology"] = pd.concat(measured, names=["filter"]).reset_index("filter")
         return Findings(sentence(table), estimates, tables, _figures(table, importance, data.name, note))
 
     return base.conduct(STUDY, experiment, data, measure, note=note, tags={"judged": run_id}, pdf=pdf, out=out)
 
 
-def _sources(data: Dataset, rows: np.ndarray, measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _filters(data: Dataset) -> list[str]:
+    return list(data.filters or (f"filter {number}" for number in range(1, data.images.shape[1] + 1)))
+
+
+def _sources(data: Dataset, rows: np.ndarray, measured: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Tables of quantities by where they come from. What the simulator knows of an encounter is no such quantity."""
     names = [name for name in CATALOGUE if name in data.catalogue]
     catalogue = data.catalogue[names].iloc[rows].reset_index(drop=True)
-    shape = measured[list(morphology.QUANTITIES)]
+    shape = pd.concat(
+        [each[list(morphology.QUANTITIES)].add_suffix(f" {name}") for name, each in measured.items()], axis=1
+    )
     if not names:
         return {"morphology": shape}
     words = ", ".join(names).replace("log_mstar", "log M*").replace("m20", "M20")
@@ -101,7 +110,7 @@ def _table(scored: dict[str, np.ndarray], labels: np.ndarray, galaxies: np.ndarr
 
 
 def _flags(measured: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
-    """Share of the images with each quality flag of the morphology: mergers, non-mergers, all."""
+    """Share of the images with each quality flag of the morphology in the last filter: mergers, non-mergers, all."""
     flags = measured["flag"].to_numpy()
     groups = {"mergers": labels == 1, "non-mergers": labels == 0, "all": np.ones(len(labels), bool)}
     shares = {

@@ -117,12 +117,14 @@ def properties(data: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
     return {name: {**measured, **catalogued}[name] for name in PROPERTIES if name in measured or name in catalogued}
 
 
-def shapes(data: Dataset, rows: np.ndarray) -> pd.DataFrame:
-    """Morphology of these images in the last filter, in which galaxies at z = 2 show their old stars; kept on disk."""
+def shapes(data: Dataset, rows: np.ndarray, filter_index: int | None = None) -> pd.DataFrame:
+    """Morphology of these images in a filter, kept on disk.
+
+    By default in the last one, in which galaxies at z = 2 show their old stars.
+    """
+    number = data.images.shape[1] - 1 if filter_index is None else filter_index
     with progress_bar(f"Morphology of {data.name}", len(rows)) as advance:
-        return morphology.measure(
-            data.images, rows, data.images.shape[1] - 1, cache=CACHE, fingerprint=data.fingerprint, advance=advance
-        )
+        return morphology.measure(data.images, rows, number, cache=CACHE, fingerprint=data.fingerprint, advance=advance)
 
 
 def _estimates(stages: pd.DataFrame, views: pd.DataFrame, tests: pd.DataFrame) -> dict[str, Estimate | float]:
