@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from deepmerge.analysis import metrics
-from deepmerge.studies.folds import ranking
+from deepmerge.analysis import metrics, ranking
 
 
 def sample(shift=0.0, seed=3):

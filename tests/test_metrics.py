@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
-from deepmerge.analysis import intervals
+from deepmerge.analysis import intervals, ranking
 from deepmerge.analysis.bootstrap import resampled
 from deepmerge.analysis.metrics import (
     BINS,
@@ -26,7 +26,6 @@ from deepmerge.analysis.metrics import (
 from deepmerge.analysis.sample import Sample
 from deepmerge.errors import InputError
 from deepmerge.estimate import WITH_BALANCE, Estimate
-from deepmerge.studies.folds import ranking
 
 
 def by_scikit_learn(y, p, w, threshold=0.5):

@@ -15,9 +15,12 @@ from sklearn.metrics import roc_auc_score
 
 from deepmerge import config
 from deepmerge.cli import program
+from deepmerge.data import dataset as datasets
+from deepmerge.data import protocols
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
 from deepmerge.jobs.evaluate import evaluate
+from deepmerge.jobs.judged import PREDICTIONS
 from deepmerge.jobs.promote import gate
 from deepmerge.jobs.promote import promote as job
 from deepmerge.jobs.train import training_run
@@ -220,6 +223,44 @@ def test_the_verdict_says_how_many_models_have_been_scored_on_the_test_images(cl
     found = promote("tiny", trained(0.4))
     assert found["look"] == second["look"]  # the same models
     assert client.get_run(trained(0.4)).data.tags["promotion_look"] == str(found["look"])
+
+
+def in_folds(client, run_id, skill, folds=3):
+    """Make a run as `evaluate --folds` leaves it, of a recipe whose networks all have this skill."""
+    run = client.get_run(run_id)
+    experiment = config.from_record(runs.read_json(run, "experiment.json"), "record")
+    data = datasets.read(experiment.data, "tiny")
+    lines = []
+    for number, split in enumerate(protocols.cross(data, experiment.split, folds), 1):
+        table = split.test.described(data)
+        batch = gather(data.images, split.test.rows, split.test.transforms)
+        lines.append(table.assign(probability=np.asarray(network(skill)(batch))[:, 0], fold=number))
+    tags = {
+        "kind": "folds",
+        "recipe_of": run_id,
+        **{name: run.data.tags[name] for name in ("dataset", runs.FINGERPRINT)},
+    }
+    with runs.new_run("folds", tags):
+        runs.log_table(pd.concat(lines, ignore_index=True), PREDICTIONS)
+
+
+@pytest.mark.slow
+def test_on_folds_recipes_are_compared_on_all_galaxies(client, trained):
+    good, fair = trained(1.0), trained(0.4)
+    with pytest.raises(InputError, match=rf"scores of all galaxies.*evaluate tiny --folds 5 --model {fair}"):
+        promote("tiny", fair, on="folds")
+    in_folds(client, fair, 0.4)
+    first = promote("tiny", fair, on="folds")
+    assert (first["decision"], first["on"], first["look"]) == ("promoted", "folds", 1)
+    images = np.load(config.from_record(runs.read_json(client.get_run(fair), "experiment.json"), "r").data.images)
+    assert first["images"] == len(images)
+    in_folds(client, good, 1.0, folds=4)
+    with pytest.raises(InputError, match="the same folds, got others of version 1"):
+        promote("tiny", good, on="folds")
+    in_folds(client, good, 1.0)
+    second = promote("tiny", good, on="folds")
+    assert (second["decision"], second["look"], second["level"]) == ("promoted", 2, gate.level_at(2))
+    assert promote("tiny", fair, on="folds")["decision"] == "refused"
 
 
 @pytest.mark.slow

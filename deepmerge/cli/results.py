@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Option
@@ -36,6 +36,9 @@ def promote(
     dataset: ModelOf,
     model: Model = "last",
     metric: Annotated[str | None, Option(help="Metric that decides, by its name in the output of evaluate.")] = None,
+    on: Annotated[
+        Literal["test", "folds"], Option(help="Judge on the test galaxies, or on all of them as evaluate --folds did.")
+    ] = "test",
     force: Annotated[
         str | None, Option(help="Promote even if the gate refuses, for this reason, which is recorded.")
     ] = None,
@@ -59,7 +62,7 @@ def promote(
         from deepmerge.jobs.promote import promote
 
     decides = config.promotion_of(dataset, metric=metric).metric
-    verdict = promote.promote(dataset, model, metric=decides, force=force, out=out)
+    verdict = promote.promote(dataset, model, metric=decides, on=on, force=force, out=out)
     show(verdict)
     if verdict["decision"] == "refused" and not allow_refusal:
         raise Refused(f"{verdict['model']} version {verdict['version']} was refused: {verdict['reason']}")

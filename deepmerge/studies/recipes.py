@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from deepmerge import config
-from deepmerge.analysis import intervals, metrics
+from deepmerge.analysis import intervals, metrics, ranking
 from deepmerge.data import copies, protocols
 from deepmerge.data.splits import Split
 from deepmerge.estimate import read
@@ -16,7 +16,6 @@ from deepmerge.jobs.run import Results, warning
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
 from deepmerge.studies.base import Caption, Findings, Study
-from deepmerge.studies.folds import ranking
 
 STUDY = Study(
     "recipes",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepmerge.analysis import metrics
+from deepmerge.analysis import metrics, ranking
 from deepmerge.analysis.metrics import WITHOUT_INTERVAL
 from deepmerge.analysis.sample import LEVEL
 from deepmerge.errors import InputError
@@ -69,18 +69,25 @@ def judge(
     against: str = TRIVIAL,
     force: str | None = None,
     look: int = 1,
+    folds: np.ndarray | None = None,
 ) -> Verdict:
-    """Compare two models on the same test images: promoted when the interval of the difference is all better.
+    """Compare two models on the same images: promoted when the interval of the difference is all better.
 
     labels: (n,) 0 or 1 = merger; candidate, reigning: (n,) probabilities of a merger, `reigning` None for the trivial
     classifier, which gives 0.5 to every image; galaxies: (n,) ids. `against` names the reigning model in the reason;
     `force` is a reason to promote a candidate that would be refused; `look`: how many models have been scored on these
-    images, the candidate included, which says the level of the interval. Raises InputError for an unknown metric.
+    images, the candidate included, which says the level of the interval; folds: (n,) where the scores are those of
+    several networks, each of the images of one fold. Raises InputError for an unknown metric.
     """
     check_metric(metric)
     theirs = np.full(len(labels), 0.5) if reigning is None else reigning
-    change = metrics.difference(labels, candidate, theirs, galaxies, level=level_at(look))[metric]
-    ours, its = (metrics.evaluate(labels, scores, galaxies).metrics[metric] for scores in (candidate, theirs))
+    if folds is None:
+        change = metrics.difference(labels, candidate, theirs, galaxies, level=level_at(look))[metric]
+        measured = [metrics.evaluate(labels, scores, galaxies) for scores in (candidate, theirs)]
+    else:
+        change = ranking.difference(labels, candidate, theirs, galaxies, folds, level=level_at(look))[metric]
+        measured = [ranking.evaluate(labels, scores, galaxies, folds) for scores in (candidate, theirs)]
+    ours, its = (evaluation.metrics[metric] for evaluation in measured)
     decision = _decide(*_finding(metric, change, against, look), force)
     return Verdict(metric, ours, its, change, against, *decision, len(labels), len(np.unique(galaxies)), look)
 

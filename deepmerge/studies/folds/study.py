@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from deepmerge import config
-from deepmerge.analysis import metrics
+from deepmerge.analysis import metrics, ranking
 from deepmerge.data import copies, protocols, split_table
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
@@ -19,7 +19,6 @@ from deepmerge.plots.forest import Line, forest
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
 from deepmerge.studies.base import MODEL_FIGURES, SHOWN, Caption, Findings, Study
-from deepmerge.studies.folds import ranking
 from deepmerge.tracking import runs
 
 STUDY = Study(

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from deepmerge import config
+from deepmerge.analysis import ranking
 from deepmerge.data import copies, protocols
 from deepmerge.data import dataset as datasets
 from deepmerge.data.dataset import Dataset
@@ -18,7 +19,6 @@ from deepmerge.progress import progress_bar
 from deepmerge.studies import base
 from deepmerge.studies.base import SHOWN, Caption, Findings, Study
 from deepmerge.studies.baselines import forests
-from deepmerge.studies.folds import ranking
 from deepmerge.studies.shortcuts import statistics
 
 STUDY = Study(

@@ -7,6 +7,7 @@ import pandas as pd
 
 from deepmerge.analysis import metrics
 from deepmerge.analysis.metrics import Evaluation
+from deepmerge.analysis.sample import LEVEL
 from deepmerge.estimate import Estimate
 
 RANKING = ("auc", "average_precision", "average_precision_at_balance")
@@ -25,11 +26,18 @@ def evaluate(labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray
 
 
 def difference(
-    labels: np.ndarray, candidate: np.ndarray, reigning: np.ndarray, galaxies: np.ndarray, folds: np.ndarray
+    labels: np.ndarray,
+    candidate: np.ndarray,
+    reigning: np.ndarray,
+    galaxies: np.ndarray,
+    folds: np.ndarray,
+    *,
+    level: float = LEVEL,
 ) -> dict[str, Estimate]:
     """As `metrics.difference`, with rankings as in `evaluate`."""
-    changes = metrics.difference(labels, candidate, reigning, galaxies)
-    ranked = metrics.difference(labels, within_folds(candidate, folds), within_folds(reigning, folds), galaxies)
+    changes = metrics.difference(labels, candidate, reigning, galaxies, level=level)
+    ours, theirs = (within_folds(scores, folds) for scores in (candidate, reigning))
+    ranked = metrics.difference(labels, ours, theirs, galaxies, level=level)
     return {**changes, **{name: ranked[name] for name in RANKING}}
 
 
