@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from deepmerge.notebook.model import load_model as load_model
     from deepmerge.notebook.model import train as train
     from deepmerge.notebook.result import Result as Result
+    from deepmerge.notebook.result import counterfactual as counterfactual
     from deepmerge.notebook.result import evaluate as evaluate
     from deepmerge.notebook.result import saliency as saliency
     from deepmerge.notebook.track import track as track
@@ -40,6 +41,7 @@ _MODULES = {
     "InputError": "errors",
     "Model": "notebook.model",
     "Result": "notebook.result",
+    "counterfactual": "notebook.result",
     "evaluate": "notebook.result",
     "load": "notebook.data",
     "load_model": "notebook.model",

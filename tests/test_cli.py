@@ -328,6 +328,7 @@ def test_studies_that_train_take_settings_and_options_of_their_own(run, jobs, ex
         (["report"], "Missing argument 'datasets'"),
         (["ui", "--port", "abc"], "Invalid value for '--port'"),
         (["trian", "pristine"], "No such command 'trian'"),
+        (["data", "simulate", "--without", "gas"], "should be among companion, tides, young stars, nuclei, got 'gas'"),
         (["data", "check", "EXPERIMENT"], "x.npy, where there is no file; 'deepmerge data simulate' makes"),
     ],
 )
@@ -338,6 +339,13 @@ def test_wrong_input_ends_with_status_2_and_one_line(run, jobs, experiment, argu
     assert lines[0].startswith("Error: ")
     assert said in lines[0]
     assert jobs == []
+
+
+def test_ingredients_of_encounters_are_left_out_on_request(run, tmp_path):
+    small = ["--galaxies", "18", "--merger-fraction", "0.5", "--workers", "1", "--folder", str(tmp_path)]
+    assert run("data", "simulate", *small, "--without", "young stars", "--without", "tides")[0] == 0
+    source = yaml.safe_load((tmp_path / "noisy_2filt_source.json").read_text())
+    assert source["settings"]["without"] == ["tides", "young stars"]
 
 
 def write_images(experiment, images):

@@ -104,7 +104,7 @@ def test_source_says_that_the_images_are_simulated(sample, variant):
     assert (sample / source["catalogue"]).exists()
     assert (sample / source["masks"]).exists()
     assert source["settings"] == {
-        "galaxies": 18, "merger_fraction": 0.5, "seed": 5, "views": 4, "image_size": 75,
+        "galaxies": 18, "merger_fraction": 0.5, "seed": 5, "without": [], "views": 4, "image_size": 75,
     }  # fmt: skip
 
 
@@ -121,7 +121,14 @@ def test_some_non_mergers_have_had_an_encounter():
     rng = np.random.default_rng(1)
     drawn = [scene.draw_encounter(rng, "non-merger") for _ in range(2000)]
     assert drawn.count("none") / 2000 == pytest.approx(1 - scene.CONFUSER_SHARE, abs=0.04)
-    assert drawn.count("early") / drawn.count("old") == pytest.approx(1, abs=0.2)
+    assert drawn.count("early") / 2000 == pytest.approx(scene.CONFUSER_SHARE * scene.EARLY_SHARE, abs=0.03)
+
+
+def test_no_gap_parts_mergers_from_encounters_that_are_too_early_or_too_late():
+    windows = sorted(orbits.WINDOWS.values())
+    assert [end for _, end in windows[:-1]] == [start for start, _ in windows[1:]]
+    assert orbits.WINDOWS["past"] == (-0.25, 0)
+    assert orbits.WINDOWS["future"] == (0, 0.25)
 
 
 # --- the images ---
@@ -132,8 +139,12 @@ def test_views_of_a_galaxy_are_different_pictures_of_the_same_light(sample):
     for one in range(4):
         for other in range(one):
             assert (np.abs(images[:, one] - images[:, other]).max(axis=(1, 2, 3)) > 0.05).all()
-    # Neighbours, and light outside the frame, differ; the galaxy itself is the same.
-    flux = images.sum(axis=(3, 4))
+
+
+def test_views_differ_in_light_by_neighbours_and_by_what_lies_outside_the_frame(monkeypatch):
+    monkeypatch.setattr(render, "NEIGHBOUR_CHANCE", 0)
+    drawn = [simulate.simulate_galaxy(5, number, stage)[0] for number, stage in enumerate(["past", "non-merger"] * 5)]
+    flux = np.array([views.pristine.sum(axis=(2, 3)) for views in drawn])
     assert np.median(flux.std(axis=1) / flux.mean(axis=1)) < 0.1
 
 
@@ -164,12 +175,18 @@ def test_masks_mark_light_of_mergers_only(sample):
     assert np.median(marked / light[seen].mean(axis=(1, 2))) > 3
 
 
+def test_no_pixel_of_a_pristine_image_is_black(sample):
+    faintest = np.log10(load(sample, "pristine_2filt_X").min(axis=(2, 3)))
+    assert np.median(faintest, axis=0) == pytest.approx(render.FLOOR, abs=0.15)
+    assert faintest.std(axis=0) == pytest.approx(render.FLOOR_SCATTER, abs=0.15)
+
+
 def test_images_are_as_bright_as_calibrated():
     # Medians of large samples; means and deviations hang on the few brightest nuclei.
     tasks = [(11, number, stage) for number, stage in enumerate(simulate.draw_stages(60, 1 / 6, 11))]
     pristine = np.concatenate([simulate.simulate_galaxy(*task)[0].pristine for task in tasks])
-    assert np.median(pristine.sum(axis=(2, 3)), axis=0) == pytest.approx([258, 475], rel=0.35)
-    assert np.median(pristine.max(axis=(2, 3)), axis=0) == pytest.approx([14.5, 10], rel=0.35)
+    assert np.median(pristine.sum(axis=(2, 3)), axis=0) == pytest.approx([235, 386], rel=0.35)
+    assert np.median(pristine.max(axis=(2, 3)), axis=0) == pytest.approx([8.5, 7.7], rel=0.35)
 
 
 def make_scene(position, width, flux):
@@ -300,54 +317,204 @@ def test_masses_follow_the_released_sample():
     assert np.quantile(masses, [0.05, 0.5, 0.95]) == pytest.approx([9.90, 10.24, 11.01], abs=0.05)
 
 
-def test_heavier_galaxies_are_larger_and_brighter_and_mergers_have_brighter_nuclei():
-    def average(log_mass, is_merger=False):
+def test_heavier_galaxies_are_larger_and_brighter():
+    def average(log_mass):
         rng = np.random.default_rng(6)
-        lights = [light.draw_light(rng, log_mass, is_merger) for _ in range(300)]
-        galaxies = [galaxy.draw_galaxy(rng, log_mass) for _ in range(300)]
-        return (
-            np.mean([np.log10(one.flux[1]) for one in lights]),
-            np.mean([math.log10(one.scale_length) for one in galaxies]),
-            np.mean([np.log10(one.nucleus) for one in lights]),
-        )
+        flux = [np.log10(light.draw_light(rng, log_mass).flux[1]) for _ in range(300)]
+        length = [math.log10(galaxy.draw_galaxy(rng, log_mass).scale_length) for _ in range(300)]
+        return np.mean(flux), np.mean(length)
 
     small, heavy = average(10.0), average(11.0)
-    assert heavy[0] - small[0] == pytest.approx(0.85, abs=0.01)
-    assert heavy[1] - small[1] == pytest.approx(0.22, abs=0.01)
-    assert average(10.0, is_merger=True)[2] - small[2] == pytest.approx(0.42, abs=0.01)
+    assert heavy[0] - small[0] == pytest.approx(light.FLUX_SLOPE, abs=0.01)
+    assert heavy[1] - small[1] == pytest.approx(galaxy.RADIUS_SLOPE, abs=0.01)
 
 
-def test_scene_has_the_light_it_was_given(monkeypatch):
+def test_activity_peaks_at_coalescence_and_fades_on_both_sides():
+    def average(remaining):
+        rng = np.random.default_rng(8)
+        drawn = [light.draw_activity(rng, remaining) for _ in range(300)]
+        return np.median([[one.nucleus, *one.tides] for one in drawn], axis=0)
+
+    peak = average(0.0)
+    assert peak == pytest.approx([light.NUCLEUS_GAIN, *light.TIDAL_STARS], rel=0.1)
+    for remaining in (-light.ACTIVITY_TIME, light.ACTIVITY_TIME):
+        assert average(remaining) == pytest.approx(peak * math.exp(-0.5))
+    assert average(-1.2) == pytest.approx(0, abs=0.02)
+
+
+def test_activity_scatters_from_one_encounter_to_the_next():
+    rng = np.random.default_rng(8)
+    drawn = np.array([[one.nucleus, one.tides[0]] for one in (light.draw_activity(rng, 0.1) for _ in range(1000))])
+    assert np.log10(drawn).std(axis=0) == pytest.approx(light.ACTIVITY_SCATTER, rel=0.1)
+
+
+def test_sharing_out_keeps_the_light_of_the_whole():
+    rng = np.random.default_rng(9)
+    whole = light.draw_light(rng, 10.3)
+    primary, companion = scene._share_out(whole, whole._replace(flux=whole.flux * np.array([0.2, 0.5])))
+    assert primary.flux + companion.flux == pytest.approx(whole.flux)
+    assert companion.flux / primary.flux == pytest.approx([0.2, 0.5])
+
+
+STAGES = ("past", "future", "non-merger")
+
+
+@pytest.mark.parametrize("without", [(), *([name] for name in simulate.INGREDIENTS)])
+@pytest.mark.parametrize("stage", STAGES)
+def test_scene_has_the_light_it_was_given(monkeypatch, stage, without):
+    """Disks, bulges and envelopes; an encounter moves it and adds none, but for nuclei."""
     flux = []
     draw = scene.draw_light
 
-    def remember(*args, **kwargs):
-        flux.append(draw(*args, **kwargs))
+    def remember(*args):
+        flux.append(draw(*args))
         return flux[-1]
 
     monkeypatch.setattr(scene, "draw_light", remember)
-    monkeypatch.setattr(scene, "CONFUSER_SHARE", 0)
     monkeypatch.setattr(light, "SATELLITE_CHANCE", 0)
-    monkeypatch.setattr(light, "HALO_SHARE", 0)
-    for number in range(5):
-        drawn = scene.draw_scene(np.random.default_rng(number), "non-merger")
-        given = flux[-1]
-        expected = given.flux * (1 + given.nucleus + np.array(light.ENVELOPE_SHARE))
+    for share in ("HALO_SHARE", "OUTSKIRTS_SHARE"):
+        monkeypatch.setattr(light, share, 0)
+    monkeypatch.setattr(light, "NUCLEUS_SHARE", (0, 0))
+    for number in range(4):
+        drawn = scene.draw_scene(np.random.default_rng(number), stage, without)
+        expected = flux[-1].flux * (1 + np.array(light.ENVELOPE_SHARE))
         assert drawn.stars.flux.sum(axis=1) + drawn.blobs.flux.sum(axis=1) == pytest.approx(expected)
+
+
+# --- what the label does, and what each ingredient does ---
+
+
+def same(ours, theirs):
+    """Whether images (and masks) are the same to the byte."""
+    return all(one.tobytes() == other.tobytes() for one, other in zip(ours, theirs, strict=True))
+
+
+def draw(number, stage, *without):
+    return simulate.simulate_galaxy(21, number, stage, without)
+
+
+def test_a_label_leaves_no_trace_but_through_the_clock(monkeypatch):
+    """A merger and a confuser of the same clock are the same galaxy, to the byte."""
+    monkeypatch.setattr(scene, "CONFUSER_SHARE", 1)
+    for encounter, early_share in (("past", 0), ("future", 1)):
+        monkeypatch.setattr(scene, "EARLY_SHARE", early_share)
+        confuser = "early" if early_share else "old"
+        monkeypatch.setitem(orbits.WINDOWS, confuser, orbits.WINDOWS[encounter])
+        for number in range(3):
+            (merger, truth), (other, other_truth) = draw(number, encounter), draw(number, "non-merger")
+            assert same(merger[:2], other[:2])
+            assert truth[2:] == other_truth[2:]
+            assert (truth.encounter, other_truth.encounter) == (encounter, confuser)
+
+
+def test_without_all_ingredients_every_stage_is_the_same_galaxy():
+    for number in range(6):
+        past, *others = (draw(number, stage, *simulate.INGREDIENTS) for stage in STAGES)
+        for views, truth in others:
+            assert same(past[0], views)
+            assert not views.masks.any()
+            assert truth.log_mstar == past[1].log_mstar
+
+
+def test_non_mergers_without_an_encounter_have_nothing_to_leave_out(monkeypatch):
+    monkeypatch.setattr(scene, "CONFUSER_SHARE", 0)
+    for number in range(3):
+        whole = draw(number, "non-merger")[0]
+        for ingredient in simulate.INGREDIENTS:
+            assert same(whole, draw(number, "non-merger", ingredient)[0])
+
+
+@pytest.mark.parametrize("ingredient", simulate.INGREDIENTS)
+def test_leaving_an_ingredient_out_changes_mergers_and_confusers_and_keeps_their_truth(monkeypatch, ingredient):
+    monkeypatch.setattr(scene, "CONFUSER_SHARE", 1)
+    for stage in STAGES:
+        (views, truth), (less, again) = draw(0, stage), draw(0, stage, ingredient)
+        assert truth == again
+        changed = np.abs(views.pristine - less.pristine)
+        # What an early or old encounter lit up may have all but faded.
+        assert (changed.max(axis=(1, 2, 3)) > (0 if stage == "non-merger" else 1e-3)).all()
+        # The noise is that of the same random numbers.
+        sigma = [
+            np.sqrt(np.array(render.SKY_NOISE)[:, None, None] ** 2 + x.pristine / render.GAIN) for x in (views, less)
+        ]
+        noise = [(one.noisy - one.pristine) / width for one, width in zip((views, less), sigma, strict=True)]
+        np.testing.assert_allclose(*noise, atol=1e-3)
+
+
+def scenes(ingredient, number=2, stage="past"):
+    """The sources of a merger with and without an ingredient, stars and blobs."""
+    whole, less = (scene.draw_scene(np.random.default_rng(number), stage, without) for without in ((), (ingredient,)))
+    return (whole.stars, less.stars), (whole.blobs, less.blobs)
+
+
+def sources(these, chosen=slice(None)):
+    """Some of the sources as a table: x, y, z, width, flux in both filters, feature."""
+    return np.column_stack([these.position.T, these.width, these.flux.T, these.feature])[chosen]
+
+
+def test_nuclei_alone_differ_without_nuclei():
+    stars, (whole, less) = scenes("nuclei")
+    np.testing.assert_array_equal(*map(sources, stars))
+    nuclei = whole.width == light.NUCLEUS_WIDTH
+    np.testing.assert_array_equal(sources(whole, ~nuclei), sources(less, ~nuclei))
+    assert nuclei.sum() == 4, "of both galaxies, as they were and what they gained"
+    assert (whole.flux >= less.flux).all()
+    assert (whole.flux > less.flux).any(axis=0).sum() == 2
+    # In the images, too: nothing changes but two points in the middle.
+    views, bare = draw(2, "past")[0], draw(2, "past", "nuclei")[0]
+    changed = np.abs(views.pristine - bare.pristine)
+    y, x = np.indices((75, 75)) - 37
+    middle = np.hypot(x, y) < 24
+    assert changed[..., ~middle].sum() < 1e-3 * changed.sum()
+
+
+def test_young_stars_are_light_moved_to_the_displaced_stars():
+    (whole, less), blobs = scenes("young stars")
+    np.testing.assert_array_equal(*map(sources, blobs))
+    np.testing.assert_array_equal(whole.position, less.position)
+    gained = whole.flux - less.flux
+    changed = (gained != 0).any(axis=0)
+    assert changed.sum() == scene.DISK_STARS
+    assert gained.sum(axis=1) == pytest.approx(0, abs=1e-9 * whole.flux.sum())
+    displaced = whole.feature & changed
+    assert displaced.any()
+    assert (gained[:, displaced] > 0).all()
+    assert (gained[:, changed & ~displaced] < 0).all()
+
+
+def test_tides_move_stars_and_clumps_of_the_primary():
+    (whole, less), (blobs, calm) = scenes("tides")
+    moved = (whole.position != less.position).any(axis=0)
+    np.testing.assert_array_equal(sources(whole, ~moved), sources(less, ~moved))
+    assert moved.sum() == scene.DISK_STARS
+    assert not less.feature[moved].any()
+    assert whole.flux.sum(axis=1) == pytest.approx(less.flux.sum(axis=1))
+    clumps = blobs.width == light.CLUMP_WIDTH
+    np.testing.assert_array_equal(sources(blobs, ~clumps), sources(calm, ~clumps))
+
+
+def test_a_companion_leaves_its_light_to_the_primary():
+    for whole, less in scenes("companion"):
+        own = (whole.position[:, None] == less.position[:, :, None]).all(axis=0).any(axis=0)
+        np.testing.assert_array_equal(sources(whole, own)[:, [0, 1, 2, 3, 6]], sources(less)[:, [0, 1, 2, 3, 6]])
+        brighter = less.flux / np.where(whole.flux > 0, whole.flux, 1)[:, own]
+        for band in brighter:
+            factors = np.unique(band[band > 0].round(9))
+            assert len(factors) == 2, "the primary's, and 1 of halo, satellites and outskirts"
+            assert factors[0] == 1
 
 
 @pytest.mark.parametrize(
     ("galaxy_id", "stage", "flux", "peak", "tolerance"),
     [
-        (0, "non-merger", [195.3564, 433.3095], [8.06136, 7.56251], 1e-5),
+        (13, "non-merger", [81.533615, 314.67377], [1.20047, 3.64869], 1e-5),
         # Close passages amplify rounding, so encounters may differ a little on other processors.
-        (0, "past", [235.350, 399.231], [11.7189, 9.5500], 0.02),
-        (1, "future", [739.127, 919.330], [40.9492, 17.2396], 0.02),
+        (0, "past", [259.091, 482.281], [3.4475, 4.65815], 0.02),
+        (1, "future", [272.113, 383.418], [13.4547, 7.0681], 0.02),
     ],
 )
 def test_golden_galaxies(galaxy_id, stage, flux, peak, tolerance):
-    # Recorded from this simulator after it matched the calibrated prototype galaxy by galaxy. A change here
-    # changes everybody's sample.
+    # Recorded from this simulator. A change here changes everybody's sample.
     views, _ = simulate.simulate_galaxy(7, galaxy_id, stage)
     assert views.pristine[0].sum(axis=(1, 2)) == pytest.approx(flux, rel=tolerance)
     assert views.pristine[0].max(axis=(1, 2)) == pytest.approx(peak, rel=tolerance)
@@ -370,6 +537,8 @@ def test_golden_galaxies(galaxy_id, stage, flux, peak, tolerance):
         ({"merger_fraction": math.nan}, "between 0 and 1, received nan"),
         ({"seed": -1}, "seed of 0 or more, received -1"),
         ({"workers": 0}, "at least one worker, received 0"),
+        ({"without": ["tides", "gas"]}, "among companion, tides, young stars, nuclei, got 'gas'"),
+        ({"without": "tides"}, r"should be a list, such as \['companion'\], got 'tides'"),
     ],
 )
 def test_wrong_arguments_are_told_and_write_nothing(tmp_path, arguments, message):

@@ -52,11 +52,11 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     from scipy.optimize import brentq
 
     y, p, weights = _both_classes(labels, probabilities)
-    logits = _logits(p)
+    scores = logits(p)
 
     def slope(sharpness: float) -> float:
         """The derivative of the log loss by 1 / T, in which the loss is convex: it has one root or none."""
-        return float(np.sum(weights * (expit(sharpness * logits) - y) * logits))
+        return float(np.sum(weights * (expit(sharpness * scores) - y) * scores))
 
     coldest, hottest = TEMPERATURES
     if slope(1 / coldest) <= 0:
@@ -73,7 +73,7 @@ def temperature(labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndar
         return Estimate(found)
     sample = Sample.of(labels, probabilities, galaxies)
     y, p, weights = _both_classes(labels, probabilities)
-    z = _logits(p)
+    z = logits(p)
     expected = expit(z / found)
     # What a galaxy adds to the slope of the log loss, over its curvature: how far it moves 1 / T.
     moved = sample.sums(weights * (y - expected) * z).sum(axis=1) / (weights * expected * (1 - expected) * z**2).sum()
@@ -88,7 +88,7 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """
     if not 0 < temperature < np.inf:
         raise InputError(f"temperature should be a number above 0 (1 changes nothing), got {temperature}")
-    return expit(_logits(checks.unit_interval(probabilities)) / temperature)
+    return expit(logits(checks.unit_interval(probabilities)) / temperature)
 
 
 def fit_isotonic(labels: np.ndarray, probabilities: np.ndarray) -> Isotonic:
@@ -259,12 +259,13 @@ def gains(
     return pd.DataFrame(rows)
 
 
+def logits(probabilities: np.ndarray) -> np.ndarray:
+    """Logits of probabilities of any shape, finite for 0 and 1 too."""
+    return logit(np.clip(probabilities, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY))
+
+
 def _purity(tpr: np.ndarray, fpr: np.ndarray, fraction: float) -> np.ndarray:
     return fraction * tpr / (fraction * tpr + (1 - fraction) * fpr)
-
-
-def _logits(probabilities: np.ndarray) -> np.ndarray:
-    return logit(np.clip(probabilities, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY))
 
 
 def _both_classes(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

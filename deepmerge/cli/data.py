@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 from typer import Argument, Context, Option
@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 app = typer.Typer(help="Make, fetch, convert and check the images.", no_args_is_help=True)
 
 Folder = Annotated[Path, Option(help="Folder to write to.")]
+_INGREDIENTS = get_args(demo.Ingredient)
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace data of the same name.")]
 
 
@@ -26,12 +27,22 @@ def simulate(
         float, Option(help="Share of mergers among the galaxies.", show_default="1/6")
     ] = demo.MERGER_FRACTION,
     seed: Annotated[int, Option(help="The same seed gives the same bytes.")] = demo.SEED,
+    without: Annotated[
+        list[str] | None,
+        Option(
+            help=f"Leave this out of encounters, all else being the same: {', '.join(_INGREDIENTS)}. May be given more "
+            "than once.",
+            autocompletion=lambda: list(_INGREDIENTS),
+        ),
+    ] = None,
     workers: Annotated[int | None, Option(help="Processes; default: one per core.")] = None,
 ) -> None:
     """Make the demo sample. Mock galaxies, pristine and noisy, with catalogue and masks of merger features."""
     from deepmerge.data.demo.simulate import simulate
 
-    simulate(folder, galaxies=galaxies, merger_fraction=merger_fraction, seed=seed, workers=workers)
+    simulate(
+        folder, galaxies=galaxies, merger_fraction=merger_fraction, seed=seed, without=without or (), workers=workers
+    )
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Data for a notebook: an experiment's images, mock galaxies, and their split."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def simulate(
     variant: str = "pristine",
     merger_fraction: float = demo.MERGER_FRACTION,
     seed: int = demo.SEED,
+    without: Sequence[demo.Ingredient] = (),
 ) -> Dataset:
     """Mock galaxies in memory, four views each (4 × galaxies, 2, 75, 75), of the demo sample's kind: not Illustris.
 
@@ -55,22 +57,28 @@ def simulate(
         Share of mergers among the galaxies, above 0 and below 1.
     seed
         The same seed gives the same galaxies.
+    without
+        Ingredients of an encounter to leave out: "companion", "tides", "young stars", "nuclei". All else stays the same
+        to the last random number, so that a change of a score is due to the ingredient: a counterfactual.
 
     Raises
     ------
     InputError
-        For too few galaxies of a stage.
+        For too few galaxies of a stage, and for an unknown ingredient.
 
     Examples
     --------
     >>> data = dm.simulate(galaxies=300)
+    >>> without_tides = dm.simulate(galaxies=300, without=["tides"])
     """
     if variant not in simulator.VARIANTS:
         raise InputError(f"variant should be one of {', '.join(simulator.VARIANTS)}, got {variant!r}")
     with tempfile.TemporaryDirectory(prefix="deepmerge-") as name:
         folder = Path(name)
         # One process: a script without an `if __name__ == "__main__"` would be run again by each further one.
-        simulator.simulate(folder, galaxies=galaxies, merger_fraction=merger_fraction, seed=seed, workers=1)
+        simulator.simulate(
+            folder, galaxies=galaxies, merger_fraction=merger_fraction, seed=seed, without=without, workers=1
+        )
         files = {"images": folder / f"{variant}_2filt_X.npy", "labels": folder / f"{variant}_2filt_y.npy"}
         mapped = datasets.read(config.Data.model_validate(files), variant)
         masks = None if mapped.masks is None else np.array(mapped.masks)

@@ -1,22 +1,26 @@
-"""How good a model is on part of a data set, as a notebook shows it; and where it looked."""
+"""How good a model is on part of a data set, as a notebook shows it; where it looked, and for what."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from deepmerge.analysis import counterfactual as changes
 from deepmerge.analysis import metrics
 from deepmerge.analysis import saliency as maps
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
+from deepmerge.data.demo import Ingredient
+from deepmerge.data.demo.simulate import INGREDIENTS
 from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
-from deepmerge.estimate import METRICS, Estimate
+from deepmerge.estimate import METRICS, Estimate, flat
 from deepmerge.jobs.evaluate import measured
 from deepmerge.jobs.judged import SALIENCY_METHOD
 from deepmerge.jobs.run import warning
 from deepmerge.notebook import track
+from deepmerge.notebook.data import simulate
 from deepmerge.notebook.model import Model
 
 
@@ -128,3 +132,43 @@ def saliency(
     >>> maps = dm.saliency(model, data, split.test[:6])[:, 0]
     """
     return maps.maps(model.network, gather(data.images, part.rows, part.transforms), layer=layer, method=method)
+
+
+def counterfactual(
+    model: Model, galaxies: int = 240, *, seed: int, variant: str = "pristine", merger_fraction: float = 0.5
+) -> pd.DataFrame:
+    """What a model looks for in mock mergers: its scores for the same galaxies without ingredients of the encounters.
+
+    The galaxies are drawn again with the same random numbers, six times, which takes about 40 s for 240 of them. The
+    table has a line for what was left out: nothing, each ingredient, and everything. Its columns, each with the ends of
+    its 95 % interval over galaxies: auc and completeness; what each changed by; and logit_change, the mean change of
+    the logit of mergers. A model that needs an ingredient loses by its absence. Without everything no stage differs
+    from another, and the AUC is that of guessing.
+
+    Parameters
+    ----------
+    model
+        What `train` or `load_model` gave, trained on mock galaxies.
+    galaxies, variant, merger_fraction
+        As for `simulate`. Half of the galaxies are mergers by default, of which this tells most.
+    seed
+        Another one than that of the galaxies which the model was trained on.
+
+    Raises
+    ------
+    InputError
+        For images of another shape, and as `simulate`.
+
+    Examples
+    --------
+    >>> dm.counterfactual(model, seed=4)
+    """
+    left_out: list[tuple[str, Sequence[Ingredient]]] = [(name, (name,)) for name in INGREDIENTS]
+    lines, whole = [], np.empty(0)
+    for name, without in [("nothing", ()), *left_out, ("everything", INGREDIENTS)]:
+        data = simulate(galaxies, variant=variant, merger_fraction=merger_fraction, seed=seed, without=without)
+        scores = model.predict(data.images)
+        whole = scores if name == "nothing" else whole
+        effect = changes.effect(data.labels, whole, scores, data.catalogue["galaxy_id"].to_numpy())
+        lines.append({"without": name, **flat(effect)})
+    return pd.DataFrame(lines).set_index("without")

@@ -20,8 +20,8 @@ MASS_VALUES = (9.81, 9.87, 9.90, 10.04, 10.24, 10.51, 11.01, 11.34, 11.88)
 # Scaling relations are written about the median mass of the sample.
 PIVOT_LOG_MASS = 10.25
 
-# Half-light radius: the slope and scatter of star-forming galaxies at z ≈ 2 (van der Wel et al. 2014).
-RADIUS_AT_PIVOT, RADIUS_SLOPE, RADIUS_SCATTER = 2.9, 0.22, 0.16
+# Half-light radius: the slope and scatter (dex) of star-forming galaxies at z ≈ 2 (van der Wel et al. 2014).
+RADIUS_AT_PIVOT, RADIUS_SLOPE, RADIUS_SCATTER = 2.9, 0.22, 0.19
 # An exponential disk holds half its light within 1.68 scale lengths.
 HALF_LIGHT_LENGTHS = 1.68
 # Peak circular speed: a stellar-mass Tully-Fisher relation.

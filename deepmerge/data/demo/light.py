@@ -15,7 +15,7 @@ from deepmerge.data.demo.galaxy import PIVOT_LOG_MASS, Floats, Galaxy, draw_rota
 
 # F160W flux in the release's unit, matched to its pixel statistics, and colour F814W - F160W (magnitudes):
 # heavier galaxies are brighter and redder.
-FLUX_AT_PIVOT, FLUX_SLOPE, FLUX_SCATTER = 205.0, 0.85, 0.22
+FLUX_AT_PIVOT, FLUX_SLOPE, FLUX_SCATTER = 205.0, 0.70, 0.22
 COLOUR_AT_PIVOT, COLOUR_SLOPE, COLOUR_SCATTER = 0.75, 0.50, 0.35
 # Share of the bulge in F160W; bulges are old, so they have half that share in F814W.
 BULGE_AT_PIVOT, BULGE_SLOPE, BULGE_SCATTER, BULGE_RANGE = 0.25, 0.20, 0.10, (0.05, 0.65)
@@ -24,10 +24,13 @@ BULGE_IN_F814W = 0.5
 BULGE_SHARES, BULGE_WIDTHS = (0.25, 0.35, 0.40), (0.18, 0.45, 1.10)
 BULGE_UNIT = 1.7
 # Unresolved nucleus: light over that of the galaxy (F814W, F160W), and its scatter in dex. The wide scatter
-# gives the heavy tail of the release's pixels. Mergers feed starbursts and black holes: theirs is brighter by
-# 0.42 dex.
-NUCLEUS_SHARE, NUCLEUS_SCATTER, NUCLEUS_WIDTH = (0.25, 0.09), (1.2 * 0.35, 0.35), 0.12
-MERGER_BOOST = 0.42
+# gives the heavy tail of the release's pixels.
+NUCLEUS_SHARE, NUCLEUS_SCATTER, NUCLEUS_WIDTH = (0.25, 0.09), (0.50, 0.45), 0.12
+# Encounters feed nuclei and make stars in tides. Both follow the clock, whatever the label: they peak at coalescence
+# and fade as a Gaussian in time (Gyr), with a scatter from one encounter to the next (dex). What nuclei gain then, over
+# their own light, and what displaced stars gain: they are young, so F814W gains twice as much as F160W.
+ACTIVITY_TIME, ACTIVITY_SCATTER = 0.25, 0.25
+NUCLEUS_GAIN, TIDAL_STARS = 0.8, (5.0, 2.5)
 # Faint round envelope, over the galaxy's light; width in scale lengths.
 ENVELOPE_SHARE, ENVELOPE_WIDTH = (0.04, 0.08), 4.0
 
@@ -41,7 +44,7 @@ SATELLITE_LOG_FLUX, SATELLITE_WIDTH, SATELLITE_COLOUR = (-2.2, -1.0), (0.4, 0.9)
 
 # Accreted halo with old streams in every galaxy: its F160W light over the galaxy's, scatter in dex, colour.
 # Without it a trained network finds mergers in pristine images too easily (calibrated).
-HALO_SHARE, HALO_SCATTER, HALO_IN_F814W = 0.18, 0.35, 0.7
+HALO_SHARE, HALO_SCATTER, HALO_IN_F814W = 0.06, 0.40, 0.7
 # Smooth part: few particles, so lumpy. Radius in scale lengths and its scatter (natural logarithm).
 HALO_STARS, HALO_RADIUS, HALO_SPREAD = 120, 2.2, 0.6
 # Streams: one more than this mean number; stars each; distance and thickness (scale lengths); length in
@@ -50,6 +53,11 @@ STREAM_NUMBER, STREAM_STARS, STREAM_RADIUS = 4, 40, (2.5, 7.0)
 STREAM_THICKNESS, STREAM_LENGTH, STREAM_SPIRAL = 0.35, (0.3, 2.5), 0.5
 # The light of the parts of a halo varies as a gamma variate of this shape.
 STREAM_CONTRAST = 0.7
+# Outskirts of every galaxy, beyond the edge of the frame: old debris and faint companions, as round blobs. Light over
+# the galaxy's and its scatter (dex), number, distances (kpc), width at 10 kpc and its scatter (dex). Without them a
+# pristine frame is empty but for tides, and its edge alone gives mergers away (calibrated).
+OUTSKIRTS_SHARE, OUTSKIRTS_SCATTER, OUTSKIRTS_NUMBER = 0.10, 0.55, 40
+OUTSKIRTS_DISTANCE, OUTSKIRTS_WIDTH, OUTSKIRTS_WIDTH_SCATTER = (4.0, 32.0), 1.5, 0.2
 
 
 class Sources(NamedTuple):
@@ -76,15 +84,33 @@ class Light(NamedTuple):
     """(2,) light of the nucleus over `flux`"""
 
 
-def draw_light(rng: Generator, log_mass: float, is_merger: bool) -> Light:
+class Activity(NamedTuple):
+    """What an encounter lights up at the time of the image."""
+
+    nucleus: float
+    """light that both nuclei gain, over their own"""
+    tides: Floats
+    """(2,) light that displaced stars gain, over their own"""
+
+
+QUIET = Activity(0.0, np.zeros(2))
+
+
+def draw_activity(rng: Generator, remaining: float) -> Activity:
+    """How active an encounter is `remaining` Gyr before coalescence (negative after it), by its clock and by chance."""
+    clock = math.exp(-0.5 * (remaining / ACTIVITY_TIME) ** 2)
+    nucleus, tides = clock * 10 ** (ACTIVITY_SCATTER * rng.standard_normal(2))
+    return Activity(NUCLEUS_GAIN * nucleus, np.array(TIDAL_STARS) * tides)
+
+
+def draw_light(rng: Generator, log_mass: float) -> Light:
     """How bright a galaxy of this mass is, and how its light is shared out."""
     excess = log_mass - PIVOT_LOG_MASS
     f160w = FLUX_AT_PIVOT * 10 ** (FLUX_SLOPE * excess + FLUX_SCATTER * rng.standard_normal())
     colour = COLOUR_AT_PIVOT + COLOUR_SLOPE * excess + COLOUR_SCATTER * rng.standard_normal()
     bulge = BULGE_AT_PIVOT + BULGE_SLOPE * excess + BULGE_SCATTER * rng.standard_normal()
     bulge = min(max(bulge, BULGE_RANGE[0]), BULGE_RANGE[1])
-    boost = MERGER_BOOST if is_merger else 0.0
-    nucleus = np.array(NUCLEUS_SHARE) * 10 ** (boost + np.array(NUCLEUS_SCATTER) * rng.standard_normal(2))
+    nucleus = np.array(NUCLEUS_SHARE) * 10 ** (np.array(NUCLEUS_SCATTER) * rng.standard_normal(2))
     return Light(np.array([f160w * 10 ** (-0.4 * colour), f160w]), np.array([bulge * BULGE_IN_F814W, bulge]), nucleus)
 
 
@@ -99,17 +125,21 @@ def points(position: Floats, flux: Floats, feature: NDArray[np.bool_] | None = N
     return Sources(position, np.zeros(number), flux, np.zeros(number, bool) if feature is None else feature)
 
 
-def light_centre(centre: Floats, galaxy: Galaxy, light: Light, feature: bool) -> Sources:
-    """Bulge, nucleus and envelope around `centre` (3,); the envelope is never a feature, being everywhere."""
+def light_centre(centre: Floats, galaxy: Galaxy, light: Light, activity: Activity, feature: bool) -> Sources:
+    """Bulge, nucleus and envelope around `centre` (3,).
+
+    What the encounter adds to the nucleus is a feature always, the envelope never, being everywhere, and the rest as
+    `feature` says.
+    """
     bulge_width = np.array(BULGE_WIDTHS) * galaxy.scale_length / BULGE_UNIT
-    width = np.array([*bulge_width, NUCLEUS_WIDTH, ENVELOPE_WIDTH * galaxy.scale_length])
+    width = np.array([*bulge_width, NUCLEUS_WIDTH, NUCLEUS_WIDTH, ENVELOPE_WIDTH * galaxy.scale_length])
     shares = np.array(
         [
-            [*(bulge * np.array(BULGE_SHARES)), nucleus, envelope]
+            [*(bulge * np.array(BULGE_SHARES)), nucleus, activity.nucleus * nucleus, envelope]
             for bulge, nucleus, envelope in zip(light.bulge, light.nucleus, ENVELOPE_SHARE, strict=True)
         ]
     )
-    features = np.array([feature] * (len(width) - 1) + [False])
+    features = np.array([feature] * (len(BULGE_WIDTHS) + 1) + [True, False])
     return Sources(np.repeat(centre[:, None], len(width), axis=1), width, light.flux[:, None] * shares, features)
 
 
@@ -150,6 +180,19 @@ def draw_halo(rng: Generator, galaxy: Galaxy, light: Light) -> Sources:
     weight = np.repeat(size / number, number)
     flux = (light.flux * share * np.array([HALO_IN_F814W, 1.0]))[:, None] * weight
     return points(np.concatenate(position, axis=1), flux)
+
+
+def draw_outskirts(rng: Generator, light: Light) -> Sources:
+    """Faint debris and companions far around a galaxy, in all directions."""
+    position = rng.standard_normal((3, OUTSKIRTS_NUMBER))
+    nearest, farthest = OUTSKIRTS_DISTANCE
+    distance = np.exp(rng.uniform(math.log(nearest), math.log(farthest), OUTSKIRTS_NUMBER))
+    position *= distance / norm(position)
+    size = rng.gamma(STREAM_CONTRAST, 1.0, OUTSKIRTS_NUMBER)
+    share = OUTSKIRTS_SHARE * 10 ** (OUTSKIRTS_SCATTER * rng.standard_normal())
+    width = OUTSKIRTS_WIDTH * np.sqrt(distance / 10) * 10 ** (OUTSKIRTS_WIDTH_SCATTER * rng.standard_normal(len(size)))
+    flux = (light.flux * share * np.array([HALO_IN_F814W, 1.0]))[:, None] * (size / size.sum())
+    return Sources(position, width, flux, np.zeros(len(size), bool))
 
 
 def _draw_stream(rng: Generator, scale_length: float) -> Floats:

@@ -23,13 +23,13 @@ KPC_PER_GYR = 1.0227
 _STEP = TIME_STEP * KPC_PER_GYR  # in kpc/(km/s)
 
 # Time to coalescence (Gyr, negative = after it) of each sort of encounter. The release calls a galaxy a
-# merger from 250 Myr before until 250 Myr after coalescence; the clearly earlier and later ones are its hard
-# non-mergers. A future merger has 20 Myr left at least: later the two are one in every image.
+# merger from 250 Myr before until 250 Myr after coalescence; earlier and later ones are its hard non-mergers.
+# No gap parts them: nature has borderline cases.
 WINDOWS: dict[Encounter, tuple[float, float]] = {
     "past": (-0.25, 0.0),
-    "future": (0.02, 0.25),
-    "early": (0.30, 0.90),
-    "old": (-1.00, -0.40),
+    "future": (0.0, 0.25),
+    "early": (0.25, 0.90),
+    "old": (-1.20, -0.25),
 }
 
 # Mass ratios are 0.1^(u²), u uniform: from 1:1 to 1:10 (the release's limit of a minor merger), more near
@@ -45,8 +45,8 @@ FRICTION_TIME, FRICTION_RATIO_POWER, FRICTION_RADIUS = 0.22, -0.25, 8.0
 COALESCED_RADIUS, COALESCED_STEPS = 4.0, 10
 # An orbit that has not coalesced after 2.7 Gyr is given up and another one is drawn.
 LONGEST_ORBIT = 900
-# The stars are followed for the last 0.6 Gyr: older tides have mixed away.
-TIDAL_STEPS = 200
+# The stars are followed for the last 1.2 Gyr, so that old encounters have stirred their disks like recent ones.
+TIDAL_STEPS = 400
 # An encounter needs some history, or there is nothing to see.
 SHORTEST_HISTORY = 5
 # Keeps forces finite at the very centre, kpc.

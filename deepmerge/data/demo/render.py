@@ -34,6 +34,10 @@ FEATURE_SMOOTHING = 1.4
 # and more than this share of the image.
 MASK_OF_PEAK, MASK_OF_IMAGE = 0.06, 0.2
 
+# Light between the galaxies, the same in all pixels of an image: log10 of its level and scatter (dex), each filter by
+# itself. Without it a pristine frame is black, and how much of it is black gives mergers away.
+FLOOR, FLOOR_SCATTER = -2.7, 0.4
+
 # Noise as in the noisy release: sky (sigma in each filter) and photon noise (electrons for a unit of flux).
 SKY_NOISE, GAIN = (0.40, 0.43), 20.0
 
@@ -82,7 +86,8 @@ def render_views(rng: Generator, scene: Scene) -> Views:
     pristine = np.empty((VIEWS, 2, IMAGE_SIZE, IMAGE_SIZE), np.float32)
     masks = np.zeros((VIEWS, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
     for view, camera in enumerate(draw_cameras(rng)):
-        pristine[view] = render(scene, camera, draw_neighbour(rng))
+        floor = 10 ** (FLOOR + FLOOR_SCATTER * rng.standard_normal((2, 1, 1)))
+        pristine[view] = render(scene, camera, draw_neighbour(rng)) + floor
         if scene.truth.stage != "non-merger":
             masks[view] = outline(render_features(scene, camera), pristine[view, 1])
     return Views(pristine, add_noise(rng, pristine), masks)

@@ -1,12 +1,14 @@
 """Everything that shines in and around one mock galaxy, in three dimensions, and its true properties."""
 
 import math
+from collections.abc import Collection
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from deepmerge.data.demo import Ingredient
 from deepmerge.data.demo.galaxy import (
     Disk,
     Floats,
@@ -19,12 +21,16 @@ from deepmerge.data.demo.galaxy import (
     rotate,
 )
 from deepmerge.data.demo.light import (
+    QUIET,
+    Activity,
     Light,
     Sources,
     disk_flux,
+    draw_activity,
     draw_clumps,
     draw_halo,
     draw_light,
+    draw_outskirts,
     draw_satellites,
     join,
     light_centre,
@@ -34,9 +40,10 @@ from deepmerge.data.demo.orbits import Encounter, Orbit, draw_orbit, follow_star
 
 Stage = Literal["past", "future", "non-merger"]
 
-# Non-mergers with an encounter that came too early or too late to count: without these a network would only
-# have to find any companion or tail (calibrated).
-CONFUSER_SHARE = 0.36
+# Non-mergers with an encounter that came too early or too late to count, and how many of these are early: without
+# these a network would only have to find any companion, tail or stirred disk (calibrated; most galaxies at z = 2 have
+# merged with a tenth of their mass or more within the gigayear before).
+CONFUSER_SHARE, EARLY_SHARE = 0.85, 0.2
 
 # Test particles of the primary's disk; a companion has √q of them, within these limits.
 DISK_STARS, COMPANION_STARS = 1400, (150, 1120)
@@ -71,33 +78,45 @@ class Scene(NamedTuple):
     truth: Truth
 
 
-def draw_scene(rng: Generator, stage: Stage) -> Scene:
-    """A random galaxy of the given stage."""
+def draw_scene(rng: Generator, stage: Stage, without: Collection[Ingredient] = ()) -> Scene:
+    """A random galaxy of the given stage.
+
+    without: ingredients of the encounter to leave out; all else stays the same. A companion that is left out leaves its
+    light to the primary, so that the whole keeps its own. With all of them left out no stage differs from another.
+    """
     galaxy = draw_galaxy(rng, draw_log_mass(rng))
-    encounter = draw_encounter(rng, stage)
-    light = draw_light(rng, galaxy.log_mass, is_merger=stage != "non-merger")
+    light = draw_light(rng, galaxy.log_mass)
     disk = draw_tilted_disk(rng, DISK_STARS, galaxy)
-    position, displaced = disk.position, np.zeros(DISK_STARS, bool)
+    # Numbers of their own: how many are drawn here hangs on the stage and on where stars are, and nothing else should.
+    of_kind, of_encounter, of_clumps = rng.spawn(3)
+    primary, position, displaced, activity = light, disk.position, np.zeros(DISK_STARS, bool), QUIET
     stars: list[Sources] = []
     blobs: list[Sources] = []
     mass_ratio = remaining = separation = math.nan
+    encounter = draw_encounter(of_kind, stage)
     if encounter != "none":
-        orbit = draw_orbit(rng, galaxy, encounter)
-        mass_ratio, remaining = orbit.mass_ratio, orbit.time_to_coalescence
-        separation = float(norm(orbit.path[-1]))
-        companion_disk = draw_tilted_disk(rng, _count_companion_stars(mass_ratio), orbit.companion)
-        position, companion_position = follow_stars(galaxy, disk, companion_disk, orbit)
-        displaced = _find_displaced(disk.position, position, galaxy.scale_length)
-        other_light = _draw_companion_light(rng, light, mass_ratio)
-        foreign = _find_foreign(orbit, companion_position, galaxy.scale_length)
-        stars += [points(companion_position, disk_flux(other_light)[:, None] * companion_disk.weight, foreign)]
-        resolved = separation > RESOLVED_SEPARATION
-        blobs += [light_centre(orbit.path[-1], orbit.companion, other_light, feature=resolved)]
-    clump_share, clumps = draw_clumps(rng, galaxy, light, position)
-    flux = disk_flux(light) * (1 - clump_share)
-    stars += [points(position, flux[:, None] * disk.weight, displaced)]
-    blobs += [clumps, draw_satellites(rng, light), light_centre(np.zeros(3), galaxy, light, feature=False)]
-    stars += [draw_halo(rng, galaxy, light)]
+        orbit = draw_orbit(of_encounter, galaxy, encounter)
+        mass_ratio, remaining, centre = orbit.mass_ratio, orbit.time_to_coalescence, orbit.path[-1]
+        separation = float(norm(centre))
+        companion_disk = draw_tilted_disk(of_encounter, _count_companion_stars(mass_ratio), orbit.companion)
+        moved, companion_position = follow_stars(galaxy, disk, companion_disk, orbit)
+        companion = _draw_companion_light(of_encounter, light, mass_ratio)
+        activity = _left(draw_activity(of_encounter, remaining), without)
+        if "tides" not in without:
+            position, displaced = moved, _find_displaced(disk.position, moved, galaxy.scale_length)
+        if "companion" not in without:
+            primary, companion = _share_out(light, companion)
+            foreign = _find_foreign(orbit, companion_position, galaxy.scale_length)
+            stars += [points(companion_position, disk_flux(companion)[:, None] * companion_disk.weight, foreign)]
+            resolved = separation > RESOLVED_SEPARATION
+            blobs += [light_centre(centre, orbit.companion, companion, activity, feature=resolved)]
+    weight = disk.weight * (1 + activity.tides[:, None] * displaced)
+    weight /= weight.sum(axis=1, keepdims=True)
+    clump_share, clumps = draw_clumps(of_clumps, galaxy, primary, position)
+    flux = disk_flux(primary) * (1 - clump_share)
+    stars += [points(position, flux[:, None] * weight, displaced), draw_halo(rng, galaxy, light)]
+    blobs += [light_centre(np.zeros(3), galaxy, primary, activity, feature=False), clumps]
+    blobs += [draw_satellites(rng, light), draw_outskirts(rng, light)]
     truth = Truth(stage, encounter, galaxy.log_mass, mass_ratio, remaining, separation)
     return Scene(join(stars), join(blobs), truth)
 
@@ -114,7 +133,19 @@ def draw_encounter(rng: Generator, stage: Stage) -> Encounter | Literal["none"]:
         return stage
     if rng.random() >= CONFUSER_SHARE:
         return "none"
-    return "early" if rng.random() < 0.5 else "old"
+    return "early" if rng.random() < EARLY_SHARE else "old"
+
+
+def _left(activity: Activity, without: Collection[Ingredient]) -> Activity:
+    """The activity without its ingredients that are left out."""
+    nucleus = QUIET.nucleus if "nuclei" in without else activity.nucleus
+    return Activity(nucleus, QUIET.tides if "young stars" in without else activity.tides)
+
+
+def _share_out(primary: Light, companion: Light) -> tuple[Light, Light]:
+    """Both dimmed so that together they are as bright as the primary was drawn: its mass is that of the whole."""
+    share = primary.flux / (primary.flux + companion.flux)
+    return primary._replace(flux=primary.flux * share), companion._replace(flux=companion.flux * share)
 
 
 def _count_companion_stars(mass_ratio: float) -> int:

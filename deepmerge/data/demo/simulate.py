@@ -9,15 +9,16 @@ import csv
 import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
 from deepmerge.cluster import count_cores, mapping
 from deepmerge.data import demo
+from deepmerge.data.demo import Ingredient
 from deepmerge.data.demo.render import FILTERS, IMAGE_SIZE, VIEWS, Views, render_views
 from deepmerge.data.demo.scene import Stage, Truth, draw_scene
 from deepmerge.data.formats import npy_file
@@ -36,6 +37,7 @@ DESCRIPTION = (
     "Mock galaxies drawn by the deepmerge simulator (test particles in analytic potentials); "
     "not Illustris, not the released DeepMerge images, and no basis for results about real galaxies."
 )
+INGREDIENTS: tuple[Ingredient, ...] = get_args(Ingredient)
 COLUMNS = ("galaxy_id", "view", "copy", *Truth._fields)
 
 
@@ -43,6 +45,7 @@ class _Task(NamedTuple):
     seed: int
     galaxy_id: int
     stage: Stage
+    without: tuple[Ingredient, ...]
 
 
 def simulate(
@@ -51,6 +54,7 @@ def simulate(
     galaxies: int = demo.GALAXIES,
     merger_fraction: float = demo.MERGER_FRACTION,
     seed: int = demo.SEED,
+    without: Sequence[str] = (),
     workers: int | None = None,
 ) -> None:
     """Write a sample of mock galaxies, VIEWS images each, to `folder`.
@@ -59,15 +63,19 @@ def simulate(
     `<variant>_2filt_source.json`; `feature_masks.npy` (N, 75, 75) uint8 and `catalogue.csv` in the same rows.
     Mergers come first, views of a galaxy side by side. The same seed gives the same bytes for any number of
     `workers` (processes; one for each usable core if not given). All files appear at the end or none does.
+    `without` leaves out ingredients of encounters (INGREDIENTS), all else being the same to the last random number:
+    counterfactuals, whose images differ by these ingredients alone.
 
     Raises InputError if an argument is out of range or `folder` holds images that are not simulated.
     """
     from deepmerge.data.dataset import write_source  # loads pandas, which the workers do not need
 
     workers = count_cores() if workers is None else workers
-    _check_arguments(galaxies, merger_fraction, seed, workers)
+    _check_arguments(galaxies, merger_fraction, seed, without, workers)
     _check_folder(folder)
-    tasks = [_Task(seed, number, stage) for number, stage in enumerate(draw_stages(galaxies, merger_fraction, seed))]
+    stages = draw_stages(galaxies, merger_fraction, seed)
+    left_out = tuple(name for name in INGREDIENTS if name in without)
+    tasks = [_Task(seed, number, stage, left_out) for number, stage in enumerate(stages)]
     source = {
         "data_source": DATA_SOURCE,
         "description": DESCRIPTION,
@@ -78,6 +86,7 @@ def simulate(
             "galaxies": galaxies,
             "merger_fraction": merger_fraction,
             "seed": seed,
+            "without": left_out,
             "views": VIEWS,
             "image_size": IMAGE_SIZE,
         },
@@ -109,10 +118,12 @@ def count_stages(galaxies: int, merger_fraction: float) -> tuple[int, int, int]:
     return past, mergers - past, galaxies - mergers
 
 
-def simulate_galaxy(seed: int, galaxy_id: int, stage: Stage) -> tuple[Views, Truth]:
+def simulate_galaxy(
+    seed: int, galaxy_id: int, stage: Stage, without: Collection[Ingredient] = ()
+) -> tuple[Views, Truth]:
     """One galaxy; depends on nothing but the arguments, so neither order nor worker matter."""
     rng = np.random.default_rng([seed, galaxy_id])
-    scene = draw_scene(rng, stage)
+    scene = draw_scene(rng, stage, without)
     return render_views(rng, scene), scene.truth
 
 
@@ -120,11 +131,15 @@ def _run(task: _Task) -> tuple[Views, Truth]:
     return simulate_galaxy(*task)
 
 
-def _check_arguments(galaxies: int, merger_fraction: float, seed: int, workers: int) -> None:
+def _check_arguments(galaxies: int, merger_fraction: float, seed: int, without: Sequence[str], workers: int) -> None:
     if not 0 < merger_fraction < 1:
         raise InputError(f"expected a merger fraction between 0 and 1, received {merger_fraction}; try 0.17")
     if seed < 0:
         raise InputError(f"expected a seed of 0 or more, received {seed}")
+    if isinstance(without, str):
+        raise InputError(f"ingredients to leave out should be a list, such as [{INGREDIENTS[0]!r}], got {without!r}")
+    if unknown := [name for name in without if name not in INGREDIENTS]:
+        raise InputError(f"ingredients to leave out should be among {', '.join(INGREDIENTS)}, got {unknown[0]!r}")
     if workers < 1:
         raise InputError(f"expected at least one worker, received {workers}; leave it out to use every core")
     if galaxies < 1 or min(count_stages(galaxies, merger_fraction)) < FEWEST_OF_A_STAGE:
