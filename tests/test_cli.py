@@ -236,10 +236,10 @@ def test_evaluate_and_gradcam_name_data_set_and_model(run, jobs):
             ["evaluate", "noisy", "--folds=3", "--model", "abc", "--pdf", "--out", "a"],
             ("cross_validate", "noisy", "abc", 3, True, Path("a")),
         ),
-        (["study", "baselines", "noisy"], ("judge_baselines", "noisy", "last", False, None)),
+        (["study", "baselines", "noisy"], ("judge_baselines", "noisy", "last", 5, False, None)),
         (
-            ["study", "baselines", "noisy", "--model", "abc", "--pdf", "--out", "a"],
-            ("judge_baselines", "noisy", "abc", True, Path("a")),
+            ["study", "baselines", "noisy", "--model", "abc", "--seeds", "1", "--pdf", "--out", "a"],
+            ("judge_baselines", "noisy", "abc", 1, True, Path("a")),
         ),
         (["study", "selection", "noisy"], ("measure_selection", "noisy", "last", 5, False, None)),
         (

@@ -1,5 +1,6 @@
 import threading
 
+import pandas as pd
 import pytest
 
 from deepmerge import config
@@ -11,9 +12,9 @@ from deepmerge.jobs.gradcam import gradcam
 from deepmerge.jobs.main import main
 from deepmerge.jobs.promote.promote import promote
 from deepmerge.jobs.train import train
+from deepmerge.jobs.trial import train_below
 from deepmerge.model import devices
 from deepmerge.progress import progress_bar
-from deepmerge.studies import base
 from deepmerge.studies.probabilities.study import judge_probabilities
 from deepmerge.tracking import looks, runs
 
@@ -91,8 +92,17 @@ def test_every_command_that_scores_test_images_counts_the_models_that_did(client
     assert look(promote, file, other, metric="auc")[1] == 0
     third = train(experiment.with_settings({"seed": 2}))["run_id"]
     assert look(compare, [file, file], [ours, third], tmp_path / "out")[1] == 1
+    out = tmp_path / "seeds"
+    compared, number = look(compare, [file, file], [ours, third], out, seeds=2)
+    assert number == 2  # each recipe with one seed more
+    lines = pd.read_csv(out / "differences.csv").set_index("metric")
+    [pair] = {(line.recipe, line.minus) for line in lines.itertuples()}
+    assert [name.split("-")[-1] for name in pair] == [ours[:6], third[:6]]
+    assert compared["_minus_".join(pair) + "_auc"] == lines.loc["auc", "difference"]
+    assert lines.loc["auc", "difference_low"] < lines.loc["auc", "difference"] < lines.loc["auc", "difference_high"]
+    assert 0 < lines.loc["auc", "p"] <= 1
     with runs.new_run("study", {}) as study, progress_bar("", 1) as advance:
-        assert look(base.run, study, "a trial", data, split, experiment, advance)[1] == 1
+        assert look(train_below, study, "a trial", data, split, experiment, advance)[1] == 1
     assert (
         look(judge_probabilities, file, ours, config.Study(members=2, passes=2))[1] == 1
     )  # the ensemble's other member

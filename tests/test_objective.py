@@ -2,9 +2,12 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from deepmerge import config
+from deepmerge.data.dataset import Dataset
+from deepmerge.data.splits import Part
 from deepmerge.model import objective
 
 LOSSES = {"first": [0.9, 0.5, 0.7], "second": [0.8, 0.6, 0.4]}
@@ -55,6 +58,15 @@ def test_each_epoch_of_all_parts_is_reported_with_the_mean_so_far_and_what_was_m
     assert measured[3] == {"val_log_loss": 0.8, "val_auc": pytest.approx(0.2)}
 
 
-def test_without_folds_the_one_part_is_the_split_itself(experiment):
+def test_without_folds_the_one_part_is_the_split_itself():
     split = object()
-    assert objective.parts(None, split, experiment.tuning) == [split]
+    assert objective.parts(None, split, 1) == [split]
+
+
+@pytest.mark.parametrize(("mergers", "others", "folds"), [(50, 50, 1), (49, 400, 3), (400, 49, 3), (0, 100, 3)])
+def test_folds_take_the_place_of_a_validation_with_few_galaxies_of_either_class(mergers, others, folds):
+    """Two images a galaxy, which count once, and further galaxies that do not validate."""
+    labels = np.repeat([1, 0, 1, 0], [2 * mergers, 2 * others, 100, 100])
+    data = Dataset.from_arrays(np.ones((len(labels), 1, 32, 32)), labels, galaxy_id=np.arange(len(labels)) // 2)
+    validation = Part(np.arange(2 * (mergers + others)), np.zeros(2 * (mergers + others), int))
+    assert objective.default_folds(data, SimpleNamespace(validation=validation)) == folds

@@ -77,7 +77,7 @@ def test_a_second_repro_has_nothing_to_do(project):
         ("deepmerge/jobs/promote/gate.py", '"""', '"""Gate. ', {"promote@pristine", "promote@noisy"}),
         (
             *("deepmerge/model/network.py", '"""', '"""Nets. '),
-            {"tune@pristine", "tune@noisy", "train@pristine", "train@noisy"},
+            {"tune@pristine", "tune@noisy", "train@pristine", "train@noisy", "compare"},
         ),
         ("experiments/pristine.yaml", "dropout: 0.2", "dropout: 0.3", {"tune@pristine", "train@pristine"}),
         ("experiments/noisy.yaml", "split_seed: 5", "split_seed: 6", {"split@noisy", "tune@noisy", "train@noisy"}),

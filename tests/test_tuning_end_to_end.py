@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 EPOCHS = 20  # enough that a trial can be caught in the act, and no more than the patience
-QUICK = ("--epochs", str(EPOCHS), "--batch-size", "32", "--learning-rate", "0.003")
+QUICK = ("--epochs", str(EPOCHS), "--batch-size", "32", "--learning-rate", "0.003", "--folds", "1")
 RUNNING, COMPLETE = TrialState.RUNNING, TrialState.COMPLETE
 DEADLINE = 240  # seconds for anything to happen
 
@@ -43,7 +43,7 @@ class Desk:
         self.tracking = f"sqlite:///{folder}/mlflow.db"
         self.opened = None
 
-    def start(self, trials, *words, workers=2, seeds=0, limit=None, **variables):
+    def start(self, trials, *words, workers=2, seeds=0, limit=None, quick=QUICK, **variables):
         """Start tuning in a process group of its own."""
 
         def limited():
@@ -52,7 +52,7 @@ class Desk:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-        command = [sys.executable, "-m", "deepmerge", "tune", "tiny.yaml", "--trials", str(trials), *QUICK, *words]
+        command = [sys.executable, "-m", "deepmerge", "tune", "tiny.yaml", "--trials", str(trials), *quick, *words]
         return subprocess.Popen(
             [*command, "--workers", str(workers), "--seeds", str(seeds)],
             cwd=self.folder,
@@ -153,6 +153,9 @@ def test_a_study_is_made_used_and_continued(desk):
     assert parent.data.metrics["best_trial_val_log_loss"] == best
     assert parent.data.metrics["first_trial_val_log_loss"] == desk.trials()[0].values[0]
     assert f"best_trial_val_log_loss   {best:.4g}" in out
+    again = desk.study.user_attrs["winner_again"]
+    assert again["trial"] == desk.study.best_trial.number
+    assert again["value"] == parent.data.metrics["winner_again_val_log_loss"] != best
     assert not [name for run in [parent, *desk.runs("trial")] for name in run.data.metrics if name.startswith("test_")]
     folder = Path(parent.info.artifact_uri.removeprefix("file://"))
     assert {file.name for file in (folder / "figures").iterdir()} >= {"history.png", "slices.png", "curves.png"}
@@ -277,9 +280,17 @@ def test_with_one_worker_the_same_seed_is_the_same_study_also_when_interrupted(d
     assert broken == whole
 
 
-@pytest.mark.parametrize("folds", ["2"])
-def test_folds_are_averaged(desk, folds):
-    desk.tune(2, "--folds", folds, "--objective", "auc")
+def test_few_validation_galaxies_are_not_trusted_and_folds_take_their_place(desk):
+    desk.tune(1, "--folds", "3")
+    [folded] = desk.trials()
+    desk.tune(1, quick=QUICK[: QUICK.index("--folds")])
+    assert [trial.values for trial in desk.trials()] == [folded.values]  # the same study
+    [study] = desk.runs("study")
+    assert study.data.params["folds"] == "3"
+
+
+def test_folds_are_averaged(desk):
+    desk.tune(2, "--folds", "2", "--objective", "auc")
     desk.check(2)
     client = MlflowClient(desk.tracking)
     for trial in desk.trials():

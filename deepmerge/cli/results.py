@@ -21,14 +21,21 @@ def compare(
     models: Annotated[
         str | None, Option(help="One model per data set, separated by commas; default: the newest of each.")
     ] = None,
+    seeds: Annotated[
+        int,
+        Option(help="Above 1: compare recipes, each trained with so many seeds, with their differences.", min=1),
+    ] = 1,
     out: Annotated[Path, Option(help="Folder for tables and figures.")] = Path("results/comparison"),
 ) -> None:
-    """Compare models of two or more data sets. Each also scores the images of the others."""
+    """Compare models of two or more data sets. Each also scores the images of the others.
+
+    Two models may differ by the luck of their seeds alone. Whether one recipe is better than another, --seeds 5 says.
+    """
     names = ",".join(datasets).split(",")
     with quietly():
         from deepmerge.jobs.compare import compare
 
-    show(compare.compare(names, models.split(",") if models else ["last"] * len(names), out=out))
+    show(compare.compare(names, models.split(",") if models else ["last"] * len(names), out=out, seeds=seeds))
 
 
 @app.command()

@@ -98,15 +98,26 @@ def recipes(
 
 
 @app.command()
-def baselines(dataset: ModelOf, model: Model = "last", pdf: Pdf = False, out: Out = None) -> None:
-    """Is a network better than Random Forest and logistic regression on measured morphology? 12 minutes.
+def baselines(
+    dataset: ModelOf,
+    model: Model = "last",
+    seeds: Annotated[
+        int | None, Option(help="Trainings of the network, the model among them, and of each forest.", min=1)
+    ] = None,
+    pdf: Pdf = False,
+    out: Out = None,
+) -> None:
+    """Is a network better than Random Forest and logistic regression on measured morphology? 15 minutes.
 
     Measures the morphology of the training and test images (statmorph) once and keeps it in results/cache.
     """
+    from deepmerge import config
+
+    study = config.study_of(dataset, seeds=seeds)
     with quietly():
         from deepmerge.studies.baselines.study import judge_baselines
 
-    show(judge_baselines(dataset, model, pdf=pdf, out=out))
+    show(judge_baselines(dataset, model, study.seeds, pdf=pdf, out=out))
 
 
 @app.command()

@@ -92,7 +92,12 @@ class Tuning(Settings):
 
     trials: int = Field(30, ge=1, description="trials in all, those of earlier calls counted")
     objective: Literal["log_loss", "auc"] = Field("log_loss", description="what to improve on the validation galaxies")
-    folds: int = Field(1, ge=1, description="above 1: mean over so many folds of the galaxies outside the test")
+    folds: int | None = Field(
+        None,
+        ge=1,
+        description="above 1: mean over so many folds of the galaxies outside the test; by default 1, or 3 where fewer "
+        "than 50 galaxies of the rarer class validate",
+    )
     pruning: bool = Field(True, description="stop trials that fall behind the median of the others")
     seeds: int = Field(1, ge=0, description="models to train with the winning settings; 0: none")
     space: dict[str, Range] = Field(
@@ -140,7 +145,8 @@ class Study(Settings):
     seeds: int = Field(
         5,
         ge=1,
-        description="leakage: trainings of each protocol, each with galaxies of its own; recipes: of each in each fold",
+        description="leakage: trainings of each protocol, each with galaxies of its own; recipes: of each in each fold;"
+        " baselines: of the network and of each forest",
     )
     folds: int = Field(
         5,

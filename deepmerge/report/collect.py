@@ -173,8 +173,13 @@ def _description(run: runs.Run) -> str:
 
 
 def _tables(study: Study, run: runs.Run, dataset: str) -> list[Table]:
-    frames = {caption: pd.read_csv(runs.read_artifact(run, f"{name}.csv")) for name, caption in study.tables.items()}
-    return [tabulated(frame, f"{dataset}: {caption}", folded=len(frame) > 8) for caption, frame in frames.items()]
+    """The tables of a study's run that are there."""
+    shown = []
+    for name, caption in study.tables.items():
+        with suppress(InputError):
+            frame = pd.read_csv(runs.read_artifact(run, f"{name}.csv"))
+            shown.append(tabulated(frame, f"{dataset}: {caption}", folded=len(frame) > 8))
+    return shown
 
 
 def pictures(run: runs.Run, captions: Mapping[str, Caption]) -> list[Picture]:

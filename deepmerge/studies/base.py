@@ -1,38 +1,28 @@
-"""What makes a study: what it declares, what it finds, the one runner that logs it, and trainings below its run."""
+"""What makes a study: what it declares, what it finds, and the one runner that logs it."""
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from deepmerge import config
-from deepmerge.analysis.metrics import point_metrics
 from deepmerge.data import dataset as datasets
-from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
-from deepmerge.data.splits import Split
 from deepmerge.estimate import METRICS, Estimate, flat, read
-from deepmerge.jobs import networks
-from deepmerge.jobs.judged import Judged
 from deepmerge.jobs.run import LEAKS, SIMULATED, Results, log_figures, open_run, write_json, write_table
-from deepmerge.jobs.train import epoch_metrics, metadata_of
-from deepmerge.model import devices, training
+from deepmerge.model import devices
 from deepmerge.plots.forest import Line, forest
-from deepmerge.progress import Advance
 from deepmerge.tracking import runs
 
 RESULT = "study.json"  # what a report reads of a study
 SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)  # between which a metric lies, and a difference of two
 SHOWN = {name: METRICS[name].label for name in ("auc", "balanced_accuracy")}  # columns of a forest plot, with labels
-FOLD = "fold"  # mark of a run whose model is one of several and never the newest of its data set
 
 
 class Caption(NamedTuple):
@@ -118,67 +108,12 @@ def warnings(run: runs.Run) -> list[str]:
     return [SIMULATED] * (tags["data_source"] == "simulated") + [LEAKS] * (tags["split"] == "rows")
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A training: its network in its run, its history and best epoch, and the seconds until the end of each epoch.
-
-    probability: (n,) of the test part of its split.
-    """
-
-    judged: Judged
-    history: dict[str, list[float]]
-    best_epoch: int
-    seconds: np.ndarray
-    probability: np.ndarray
-
-
 def opened(experiment: config.Experiment) -> Dataset:
     """The data set of an experiment, ready for training. Raises InputError where pixels are not finite."""
     devices.prepare()
     data = datasets.read(experiment.data, experiment.name)
     datasets.require_finite(data)
     return data
-
-
-def run(
-    study: str,
-    name: str,
-    data: Dataset,
-    split: Split,
-    experiment: config.Experiment,
-    advance: Advance,
-    *,
-    tags: Mapping[str, str] | None = None,
-    keep_model: bool = False,
-) -> Trial:
-    """Train in a run below `study` and score the test part; `advance` is called after each epoch.
-
-    With `keep_model` the model is logged, and the run can be evaluated and explained like any other.
-    """
-    with open_run("trial", experiment, data, split, name=name, parent=study, tags=tags) as run_id:
-        began, seconds = time.perf_counter(), []
-
-        def report(epoch: int, values: Mapping[str, float]) -> None:
-            seconds.append(time.perf_counter() - began)
-            runs.log_metrics(epoch_metrics(values), step=epoch)
-            advance(note=f"{name}: validation log loss {values['val_log_loss']:.3f}")
-
-        keras.utils.clear_session()  # or the graphs of all trainings would stay in memory
-        devices.prepare()  # quiet again
-        network = networks.at_hand(experiment.network, experiment.name)
-        trained = training.train(data, split, network, experiment.training, report)
-        advance(experiment.training.epochs - len(seconds))
-        judged = Judged(runs.find(run_id, experiment.name), experiment, data, split, trained.model)
-        probability = judged.scores("test", afresh=True)
-        scored = point_metrics(data.labels[split.test.rows], probability)
-        runs.log_metrics({"best_epoch": trained.best_epoch, "seconds": seconds[-1]})
-        runs.log_metrics({f"test_{metric}": value for metric, value in scored.items()})
-        runs.log_json(trained.history, "history.json")
-        if keep_model:
-            example = gather(data.images, split.train.rows[:2])
-            answer = np.asarray(trained.model(example, training=False))
-            runs.log_model(trained.model, example, answer, metadata_of(trained, data, split), trained=FOLD)
-    return Trial(judged, trained.history, trained.best_epoch, np.array(seconds), probability)
 
 
 def named(table: pd.DataFrame, column: str) -> dict[str, float]:

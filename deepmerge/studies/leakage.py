@@ -20,6 +20,7 @@ from deepmerge.data.splits import Split
 from deepmerge.errors import InputError
 from deepmerge.estimate import UNDEFINED, Estimate, flat
 from deepmerge.jobs.run import Results, warning
+from deepmerge.jobs.trial import train_below
 from deepmerge.plots.forest import Line, forest
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
@@ -94,7 +95,7 @@ def _trainings(study: str, experiment: config.Experiment, data: Dataset, seeds: 
             both = protocols.protocols(data, seeded.split)
             for protocol, split in (("rows", both.rows), ("galaxy", both.galaxy)):
                 name = f"{protocol}, seed {seed}"
-                trial = base.run(study, name, data, split, seeded, advance, tags={"protocol": protocol})
+                trial = train_below(study, name, data, split, seeded, advance, tags={"protocol": protocol})
                 unseen = trial.judged.scores(both.unseen)
                 training = {"protocol": protocol, "seed": seed, "trained_images": len(split.train)}
                 training["shared_galaxies"] = splits.shared_galaxies(data, split)

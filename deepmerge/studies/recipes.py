@@ -13,6 +13,7 @@ from deepmerge.data import copies, protocols
 from deepmerge.data.splits import Split
 from deepmerge.estimate import read
 from deepmerge.jobs.run import Results, warning
+from deepmerge.jobs.trial import Trial, train_below
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
 from deepmerge.studies.base import Caption, Findings, Study
@@ -109,7 +110,7 @@ def compare_recipes(
                     for seed in range(recipe.training.seed, recipe.training.seed + seeds):
                         tags = {"recipe": name, "fold": str(number)}
                         words, seeded = f"{name}, fold {number}, seed {seed}", recipe.with_settings({"seed": seed})
-                        trials.append(base.run(study, words, data, used, seeded, advance, tags=tags))
+                        trials.append(train_below(study, words, data, used, seeded, advance, tags=tags))
                 scores[name] = _scored(data.labels, data.galaxies, splits, trials, target)
         table = recipe_table(scores)
         facts = {"folds": folds, "seeds": seeds, "target": target, "published_epochs": published_epochs}
@@ -127,7 +128,7 @@ def compare_recipes(
 
 
 def _scored(
-    labels: np.ndarray, galaxies: np.ndarray, splits: list[Split], trials: list[base.Trial], target: float
+    labels: np.ndarray, galaxies: np.ndarray, splits: list[Split], trials: list[Trial], target: float
 ) -> Scored:
     """Gather trainings, those of the first fold, in the order of their seeds, first."""
     seeds = len(trials) // len(splits)

@@ -1,21 +1,25 @@
 """Judge the models of two or more variants side by side, each also on the images of the others."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deepmerge.analysis import saliency
+from deepmerge.analysis import intervals, metrics, saliency
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
+from deepmerge.estimate import UNDEFINED, read
 from deepmerge.jobs import saliency_figures
 from deepmerge.jobs.compare import figures
 from deepmerge.jobs.evaluate import measured, roc_curve
 from deepmerge.jobs.judged import SALIENCY_METHOD, Judged, reload
 from deepmerge.jobs.run import Results, warning, write_json, write_table
+from deepmerge.jobs.trial import over_seeds
 from deepmerge.plots import canvas
+from deepmerge.progress import progress_bar
 from deepmerge.tracking import runs
 
 MOST = saliency_figures.MOST_VARIANTS  # data sets that the figures can hold
@@ -23,11 +27,13 @@ GALAXIES = 6  # rows of the saliency figure
 TITLE = f"Saliency maps compared ({saliency.METHODS[SALIENCY_METHOD]})"
 
 
-def compare(datasets: Sequence[str], models: Sequence[str], out: Path) -> Results:
+def compare(datasets: Sequence[str], models: Sequence[str], out: Path, seeds: int = 1) -> Results:
     """Compare one model of each data set; tables and figures go to `out` and to an MLflow run tagged kind=comparison.
 
     Where the data sets show the same galaxies, split alike, each model is also judged on the test images of the other
-    variants, whose galaxies it has not seen either, and saliency maps of the same galaxies stand side by side.
+    variants, whose galaxies it has not seen either, and saliency maps of the same galaxies stand side by side. With
+    `seeds` above 1 the recipes are compared: each is trained again until it has so many, and where the galaxies are the
+    same, the differences of the means are in ``differences.csv``, with intervals over galaxies and seeds.
     """
     if not 2 <= len(datasets) == len(models) <= MOST:
         raise InputError(
@@ -77,15 +83,45 @@ def compare(datasets: Sequence[str], models: Sequence[str], out: Path) -> Result
         ]
     )
     tags = {"kind": "comparison", "compared": " ".join(each.run.info.run_id for each in judged)}
-    with runs.new_run("comparison-" + "-".join(names), tags):
+    with runs.new_run("comparison-" + "-".join(names), tags) as run_id:
+        differences = pd.DataFrame()
+        if seeds > 1:
+            differences = _differences(_scored(run_id, judged, seeds), judged, names)
+            for line in differences.to_dict("records"):
+                cross |= read(line, "difference").flat(f"{line['recipe']}_minus_{line['minus']}_{line['metric']}")
         runs.log_metrics(cross)
         with runs.artifact_folder("comparison") as folder:
             for place in (folder, out):
                 write_table(table, place / "metrics.csv")
+                if len(differences):
+                    write_table(differences, place / "differences.csv")
                 write_json(cross, place / "cross.json")
                 for name, figure in drawn.items():
                     canvas.save(figure, place / name)
         return {"run_id": runs.active_id(), **cross}
+
+
+def _scored(run_id: str, judged: Sequence[Judged], seeds: int) -> list[np.ndarray]:
+    """Scores of the test images of each model, (seeds, n), by the model and its recipe with other seeds."""
+    epochs = (seeds - 1) * sum(each.experiment.training.epochs for each in judged)
+    with progress_bar(f"{seeds} seeds of {len(judged)} recipes", epochs) as advance:
+        return [over_seeds(run_id, each, seeds, advance) for each in judged]
+
+
+def _differences(scored: Sequence[np.ndarray], judged: Sequence[Judged], names: Sequence[str]) -> pd.DataFrame:
+    """One line a metric and pair of recipes tested on the same galaxies, with Holm's p for all pairs in AUC."""
+    lines = []
+    for i, j in combinations(range(len(judged)), 2):
+        if not _comparable(judged[i], judged[j]):
+            continue
+        rows = judged[i].split.test.rows
+        labels, galaxies = judged[i].data.labels[rows], judged[i].data.galaxies[rows]
+        p = metrics.p_value(labels, scored[i], scored[j], galaxies)
+        for metric, estimate in metrics.difference(labels, scored[i], scored[j], galaxies).items():
+            pair = {"recipe": names[i], "minus": names[j], "metric": metric}
+            lines.append({**pair, **estimate.flat("difference"), "p": p if metric == "auc" else np.nan})
+    table = pd.DataFrame(lines, columns=["recipe", "minus", "metric", *UNDEFINED.flat("difference"), "p"])
+    return table.assign(p=intervals.holm(table["p"].to_numpy(float)))
 
 
 def _unique_names(judged: Sequence[Judged]) -> list[str]:

@@ -28,12 +28,16 @@ def log_study(
     study: Study,
     experiment: config.Experiment,
     best: FrozenTrial,
+    again: float,
     table: pd.DataFrame,
     note: str | None,
     pdf: bool,
     out: Path | None,
 ) -> Results:
-    """Log numbers and figures of a study on its run, which is open; `out` is a folder for its table and numbers."""
+    """Log numbers and figures of a study on its run, which is open; `out` is a folder for its table and numbers.
+
+    again: what the winning settings reached when they were trained once more.
+    """
     objective, own = experiment.tuning.objective, experiment.first_trial()
     first = next((trial for trial in study.trials() if trial.params == own and is_finished(trial)), None)
     start = first.values[0] if first and first.values else np.nan
@@ -41,15 +45,27 @@ def log_study(
     measured = {
         f"best_trial_val_{objective}": best.values[0],
         f"first_trial_val_{objective}": start,
+        f"winner_again_val_{objective}": again,
         **{f"trials_{state}": int(states.get(state, 0)) for state in ("complete", "pruned", "failed")},
     }
     runs.log_metrics(measured)
     log_figures(_figures(study, experiment, first.number if first else None, table, note), pdf)
     settings = ", ".join(f"{name} {_short(value)}" for name, value in best.params.items())
+    count, folds = study.finished(), experiment.tuning.folds or 1
+    judged = "on the validation galaxies" if folds == 1 else f"over {folds} folds of the galaxies outside the test"
     runs.describe(
-        f"**{WORDS[objective]} {best.values[0]:.4f}** with {settings} (trial {best.number}); with the experiment's own "
-        f"settings {start:.4f}. {study.finished()} trials; the test galaxies were not looked at. {note or ''}"
+        f"**{WORDS[objective]} {best.values[0]:.4f}** {judged} with {settings} (trial {best.number}), "
+        f"**{again:.4f}** when trained again with another seed: the best of {count} trials was lucky, too, and the "
+        f"second number is what its settings give. With the experiment's own settings {start:.4f}. The test galaxies "
+        f"were not looked at. {note or ''}"
     )
+    of_search = pd.DataFrame(
+        [
+            {"settings": "the experiment's own", "in the search": start, "trained again": np.nan},
+            {"settings": f"the best of {count} trials", "in the search": best.values[0], "trained again": again},
+        ]
+    )
+    runs.log_table(of_search, "search.csv")
     if out is not None:
         write_table(table.drop(columns=["run_id", "seconds"]), out / "study.csv")
         write_json({**measured, **best.params}, out / "study.json")

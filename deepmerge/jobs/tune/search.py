@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,8 @@ from deepmerge.closure import closure, fingerprint
 from deepmerge.cluster import count_cores, threads_each
 from deepmerge.data import copies, splits
 from deepmerge.data import dataset as datasets
+from deepmerge.data.dataset import Dataset
+from deepmerge.data.splits import Split
 from deepmerge.errors import InputError
 from deepmerge.jobs import networks
 from deepmerge.jobs.run import Results, header_tags, open_run, warning
@@ -26,6 +29,8 @@ from deepmerge.progress import progress_bar
 from deepmerge.tracking import passwords, runs, studies, study_storage, trial_table
 
 log = logging.getLogger(__name__)
+
+AGAIN = "winner_again"  # key of a note in a study
 
 
 def tune(
@@ -56,7 +61,10 @@ def tune(
     data = datasets.read(experiment.data, experiment.name)
     datasets.require_finite(data)
     split = splits.make(data, experiment.split)
-    copies.require_apart(data, objective.parts(data, split, experiment.tuning))
+    folds = experiment.tuning.folds or objective.default_folds(data, split)
+    experiment = experiment.model_copy(update={"tuning": experiment.tuning.model_copy(update={"folds": folds})})
+    parts = objective.parts(data, split, folds)
+    copies.require_apart(data, parts)
     network = networks.at_hand(experiment.network, experiment.name)
     devices.prepare()
     for corner in _corners(experiment):
@@ -111,7 +119,8 @@ def tune(
         if best is None:
             reasons = "; ".join(sorted(set(table["reason"]) - {""}))
             raise WorkerFailed(f"no trial of study {study.name} ran to its end: {reasons or 'all were pruned'}")
-        results = report.log_study(study, experiment, best, table, warning(data, split), pdf, out)
+        again = _again(study, experiment, best, data, parts)
+        results = report.log_study(study, experiment, best, again, table, warning(data, split), pdf, out)
         report.write_params(study, experiment, best, data, tuned)
     if experiment.tuning.seeds:
         results |= winner.train_winner(study, experiment, best, pdf)
@@ -125,7 +134,7 @@ def work() -> None:
     threads = devices.prepare()
     data = datasets.read(experiment.data, experiment.name)
     split = splits.make(data, experiment.split)
-    parts = objective.parts(data, split, experiment.tuning)
+    parts = objective.parts(data, split, experiment.tuning.folds or 1)
     study = studies.Study(order["storage"], order["study"], experiment)
     at_hand = experiment.network.model_copy(update={"start": order["start"]})
     if networks.digests(at_hand, experiment.name) != order["depends"]:
@@ -143,6 +152,34 @@ def work() -> None:
         return objective.measure(data, parts, network, settings.training, settings.tuning.objective, on_epoch)
 
     study.work(run_trial, order["run_id"], training.TrainingDiverged, {**order["tags"], "threads": str(threads)})
+
+
+def _again(
+    study: studies.Study, experiment: config.Experiment, best: studies.FrozenTrial, data: Dataset, parts: list[Split]
+) -> float:
+    """What the winning settings reach when they are trained once more, with the next seed; NaN where that diverges.
+
+    The best of many trials was lucky too, and its value is better than what its settings give. Noted in the study, so
+    that the same command does not train it twice.
+    """
+    earlier = study.notes.get(AGAIN) or {}
+    if earlier.get("trial") == best.number:
+        return float("nan") if earlier["value"] is None else float(earlier["value"])
+    settings = experiment.with_settings(best.params)
+    training_again = settings.training.model_copy(update={"seed": settings.training.seed + 1})
+    start = networks.at_hand(experiment.network, experiment.name).start
+    network = settings.network.model_copy(update={"start": start})
+    with progress_bar(f"The winner on {experiment.name} again", len(parts) * training_again.epochs) as advance:
+
+        def on_epoch(step: int, value: float, values: Mapping[str, float]) -> None:
+            advance()
+
+        try:
+            value = objective.measure(data, parts, network, training_again, experiment.tuning.objective, on_epoch)
+        except training.TrainingDiverged:
+            value = float("nan")
+    study.note(**{AGAIN: {"trial": best.number, "value": None if math.isnan(value) else value}})
+    return value
 
 
 def trial_code() -> list[str]:

@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deepmerge.analysis import metrics, morphology
+from deepmerge.analysis import intervals, metrics, morphology
 from deepmerge.data.dataset import Dataset
 from deepmerge.errors import InputError
 from deepmerge.estimate import Estimate, read
 from deepmerge.jobs.judged import reload
 from deepmerge.jobs.run import Results, warning
+from deepmerge.jobs.trial import over_seeds
 from deepmerge.plots.forest import Line, forest
+from deepmerge.progress import progress_bar
 from deepmerge.studies import base
 from deepmerge.studies.base import Caption, Findings, Study
 from deepmerge.studies.baselines import forests
@@ -25,18 +27,20 @@ STUDY = Study(
     "deepmerge study baselines {}",
     captions={
         "baselines": Caption(
-            "Network and baselines", "The same test galaxies; the last column is the difference to the network."
+            "Network and baselines",
+            "The same test galaxies, means over seeds; the last column is the difference to the network.",
         ),
         "importance": Caption("What the Random Forest looks at", "Loss of test AUC when one quantity is shuffled."),
     },
-    tables={"baselines": "network and baselines on the same test galaxies"},
+    tables={"baselines": "network and baselines on the same test galaxies, means over seeds"},
 )
 NETWORK = "network"
 
 
-def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | None = None) -> Results:
+def judge_baselines(dataset: str, model: str, seeds: int, pdf: bool = False, out: Path | None = None) -> Results:
     """Train the baselines on the training galaxies of a model and judge them beside it on its test galaxies.
 
+    The network and each Random Forest are trained with `seeds` seeds, of which the model itself is the first.
     Morphology is measured in every filter of the images themselves; from the catalogue come mass, concentration and
     M20, where it has them.
     """
@@ -54,21 +58,27 @@ def judge_baselines(dataset: str, model: str, pdf: bool = False, out: Path | Non
     labels, galaxies = data.labels[rows], data.galaxies[rows]
     run_id, note = judged.run.info.run_id, warning(data, parts)
 
-    def measure(_: str) -> Findings:
-        scored = {NETWORK: judged.scores("test")}
+    def measure(study: str) -> Findings:
+        total = (seeds - 1) * experiment.training.epochs
+        with progress_bar(f"{seeds} seeds on {data.name}", total) as advance:
+            scored = {NETWORK: over_seeds(study, judged, seeds, advance)}
         sources = _sources(data, rows, measured)
         for source, features in sources.items():
             for kind in (forests.RANDOM_FOREST, forests.LOGISTIC):
-                scored[f"{forests.BASELINES[kind]}, {source}"] = forests.scores(
-                    kind, features, labels, train, galaxies=galaxies
-                )[test]
-        scored[forests.BASELINES[forests.TRIVIAL]] = np.full(len(test), 0.5)
+                scored[f"{forests.BASELINES[kind]}, {source}"] = np.stack(
+                    [
+                        forests.scores(kind, features, labels, train, galaxies=galaxies, seed=seed)[test]
+                        for seed in range(seeds)
+                    ]
+                )
+        scored[forests.BASELINES[forests.TRIVIAL]] = np.full((seeds, len(test)), 0.5)
         table = _table(scored, labels[test], galaxies[test])
         used = sources["morphology"]
         importance = forests.importance(forests.RANDOM_FOREST, used, labels, train, test, galaxies)
         flags = _flags(list(measured.values())[-1], labels)
         estimates = {
             "judged": run_id,
+            "seeds": seeds,
             "test_images": len(test),
             "test_galaxies": len(np.unique(galaxies[test])),
             **base.named(table, "method"),
@@ -100,13 +110,18 @@ def _sources(data: Dataset, rows: np.ndarray, measured: dict[str, pd.DataFrame])
 
 
 def _table(scored: dict[str, np.ndarray], labels: np.ndarray, galaxies: np.ndarray) -> pd.DataFrame:
-    """One line a method: metrics, and their paired differences to the network, with intervals."""
+    """One line a method: metrics, and their paired differences to the network, with intervals over galaxies and seeds.
+
+    scored: (seeds, n) probabilities by method. `change_auc_p` is Holm's for all methods of the table.
+    """
     lines = []
-    for method, probability in scored.items():
-        measured = metrics.evaluate(labels, probability, galaxies).metrics
-        change = metrics.difference(labels, probability, scored[NETWORK], galaxies)
-        lines.append({"method": method, **base.compared(measured, change)})
-    return pd.DataFrame(lines)
+    for method, probabilities in scored.items():
+        measured = metrics.over_seeds(labels, probabilities, galaxies)
+        change = metrics.difference(labels, probabilities, scored[NETWORK], galaxies)
+        p = metrics.p_value(labels, probabilities, scored[NETWORK], galaxies)
+        lines.append({"method": method, **base.compared(measured, change), "change_auc_p": p})
+    table = pd.DataFrame(lines)
+    return table.assign(change_auc_p=intervals.holm(table["change_auc_p"].to_numpy()))
 
 
 def _flags(measured: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:

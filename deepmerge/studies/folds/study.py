@@ -14,6 +14,7 @@ from deepmerge.jobs import networks
 from deepmerge.jobs.evaluate import drawn
 from deepmerge.jobs.judged import PREDICTIONS, find
 from deepmerge.jobs.run import Results, warning
+from deepmerge.jobs.trial import train_below
 from deepmerge.model import devices, training
 from deepmerge.plots.forest import Line, forest
 from deepmerge.progress import progress_bar
@@ -64,7 +65,9 @@ def _out_of_fold(study: str, experiment: config.Experiment, data: Dataset, folds
     with progress_bar(f"{len(folds)} folds of {data.name}", len(folds) * experiment.training.epochs) as advance:
         for number, split in enumerate(folds, 1):
             name = f"fold {number}"
-            trial = base.run(study, name, data, split, experiment, advance, tags={"fold": str(number)}, keep_model=True)
+            trial = train_below(
+                study, name, data, split, experiment, advance, tags={"fold": str(number)}, keep_model=True
+            )
             lines = split.table()
             lines = split_table.described(lines[lines["split"] == "test"], data)
             tables.append(lines.assign(probability=trial.probability, fold=number))

@@ -21,6 +21,7 @@ from deepmerge.estimate import Estimate, read
 from deepmerge.jobs.judged import Judged, reload, trained_merger_fraction
 from deepmerge.jobs.predict import CALIBRATION
 from deepmerge.jobs.run import Results, warning
+from deepmerge.jobs.trial import train_below
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
 from deepmerge.studies.base import Caption, Findings, Study
@@ -144,7 +145,9 @@ def _out_of_fold(study: str, judged: Judged, count: int, trained_at: float) -> _
     with progress_bar(f"{count} folds outside the test of {data.name}", count * experiment.training.epochs) as advance:
         for number, split in enumerate(folds, 1):
             tags = {"fold": str(number)}
-            answers.append(base.run(study, f"fold {number}", data, split, experiment, advance, tags=tags).probability)
+            answers.append(
+                train_below(study, f"fold {number}", data, split, experiment, advance, tags=tags).probability
+            )
     rows = np.concatenate([split.test.rows for split in folds])
     scores = calibration.at_prior(np.concatenate(answers), BALANCE, trained_at)
     return _Scored(data.labels[rows], scores, data.galaxies[rows])
@@ -170,7 +173,7 @@ def _methods(study: str, judged: Judged, members: int, passes: int, trained_at: 
             training = experiment.training.model_copy(update={"seed": experiment.training.seed + number})
             member = experiment.model_copy(update={"training": training})
             name = f"member {number + 1}"
-            trial = base.run(study, name, judged.data, judged.split, member, advance, tags={"member": name})
+            trial = train_below(study, name, judged.data, judged.split, member, advance, tags={"member": name})
             answers.append(trial.probability)
         if members > 1:
             probabilities[ENSEMBLE] = np.mean(answers, axis=0)
