@@ -10,9 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
+import deepmerge as dm
+from deepmerge import config
+from deepmerge.data import protocols
 from deepmerge.data.demo import galaxy, light, orbits, render, scene, simulate
 from deepmerge.errors import InputError
+from deepmerge.studies.baselines import forests
+from deepmerge.studies.shortcuts import statistics
 
 SMALL = {"galaxies": 18, "merger_fraction": 0.5, "seed": 5}
 FILES = {
@@ -509,8 +515,8 @@ def test_a_companion_leaves_its_light_to_the_primary():
     [
         (13, "non-merger", [81.533615, 314.67377], [1.20047, 3.64869], 1e-5),
         # Close passages amplify rounding, so encounters may differ a little on other processors.
-        (0, "past", [259.091, 482.281], [3.4475, 4.65815], 0.02),
-        (1, "future", [272.113, 383.418], [13.4547, 7.0681], 0.02),
+        (0, "past", [259.876, 483.910], [3.5555, 4.71558], 0.02),
+        (1, "future", [284.281, 383.796], [14.7532, 6.80621], 0.02),
     ],
 )
 def test_golden_galaxies(galaxy_id, stage, flux, peak, tolerance):
@@ -518,6 +524,21 @@ def test_golden_galaxies(galaxy_id, stage, flux, peak, tolerance):
     views, _ = simulate.simulate_galaxy(7, galaxy_id, stage)
     assert views.pristine[0].sum(axis=(1, 2)) == pytest.approx(flux, rel=tolerance)
     assert views.pristine[0].max(axis=(1, 2)) == pytest.approx(peak, rel=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", simulate.VARIANTS)
+def test_no_simple_statistic_knows_much_of_the_label(variant):
+    """What a network knows beyond this it has from shapes. Not the sample that the constants were chosen on."""
+    data = dm.simulate(variant=variant, seed=3)
+    tables = statistics.of_images(data)
+    folds = protocols.cross(data, config.Split(), 3)
+    for name in ("quantiles", "radial profile", "edge frame"):
+        table, aucs = tables[name].rename(columns=str), []
+        for fold in folds:
+            scores = forests.scores(forests.RANDOM_FOREST, table, data.labels, fold.train.rows)[fold.test.rows]
+            aucs.append(roc_auc_score(data.labels[fold.test.rows], scores))
+        assert np.mean(aucs) < 0.75, name  # 0.70 over many samples, which scatter by 0.025
 
 
 # --- faults ---

@@ -30,7 +30,7 @@ NUCLEUS_SHARE, NUCLEUS_SCATTER, NUCLEUS_WIDTH = (0.25, 0.09), (0.50, 0.45), 0.12
 # and fade as a Gaussian in time (Gyr), with a scatter from one encounter to the next (dex). What nuclei gain then, over
 # their own light, and what displaced stars gain: they are young, so F814W gains twice as much as F160W.
 ACTIVITY_TIME, ACTIVITY_SCATTER = 0.25, 0.25
-NUCLEUS_GAIN, TIDAL_STARS = 0.8, (5.0, 2.5)
+NUCLEUS_GAIN, TIDAL_STARS = 1.2, (9.0, 4.5)
 # Faint round envelope, over the galaxy's light; width in scale lengths.
 ENVELOPE_SHARE, ENVELOPE_WIDTH = (0.04, 0.08), 4.0
 

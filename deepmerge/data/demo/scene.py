@@ -43,7 +43,7 @@ Stage = Literal["past", "future", "non-merger"]
 # Non-mergers with an encounter that came too early or too late to count, and how many of these are early: without
 # these a network would only have to find any companion, tail or stirred disk (calibrated; most galaxies at z = 2 have
 # merged with a tenth of their mass or more within the gigayear before).
-CONFUSER_SHARE, EARLY_SHARE = 0.85, 0.2
+CONFUSER_SHARE, EARLY_SHARE = 0.65, 0.2
 
 # Test particles of the primary's disk; a companion has √q of them, within these limits.
 DISK_STARS, COMPANION_STARS = 1400, (150, 1120)
