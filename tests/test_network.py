@@ -152,11 +152,14 @@ def test_the_faster_network_gives_the_same_numbers_and_the_saved_one_stays(kind)
 
 @pytest.mark.parametrize("architecture", ["default", "published"])
 def test_the_network_for_training_has_the_weights_of_the_one_to_save(architecture):
-    pixels, settings = stretch.measure(images(), "asinh"), config.Network(architecture=architecture)
+    pixels = stretch.measure(images(), "asinh")
+    settings = config.Network(architecture=architecture, symmetry="none")
     training, saved = (network.build((75, 75, 2), settings, pixels, for_training=t) for t in (True, False))
     saved.set_weights(training.get_weights())
     given = images(4, seed=1)
     np.testing.assert_allclose(saved(given, training=False), training(given, training=False), atol=1e-6)
+    averaging = network.build((75, 75, 2), config.Network(architecture=architecture), pixels)
+    assert [w.shape for w in averaging.get_weights()] == [w.shape for w in training.get_weights()]
 
 
 def test_predictions_follow_the_weights():

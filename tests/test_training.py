@@ -125,10 +125,23 @@ def test_the_weights_of_the_best_epoch_are_kept(setting, monkeypatch, losses, pa
 
     numbers = iter(range(1, 100))
     monkeypatch.setattr(training, "_epoch", scripted)
-    trained = train(*setting(epochs=len(losses), patience=patience))
+    trained = train(*setting(epochs=len(losses), patience=patience, keep="best"))
     assert trained.best_epoch == best
     assert len(trained.history["val_loss"]) == epochs_run
     assert np.unique(weights(trained)).tolist() == [best]
+
+
+def test_training_goes_to_its_end_unless_told_to_keep_the_best(setting, monkeypatch):
+    def scripted(learner, epoch, dataset, split):
+        number = next(numbers)
+        learner.model.set_weights([np.full_like(w, number) for w in learner.model.get_weights()])
+        return {"loss": 1.0, "val_loss": 1.0, "val_log_loss": float(number)}
+
+    numbers = iter(range(1, 100))
+    monkeypatch.setattr(training, "_epoch", scripted)
+    trained = train(*setting(epochs=5, patience=1))
+    assert trained.best_epoch == len(trained.history["val_loss"]) == 5
+    assert np.unique(weights(trained)).tolist() == [5]
 
 
 def test_a_loss_that_is_not_finite_stops_training_and_says_why(setting):

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmerge.analysis.sample import THRESHOLD
+from deepmerge.data.turns import possible_transforms
 from deepmerge.errors import InputError
 
 TARGETS = ("merger", "non-merger")
@@ -24,6 +25,9 @@ class GradCam:
     is the logit for 'merger' and minus the logit for 'non-merger', so one backward pass serves both. 'hirescam'
     multiplies position by position, L = ReLU(Σ_k ∂y/∂A_k · A_k) (Draelos & Carin 2020, arXiv:2011.08891):
     faithful where the layers above tell positions apart, as behind Flatten; the same behind a global average.
+
+    Of a network that averages over the turns and flips of an image, the maps of all of them are turned back and added
+    up, which gives one of the same logit.
 
     model: takes (n, H, W, F) pixels and ends in one sigmoid unit, either Dense(1, activation='sigmoid') or a
     sigmoid Activation layer. layer: name of a Conv2D at the top level of the model, or its number among them
@@ -43,6 +47,7 @@ class GradCam:
         self.shape = tuple(model.input_shape[1:])
         self._average = method == "gradcam"
         self._network = keras.Model(model.inputs[0], [self.layer.output, self._last.input])
+        self._turns = _turns_within(self._network, self.shape)
         # Compiled once for batches of any size; no image affects another.
         self._compiled = tf.function(self._maps, [tf.TensorSpec((None, *self.shape), tf.float32)])
 
@@ -75,9 +80,34 @@ class GradCam:
         if self._average:
             gradient = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
         signed = tf.reduce_sum(gradient * tf.cast(features, tf.float32), axis=-1)
+        if len(self._turns):
+            signed = _turned_back(signed, self._turns)
         maps = tf.nn.relu(tf.stack([signed, -signed], axis=-1))
         maps = tf.image.resize(maps, tf.shape(images)[1:3], method="bilinear")
         return tf.transpose(maps, (0, 3, 1, 2)), tf.reduce_all(tf.math.is_finite(signed))
+
+
+def _turns_within(network: keras.Model, shape: tuple[int | None, ...]) -> np.ndarray:
+    """Codes of the turns in which a network sees each image at once; none where it sees the image alone.
+
+    network: images (n, H, W, F) to feature maps (n or turns × n, h, w, k), and to what is not looked at.
+    """
+    sides = [side for side in shape if side is not None]
+    if len(sides) < len(shape):
+        return np.empty(0, int)
+    features, _ = network(np.zeros((1, *sides), np.float32), training=False)
+    codes = possible_transforms(tuple(sides[:2]))
+    return codes if len(features) == len(codes) else np.empty(0, int)
+
+
+def _turned_back(maps: tf.Tensor, codes: np.ndarray) -> tf.Tensor:
+    """Maps (turns × n, h, w) of images in turns of these codes, turned back and added up: (n, h, w)."""
+    stacked = tf.reshape(maps, tf.concat([[len(codes), -1], tf.shape(maps)[1:]], 0))[..., tf.newaxis]
+    upright = [
+        tf.image.rot90(tf.image.flip_up_down(each) if code >= 4 else each, -code % 4)[..., 0]
+        for code, each in zip(codes.tolist(), tf.unstack(stacked, len(codes)), strict=True)
+    ]
+    return tf.add_n(upright)
 
 
 def maps(

@@ -35,6 +35,9 @@ class Network(Settings):
         "architecture", description="activation of the hidden dense layers; 'architecture': as the network has it"
     )
     width: float = Field(1.0, gt=0, description="factor on the numbers of convolution filters and hidden units")
+    symmetry: Literal["none", "average"] = Field(
+        "average", description="'average': the answer is the mean over the flips and turns of an image"
+    )
     options: dict[str, Any] = Field({}, description="what your own function, or that of keras.applications, is given")
     weights: Literal["none", "imagenet"] = Field("none", description="first weights of a network of keras.applications")
     start: str | None = Field(

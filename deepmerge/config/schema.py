@@ -38,7 +38,12 @@ class Training(Settings):
     batch_size: int = Field(64, ge=1, description="images in a batch")
     learning_rate: float = Field(1e-3, gt=0, description="first learning rate of Adam")
     schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate over the epochs")
-    patience: int = Field(20, ge=1, description="epochs without a lower validation log loss before training stops")
+    keep: Literal["last", "best"] = Field(
+        "last", description="weights to keep: at the end of training, or at the epoch of the lowest validation log loss"
+    )
+    patience: int = Field(
+        20, ge=1, description="keep: best: epochs without a lower validation log loss before training stops"
+    )
     balance: Literal["sampling", "weights", "none"] = Field("sampling", description="how the rarer class is boosted")
     augment: bool = Field(True, description="turn and flip training images at random")
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = Field(

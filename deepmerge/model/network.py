@@ -5,7 +5,7 @@ import re
 import keras
 
 from deepmerge import config
-from deepmerge.model import own, saved, stretch
+from deepmerge.model import own, saved, stretch, symmetry
 from deepmerge.model.calling import Body
 from deepmerge.model.layers import FastBatchNormalization, FastConv2D
 from deepmerge.model.stretch import PixelStatistics
@@ -34,6 +34,8 @@ def build(
     standardised images (n, H, W, F) to features (n, k), Keras tensors, or to a model of such; the stretch stands before
     it and one sigmoid unit behind. Raises InputError for features of another shape and layers not Keras's own.
     Pixels that the statistics say are missing are filled first.
+    With `settings.symmetry` 'average' the features, and with them the logit, are means over the flips and turns of an
+    image (eight; four of an oblong one): all of them give the same probability. Training sees one at a time.
     for_training: faster layers, the same weights and numbers, but not built into Keras. Without it, the probability of
     an image with other NaN or infinite pixels (null and 1e40 to a server) is NaN, where a ReLU would swallow it unseen.
     precision: Keras's name of what the layers compute with between stretch and probability; the weights are float32.
@@ -42,11 +44,16 @@ def build(
     inputs = keras.Input(shape, name="pixels")
     measured = stretch.filled(inputs, pixels)
     x = stretch.layers(measured, settings.stretch, pixels)
+    averaged = settings.symmetry == "average" and not for_training
+    if averaged:
+        x = symmetry.all_turns(x)
     x = (
         _architecture(x, settings, for_training, precision)
         if body is None
         else own.features(body, x, precision, inputs)
     )
+    if averaged:
+        x = symmetry.mean_over_turns(x, shape)
     if not for_training:
         finite = keras.ops.all(keras.ops.isfinite(measured), axis=(1, 2, 3))
         x = keras.ops.where(keras.ops.expand_dims(finite, -1), x, float("nan"))

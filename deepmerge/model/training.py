@@ -1,4 +1,4 @@
-"""Train a network: Adam, early stopping on the validation log loss, the best weights kept."""
+"""Train a network: Adam, to the end of its schedule or with early stopping on the validation log loss."""
 
 import math
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class TrainingDiverged(Failed):
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network, its history (a list of values for each name, one an epoch) and its best epoch, from 1.
+    """A trained network, its history (a list of values for each name, one an epoch) and the epoch kept, from 1.
 
     merger_fraction: the prior at which its probabilities are meant, 0.5 unless the classes were not balanced.
     """
@@ -54,8 +54,10 @@ def train(
     on_epoch: EpochReport = lambda epoch, values: None,
     body: Body | None = None,
 ) -> Trained:
-    """Train on the training part and stop early on the validation part; test images are never read.
+    """Train on the training part; test images are never read.
 
+    The weights at the end are kept, or with `keep` 'best' those of the lowest validation log loss, where training stops
+    when it has not been lower for `patience` epochs.
     `body` takes the place of the network's architecture (see `own.body`); `network.start` is a file. `on_epoch` is
     called after each epoch with its number, from 1, and its losses and accuracies; what it raises ends the training.
     Both classes weigh the same in all validation numbers. Raises TrainingDiverged on a loss that is not finite.
@@ -89,7 +91,7 @@ def train(
         for name, value in values.items():
             history.setdefault(name, []).append(value)
         on_epoch(number, values)
-        if values[STOPPED_BY] < best:
+        if training.keep == "last" or values[STOPPED_BY] < best:
             best, best_epoch, best_weights = values[STOPPED_BY], number, learner.model.get_weights()
         elif number - best_epoch >= training.patience:
             break

@@ -36,6 +36,7 @@ PUBLISHED = "published recipe"
 # The authors' notebook, as in experiments/published-pristine.yaml; a test holds them together.
 PUBLISHED_SETTINGS: dict[str, Any] = {
     "architecture": "published",
+    "symmetry": "none",
     "batch_norm": "architecture",
     "hidden": "architecture",
     "width": 1.0,
@@ -45,6 +46,7 @@ PUBLISHED_SETTINGS: dict[str, Any] = {
     "batch_size": 128,
     "learning_rate": 1e-3,
     "schedule": "constant",
+    "keep": "best",
     "patience": 50,
     "balance": "none",
     "augment": False,
@@ -57,6 +59,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "standardised, no stretch": {"stretch": "standard"},
     "raw pixels": {"stretch": "raw"},
     "no flips and turns": {"augment": False},
+    "no average over turns": {"symmetry": "none"},
+    "lowest validation loss kept": {"keep": "best"},
     PUBLISHED: PUBLISHED_SETTINGS,
 }
 
