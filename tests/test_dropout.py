@@ -18,7 +18,7 @@ def built(rate=0.5, architecture="default"):
     """A network of the project, its batch norm with other statistics than those of a batch."""
     keras.utils.set_random_seed(0)
     pixels = stretch.measure(LAST, "asinh")
-    model = network.build((32, 32, 2), config.Network(architecture=architecture, dropout=rate), pixels)
+    model = network.build((32, 32, 2), config.Network(architecture=architecture, symmetry="none", dropout=rate), pixels)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_mean.assign(np.linspace(0, 0.2, layer.moving_mean.shape[0]))

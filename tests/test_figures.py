@@ -72,7 +72,7 @@ def test_history_draws_the_lists_against_epochs_from_one():
             assert lines(axes)[label].get_xdata().tolist() == [1, 2, 3]
             assert lines(axes)[label].get_ydata().tolist() == HISTORY[name]
     assert rate.get_lines()[0].get_ydata().tolist() == [1e-3, 1e-3, 5e-4]
-    assert "best epoch (2)" in texts(figure)
+    assert "epoch kept (2)" in texts(figure)
     assert all(tick == int(tick) for tick in rate.get_xticks())
     assert [a.get_ylabel() for a in figure.axes] == ["Log loss", "Accuracy", "Learning rate"]
     assert rate.get_xlabel() == "Epoch"

@@ -78,16 +78,14 @@ def test_undefined_pixels_have_no_probability_in_any_turn():
 def test_maps_turn_with_the_image_and_are_the_mean_over_turns_of_the_plain_networks(method, shape):
     model, plain = (built(how, shape) for how in ("average", "none"))
     given, codes = images(3, shape), possible_transforms(shape[:2])
-    found = saliency.maps(model, given, method=method)
-    for code in codes:
-        np.testing.assert_allclose(
-            saliency.maps(model, turned(given, code), method=method), transform(found, code), rtol=1e-3, atol=1e-5
-        )
-    # Signed, before what is negative is cut off: difference of the maps for and against.
+    averaging, alone = (saliency.GradCam(each, method=method) for each in (model, plain))
+    [found] = averaging.batches(given)
     upright = []
     for code in codes:
-        merger, other = np.moveaxis(saliency.maps(plain, turned(given, code), method=method), 1, 0)
-        upright.append(back(merger - other, code))
+        [again] = averaging.batches(turned(given, code))
+        np.testing.assert_allclose(again, transform(found, code), rtol=1e-3, atol=1e-5)
+        [each] = alone.batches(turned(given, code))
+        upright.append(back(each[:, 0] - each[:, 1], code))  # signed, as before what is negative is cut off
     np.testing.assert_allclose(found[:, 0] - found[:, 1], np.mean(upright, axis=0), rtol=1e-3, atol=1e-5)
 
 

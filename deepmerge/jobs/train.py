@@ -123,7 +123,7 @@ def log_epoch(epoch: int, values: Mapping[str, float]) -> None:
 
 
 def log_trained(trained: training.Trained, data: Dataset, split: Split, pdf: bool) -> Results:
-    """Log a trained network with its history and figures on the open run; returns its best epoch and measures there."""
+    """Log a trained network with its history and figures on the open run; returns the epoch kept and measures there."""
     at_best = {name: values[trained.best_epoch - 1] for name, values in trained.history.items()}
     best = {
         "best_epoch": trained.best_epoch,

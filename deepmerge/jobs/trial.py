@@ -25,7 +25,7 @@ FOLD = "fold"  # mark of a run whose model is one of several and never the newes
 
 @dataclass(frozen=True)
 class Trial:
-    """A training: its network in its run, its history and best epoch, and the seconds until the end of each epoch.
+    """A training: its network in its run, its history and the epoch kept, and the seconds until the end of each epoch.
 
     probability: (n,) of the test part of its split.
     """

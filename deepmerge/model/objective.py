@@ -40,7 +40,7 @@ def measure(
     objective: str,
     report: Report,
 ) -> float:
-    """Train on each of `parts`; the mean of the objective (validation log_loss or auc) at their best epochs.
+    """Train on each of `parts`; the mean of the objective (validation log_loss or auc) at the epochs kept.
 
     `report` is called after each epoch with its number among all, the mean if this were the last one, and the
     measures of the training.

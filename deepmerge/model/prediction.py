@@ -16,7 +16,7 @@ from deepmerge.errors import InputError
 from deepmerge.model.layers import faster
 from deepmerge.progress import Advance
 
-BATCH_PIXELS = 256 * 75 * 75  # 256 images of the release; larger batches gain nothing on a CPU
+BATCH_PIXELS = 128 * 75 * 75  # 128 images of the release; larger batches gain nothing on a CPU
 WORKERS = 2  # batches under way at a time: one is read and turned while the other is in the network
 
 Item = TypeVar("Item")

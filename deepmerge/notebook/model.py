@@ -75,7 +75,7 @@ class Model:
         return faster(self.network)
 
     def __repr__(self) -> str:
-        epoch = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
+        epoch = "" if self.best_epoch is None else f", epoch {self.best_epoch} kept"
         return f"Model({self.network.name}, {self.network.count_params():,} parameters{epoch})"
 
 

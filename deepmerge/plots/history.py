@@ -51,7 +51,7 @@ def history(
             log_ticks(panels[2].yaxis, (1, 2, 5))
     if best_epoch is not None:
         for axes, key in zip(panels, ("val_log_loss", "val_accuracy"), strict=False):
-            axes.plot(best_epoch, curves[key][best_epoch - 1], **BEST, label=f"best epoch ({best_epoch})")
+            axes.plot(best_epoch, curves[key][best_epoch - 1], **BEST, label=f"epoch kept ({best_epoch})")
         for axes in panels:
             axes.axvline(best_epoch, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
     panels[-1].set_xlabel("Epoch")

@@ -39,7 +39,7 @@ MODEL_FIGURES = {
     ),
     "confusion_matrix": Caption("Confusion matrix", "Images by true and predicted class, at a probability of 0.5."),
     "scores": Caption("Scores by stage", "How the predicted probabilities of each stage are spread."),
-    "history": Caption("Training history", "The weights kept are those of the star, the lowest validation log loss."),
+    "history": Caption("Training history", "The weights kept are those of the star."),
     "gradcam": Caption(
         "Where the network looked", "What spoke for a merger and against it, in images of every kind of answer."
     ),
