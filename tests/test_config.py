@@ -173,6 +173,14 @@ def test_other_names_are_taken_as_they_are(write, name):
     assert config.load(write(f"name: '{name}'\ndata: {{images: x.npy, labels: y.npy}}\n")).name == name
 
 
+def test_a_run_of_before_is_trained_again_as_it_was(write):
+    """It kept the best epoch and saw an image in one turn, as nobody could say then."""
+    record = config.load(write({"data": DATA})).model_dump(mode="json")
+    assert (record["network"].pop("symmetry"), record["training"].pop("keep")) == ("average", "last")
+    older = config.from_record(record, "record")
+    assert (older.network.symmetry, older.training.keep) == ("none", "best")
+
+
 def test_a_record_under_an_older_name_can_still_be_rebuilt(write):
     record = {**config.load(write({"data": DATA})).model_dump(mode="json"), "name": "o'brien"}
     assert config.from_record(record, "record").name == "o'brien"

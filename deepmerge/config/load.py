@@ -19,6 +19,8 @@ Section = TypeVar("Section", bound=Settings)
 
 EXPERIMENTS = Path("experiments")
 PACKAGED = Path(__file__).parents[1] / "experiments"  # the project's own, there when it is installed from a wheel
+# What was done before there was a setting for it, where that is not the default.
+BEFORE: dict[str, dict[str, Any]] = {"network": {"symmetry": "none"}, "training": {"keep": "best"}}
 TUNED = "tuned"  # name of the settings that `tune` finds
 # Names become those of runs, registered models, files and options of the command line. ASCII alone, since an umlaut can
 # be one character or two that look alike.
@@ -75,8 +77,12 @@ def load(
 
 
 def from_record(record: Mapping[str, Any], source: str) -> Experiment:
-    """Rebuild an experiment from `Experiment.model_dump` output, as stored with a run; `source` names it in errors."""
-    return checked(Experiment, record, source)
+    """Rebuild an experiment from `Experiment.model_dump` output, as stored with a run; `source` names it in errors.
+
+    Settings that a run of before did not know yet have the values by which it was made.
+    """
+    complete = {name: {**BEFORE[name], **record[name]} for name in BEFORE if isinstance(record.get(name), Mapping)}
+    return checked(Experiment, {**record, **complete}, source)
 
 
 def name_of(dataset: str) -> str:
