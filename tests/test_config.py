@@ -77,7 +77,7 @@ def test_flat_names_are_unique_over_the_sections():
         ({"data": DATA}, {"batch_norm": "height"}, "should be 'architecture', 'channels' or 'width', got 'height'"),
         ({"data": DATA}, {"hidden": "tanh"}, "should be 'architecture', 'relu' or 'softmax', got 'tanh'"),
         ({"data": DATA}, {"split": "row"}, "should be 'galaxy' or 'rows', got 'row'"),
-        ({"data": DATA}, {"epoch": "3"}, "setting should be one of: architecture, augment"),
+        ({"data": DATA}, {"epoch": "3"}, "setting should be one of: adapt, architecture, augment"),
         ({"data": DATA}, {"test_fraction": 0.95}, "should be below 1, to leave images for training"),
         ("just text", {}, "should hold settings"),
         ("a: [b", {}, "should be YAML"),

@@ -41,6 +41,8 @@ Pdf = Annotated[bool, Option("--pdf", help="Write figures as PDF too.")]
 
 SETTINGS = "Settings (they override the experiment file; the defaults hold where it has none)"
 KINDS = {int: "int", float: "float", str: "name", str | None: "name", dict[str, Any]: "{name: value}"}
+# Of types that import pydantic, by their names.
+MAPPINGS = {"Noise": "{name: value}", "Adapt": "{name: value}", "tuple": "number|[numbers]"}
 LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # words for pydantic's names
 
 
@@ -125,6 +127,7 @@ def _option(field: Any) -> Any:
         choices = list(get_args(field.annotation))
     notes = [f"{word} {getattr(m, key)}" for m in field.metadata for key, word in LIMITS.items() if hasattr(m, key)]
     notes = [", ".join(notes), f"default: {default}" if default is not None else ""]
-    kind = "|".join(choices) or KINDS.get(field.annotation, "path")
+    named = next((kind for name, kind in MAPPINGS.items() if name in str(field.annotation)), "path")
+    kind = "|".join(choices) or KINDS.get(field.annotation, named)
     text = f"{field.description}  [{'; '.join(filter(None, notes))}]".removesuffix("  []")
     return Annotated[str | None, Option(help=text, metavar=f"<{kind}>", autocompletion=lambda: choices)]

@@ -28,3 +28,5 @@ from deepmerge.config.schema import Study as Study
 from deepmerge.config.schema import Training as Training
 from deepmerge.config.schema import Tuning as Tuning
 from deepmerge.config.section import Settings as Settings
+from deepmerge.config.transfer import Adapt as Adapt
+from deepmerge.config.transfer import Noise as Noise

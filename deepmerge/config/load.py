@@ -73,7 +73,8 @@ def load(
         data = data.placed(lambda file: Path(os.path.normpath(file)))
     elsewhere = {*_without_none(tuned), *overrides}
     network = experiment.network.below(folder, {"architecture", "start"} - elsewhere)
-    return experiment.model_copy(update={"data": data, "split": split, "network": network})
+    training = experiment.training.below(folder, {"noise", "adapt"} - elsewhere)
+    return experiment.model_copy(update={"data": data, "split": split, "network": network, "training": training})
 
 
 def from_record(record: Mapping[str, Any], source: str) -> Experiment:

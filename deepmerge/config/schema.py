@@ -1,6 +1,6 @@
 """Settings of an experiment: what they are, their defaults, ranges and checks. Every default stands here alone."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from deepmerge.config.data import Columns, Data, Missing
 from deepmerge.config.network import OPTION, Network
 from deepmerge.config.section import Settings
+from deepmerge.config.transfer import Adapt, Noise, below, of_each_filter, written
 from deepmerge.config.yaml_file import shown
 from deepmerge.errors import InputError
 
@@ -46,14 +47,59 @@ class Training(Settings):
     )
     balance: Literal["sampling", "weights", "none"] = Field("sampling", description="how the rarer class is boosted")
     augment: bool = Field(True, description="turn and flip training images at random")
+    noise: Noise | None = Field(
+        None, description="noise to add to training images, anew in each epoch: {sigma, gain} or {like: data set}"
+    )
+    psf: tuple[float, ...] | None = Field(
+        None, description="blur of training images, before the noise: sigma in pixels, a number or one a filter"
+    )
+    adapt: Adapt | None = Field(
+        None, description="unlabelled images to adapt to: {to: data set, method: mmd|coral|sinkhorn|dann, weight}"
+    )
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = Field(
         "float32", description="what layers compute with; 'mixed' is faster on a GPU, the weights stay float32"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of initial weights, batch order and augmentation")
 
+    @field_validator("noise", "adapt", mode="before")
+    @classmethod
+    def _mapping(cls, value: Any) -> Any:
+        value = written(value)
+        if not isinstance(value, dict | Settings | None):
+            raise ValueError("should be names with values, such as {sigma: 0.4}, {like: noisy} or {to: noisy}")
+        return value
+
+    @field_validator("psf", mode="before")
+    @classmethod
+    def _of_each_filter(cls, value: Any) -> Any:
+        return of_each_filter(written(value))
+
+    @field_validator("psf")
+    @classmethod
+    def _is_a_width(cls, widths: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if not all(width > 0 for width in widths or ()):
+            raise ValueError("should be above 0")
+        return widths
+
+    def below(self, folder: Path, names: Collection[str] = ("noise", "adapt")) -> "Training":
+        """The same settings, relative paths of the settings `names` starting at `folder`."""
+        moved: dict[str, Settings] = {}
+        if "noise" in names and self.noise is not None:
+            moved["noise"] = below(folder, self.noise, "like")
+        if "adapt" in names and self.adapt is not None:
+            moved["adapt"] = below(folder, self.adapt, "to")
+        return self.model_copy(update=moved)
+
+    def flat(self) -> dict[str, Any]:
+        """All settings by their names, those of several parts as mappings."""
+        return {
+            name: value.model_dump(mode="json", exclude_none=True) if isinstance(value, Settings) else value
+            for name, value in self
+        }
+
 
 # Nothing that one could be good at; and options, which are searched one by one.
-NOT_SEARCHED = ("seed", "precision", "options", "weights", "start", "start_stretch", "freeze")
+NOT_SEARCHED = {"seed", "precision", "options", "weights", "start", "start_stretch", "freeze", "noise", "psf", "adapt"}
 # Which section a setting belongs to that a search may name.
 SEARCHABLE: dict[str, type[Settings]] = {
     name: section for section in (Network, Training) for name in section.model_fields if name not in NOT_SEARCHED
@@ -208,7 +254,7 @@ class Experiment(Settings):
 
     def settings(self) -> dict[str, Any]:
         """All settings but the file paths as one flat mapping, e.g. ``{"dropout": 0.2, "epochs": 30, …}``."""
-        return {**dict(self.split), **self.network.flat(), **dict(self.training)}
+        return {**dict(self.split), **self.network.flat(), **self.training.flat()}
 
     def is_whole(self, name: str) -> bool:
         """Whether a setting, by its flat name, is a whole number; an option is what its own value is."""
@@ -265,7 +311,7 @@ class Experiment(Settings):
 SECTIONS: dict[str, type[Settings]] = {"split": Split, "network": Network, "training": Training}
 _OWNERS = SECTIONS | {"": Experiment, "data": Data, "tuning": Tuning, "study": Study, "promotion": Promotion}
 _OWNERS |= {"params": Params}
-_INNER: dict[str, type[Settings]] = {"columns": Columns, "missing": Missing}
+_INNER: dict[str, type[Settings]] = {"columns": Columns, "missing": Missing, "noise": Noise, "adapt": Adapt}
 
 
 def explain(error: Any) -> str:

@@ -113,7 +113,7 @@ def train(data: Dataset, split: Split, *, network: Network | None = None, **sett
     require_finite(data)
     copies.require_apart(data, [split])
     training.require_sound(data, networks.at_hand(architecture, data.name), network)
-    track.begin(data, split, {**architecture.flat(), **dict(learning)})
+    track.begin(data, split, {**architecture.flat(), **learning.flat()})
     trained = fit(data, split, architecture, learning, track.epoch, body=network)
     track.end(trained, data, split)
     return Model(trained.model, trained.history, trained.best_epoch, trained.merger_fraction)

@@ -18,6 +18,8 @@ from deepmerge.cli.program import app
 # What a value of a type is called, the first that fits.
 KINDS = {
     "Columns": "mapping",
+    "Noise": "mapping",
+    "Adapt": "mapping",
     "list": "list",
     "Range": "mapping",
     "tuple": "list of numbers",
