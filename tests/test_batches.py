@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from deepmerge.data.batches import TrainingBatches, class_weights, gather
+from deepmerge.data.noise import Degradation, Noise
 from deepmerge.data.splits import Part
+from deepmerge.data.targets import Unlabelled
 from deepmerge.data.turns import TRANSFORMS
 from deepmerge.errors import InputError
 
@@ -104,3 +106,52 @@ def test_the_merger_fraction_is_the_prior_of_what_a_network_sees(images, balance
         for found in list(zip(*(made.epoch(0).batch(i) for i in range(len(made))), strict=True))[1:]
     )
     assert made.merger_fraction == fraction == pytest.approx(np.average(labels, weights=weights))
+
+
+# What is done to images, and target images beside them
+
+
+@pytest.fixture
+def degradation():
+    return Degradation(None, Noise(np.full(2, 0.5), np.full(2, np.inf)))
+
+
+def test_noise_is_drawn_anew_for_each_image_of_each_epoch_and_repeats(images, degradation):
+    def added(number, **settings):
+        epochs = [batches(images, degradation=d, **settings).epoch(number) for d in (degradation, None)]
+        return contents(epochs[0])[0] - contents(epochs[1])[0]
+
+    first = added(0)
+    assert first.std() == pytest.approx(0.5, rel=0.1)
+    assert len({one.tobytes() for one in first}) == 40
+    np.testing.assert_array_equal(first, added(0))
+    for other in (added(1), added(0, seed=1)):
+        assert np.abs(np.corrcoef(first.ravel(), other.ravel())[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8])
+def test_noise_and_targets_are_the_same_on_any_number_of_devices(images, degradation, parts):
+    target = Unlabelled("sky", images, np.arange(40).astype(str), np.arange(30))
+    epoch = batches(images, degradation=degradation, target=target, augment=True).epoch(2)
+    for index in range(len(epoch)):
+        for read in (lambda *of: epoch.batch(*of)[0], epoch.target):
+            cut = np.concatenate([read(index, part, parts) for part in range(parts)])
+            np.testing.assert_array_equal(cut, read(index))
+
+
+def test_targets_are_shown_as_often_as_each_other_and_change_nothing_of_the_others(images):
+    sky = np.arange(12 * 2 * 6 * 6, dtype=np.float32).reshape(12, 2, 6, 6)
+    target = Unlabelled("sky", sky, np.arange(12).astype(str), np.array([1, 3, 5, 7, 9, 11]))
+    epoch, alone = (batches(images, target=t, augment=True, balance="sampling").epoch(1) for t in (target, None))
+    for with_target, without in zip(contents(epoch), contents(alone), strict=True):
+        np.testing.assert_array_equal(with_target, without)
+    shown = np.concatenate([epoch.target(index) for index in range(len(epoch))])
+    assert shown.shape == contents(epoch)[0].shape
+    rows, counts = np.unique(shown.min(axis=(1, 2, 3)) // 72, return_counts=True)
+    assert set(rows) == {1, 3, 5, 7, 9, 11}
+    assert counts.max() - counts.min() <= 1
+    orders = [
+        np.concatenate([each.target(index) for index in range(len(each))]).tobytes()
+        for each in (epoch, batches(images, target=target, augment=True, balance="sampling").epoch(2))
+    ]
+    assert orders[0] != orders[1]

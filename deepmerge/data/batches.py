@@ -1,13 +1,19 @@
 """Rows of a data set -> batches for the network: read, turned, balanced."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from deepmerge.data import noise
 from deepmerge.data.memory_map import forget
+from deepmerge.data.noise import Degradation
 from deepmerge.data.splits import Part
+from deepmerge.data.targets import Unlabelled
 from deepmerge.data.turns import possible_transforms, transform
 from deepmerge.errors import InputError
+
+TARGET = 1  # of the random numbers by which target images are drawn, which change nothing of the others
 
 
 def gather(images: np.ndarray, rows: np.ndarray, transforms: np.ndarray | None = None) -> np.ndarray:
@@ -38,6 +44,8 @@ class TrainingBatches:
     What epoch e holds depends on (seed, e) alone, so training repeats and resumes exactly.
     balance: 'sampling' repeats random images of the rarer class until both are equally many; 'weights' weighs the
     classes equally in the loss; 'none' leaves the sample's own ratio.
+    degradation: what is done to the images, with other random numbers for each image of each epoch, on however many
+    devices. target: images to show beside them, as many, in an order of their own, turned as these are.
     """
 
     images: np.ndarray
@@ -47,6 +55,8 @@ class TrainingBatches:
     balance: str
     augment: bool
     seed: int
+    degradation: Degradation | None = None
+    target: Unlabelled | None = None
 
     def __post_init__(self) -> None:
         if set(np.unique(self.labels[self.part.rows])) != {0, 1}:
@@ -71,7 +81,7 @@ class TrainingBatches:
         transforms = self.part.transforms[members]
         if self.augment:
             transforms = rng.choice(possible_transforms(self.images.shape), len(members))
-        return Epoch(self, self.part.rows[members], transforms, labels[members], weights)
+        return Epoch(self, number, self.part.rows[members], transforms, labels[members], weights)
 
     def __len__(self) -> int:
         return len(self.epoch(0))
@@ -79,9 +89,10 @@ class TrainingBatches:
 
 @dataclass(frozen=True)
 class Epoch:
-    """The images of one epoch in order: row, transform, label and weight of each, (n,)."""
+    """The images of one epoch, `number` from 0, in order: row, transform, label and weight of each, (n,)."""
 
     batches: TrainingBatches
+    number: int
     rows: np.ndarray
     transforms: np.ndarray
     labels: np.ndarray
@@ -100,10 +111,36 @@ class Epoch:
         Images (b, H, W, F), labels (b,) and weights (b,), all float32. A part is never empty: where a batch has fewer
         images than parts, the last ones show its first with weight 0.
         """
+        chosen, spare = self._chosen(index, part, parts)
+        images = gather(self.batches.images, self.rows[chosen], self.transforms[chosen])
+        if self.batches.degradation is not None:
+            images = self.batches.degradation(images, noise.draws([self.batches.seed, self.number], chosen))
+        weights = np.where(spare, 0, self.weights[chosen]).astype(np.float32)
+        return images, self.labels[chosen].astype(np.float32), weights
+
+    def target(self, index: int, part: int = 0, parts: int = 1) -> np.ndarray:
+        """Target images beside those of `batch`, (b, H, W, F) float32; each is shown before any is shown again."""
+        target = self.batches.target
+        if target is None:
+            raise ValueError("there should be a target, whose images are shown beside the others")
+        chosen, _ = self._chosen(index, part, parts)
+        rows, transforms = self._targets
+        return target.filled(gather(target.images, rows[chosen], transforms[chosen]))
+
+    @cached_property
+    def _targets(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and transforms of the target images of the epoch, each (n,)."""
+        batches, count = self.batches, len(self.rows)
+        rows = np.empty(0, np.int64) if batches.target is None else batches.target.rows
+        rng = np.random.default_rng([batches.seed, self.number, TARGET])
+        times = -(-count // len(rows))
+        order = np.concatenate([rng.permutation(rows) for _ in range(times)])[:count]
+        turned = possible_transforms(batches.images.shape) if batches.augment else np.zeros(1, int)
+        return order, rng.choice(turned, count)
+
+    def _chosen(self, index: int, part: int, parts: int) -> tuple[np.ndarray, np.ndarray]:
+        """Places in the epoch of the images of a part of a batch, and which of them are to spare."""
         start, size = index * self.batches.batch_size, self.size(index)
         chosen = np.arange(size * part // parts, size * (part + 1) // parts) if size >= parts else np.array([part])
         spare = chosen >= size
-        chosen = start + np.where(spare, 0, chosen)
-        images = gather(self.batches.images, self.rows[chosen], self.transforms[chosen])
-        weights = np.where(spare, 0, self.weights[chosen]).astype(np.float32)
-        return images, self.labels[chosen].astype(np.float32), weights
+        return start + np.where(spare, 0, chosen), spare

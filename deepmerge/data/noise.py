@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deepmerge import config
 from deepmerge.config import Missing
+from deepmerge.data.dataset import Dataset
 from deepmerge.data.missing import found, undefined
 from deepmerge.errors import InputError
 
@@ -76,12 +78,46 @@ class Degradation:
     noise: Noise | None
     missing: Missing | None = None
 
+    @classmethod
+    def of(cls, training: config.Training, data: Dataset) -> "Degradation | None":
+        """What settings add to images of `data`; None for nothing.
+
+        Raises InputError for numbers of another number of filters, ValueError for noise that was not measured yet.
+        """
+        if training.psf is None and training.noise is None:
+            return None
+        filters = data.images.shape[1]
+        noise = None
+        if training.noise is not None:
+            if training.noise.sigma is None:
+                raise ValueError(f"the noise like {training.noise.like} should be measured before the training")
+            gains = tuple(np.inf if gain is None else gain for gain in training.noise.gain or (None,))
+            noise = Noise(
+                _of_each("training.noise.sigma", training.noise.sigma, filters),
+                _of_each("training.noise.gain", gains, filters),
+            )
+        psf = None if training.psf is None else _of_each("training.psf", training.psf, filters)
+        return cls(psf, noise, data.missing)
+
     def __call__(self, images: np.ndarray, draws: Sequence[np.random.Generator]) -> np.ndarray:
         """Images (n, H, W, F), blurred, then with noise, float32; pixels that are missing stay as they are."""
         seen = images if self.psf is None else blur(images, self.psf, self.missing)
         noised = seen if self.noise is None else add(seen, self.noise, draws)
         gaps = found(images, self.missing)
         return np.where(gaps, images, noised) if gaps.any() else noised
+
+    def once(self, images: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
+        """The same for images (n, H, W, F) of these rows, always with the random numbers of seed and row."""
+        return self(images, draws(seed, rows))
+
+
+def _of_each(name: str, values: tuple[float, ...], filters: int) -> np.ndarray:
+    """A number for each filter, (F,), of one for all of them or of as many."""
+    if len(values) not in (1, filters):
+        raise InputError(
+            f"{name} should be a number, or {filters} of them, one for each filter of the images, got {len(values)}"
+        )
+    return np.broadcast_to(np.array(values, float), filters)
 
 
 def draws(seed: int | Sequence[int], numbers: np.ndarray) -> list[np.random.Generator]:

@@ -160,7 +160,10 @@ def _examples(data: Dataset, split: Split, note: str | None) -> Figure:
 
 def metadata_of(trained: training.Trained, data: Dataset, split: Split) -> dict[str, Any]:
     """Metadata that a model carries wherever it goes."""
-    return {MERGER_FRACTION: trained.merger_fraction, PIXELS: familiarity.measure(data, split).metadata()}
+    return {
+        MERGER_FRACTION: trained.merger_fraction,
+        PIXELS: familiarity.measure(data, split, trained.degradation).metadata(),
+    }
 
 
 def epoch_metrics(values: Mapping[str, float]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from deepmerge import config
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.missing import undefined
+from deepmerge.data.noise import Degradation
 from deepmerge.data.splits import Split
 
 LEVELS = (0.01, 0.25, 0.5, 0.75, 0.99)
@@ -66,12 +67,15 @@ class Familiar:
         return cls(tuple(metadata["filters"]), low, high, scale, spread, said)
 
 
-def measure(data: Dataset, split: Split) -> Familiar:
-    """What the training images of a split are like."""
+def measure(data: Dataset, split: Split, degradation: Degradation | None = None) -> Familiar:
+    """What the training images of a split are like, with what is added to them."""
     rows = split.train.rows
     if len(rows) > IMAGES:
         rows = np.random.default_rng(split.seed).choice(rows, IMAGES, replace=False)
-    found = quantiles(np.moveaxis(gather(data.images, rows), -1, 1), data.missing)
+    images = gather(data.images, rows)
+    if degradation is not None:
+        images = degradation.once(images, rows, split.seed)
+    found = quantiles(np.moveaxis(images, -1, 1), data.missing)
     scale = np.median(found[..., 3] - found[..., 1], 0) / 2
     spread = np.median(found[..., -1] - found[..., 2], 0)
     # Images that are mostly masked with 0 have quartiles of 0.

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmerge.data.batches import Epoch
+from deepmerge.model.adaptation import Adaptation
 
 
 class Learner:
@@ -16,19 +17,28 @@ class Learner:
 
     make: builds the model, which takes pixels and ends in one sigmoid unit, and its optimizer; called in the scope of
     the strategy. The loss is the weighted cross-entropy, its mean over the whole batch, plus the model's penalties.
+    adapt: makes of the model, in that scope, what compares its features of the images with those of as many target
+    images, on each device by itself; None for nothing.
     """
 
     def __init__(
-        self, strategy: tf.distribute.Strategy, make: Callable[[], tuple[keras.Model, keras.optimizers.Optimizer]]
+        self,
+        strategy: tf.distribute.Strategy,
+        make: Callable[[], tuple[keras.Model, keras.optimizers.Optimizer]],
+        adapt: Callable[[keras.Model], Adaptation | None] = lambda model: None,
     ) -> None:
         self._strategy = strategy
         with strategy.scope():
             self.model, self._optimizer = make()
-            self._optimizer.build(self.model.trainable_variables)
+            self._adaptation = adapt(self.model)
+            own = [] if self._adaptation is None else self._adaptation.variables
+            self._variables = [*self.model.trainable_variables, *own]
+            self._optimizer.build(self._variables)
         pixels = tf.TensorSpec((None, *self.model.input_shape[1:]), tf.float32)
         numbers = tf.TensorSpec((None,), tf.float32)
         alone = strategy.num_replicas_in_sync == 1
-        any_size = [[pixels, numbers, numbers], tf.TensorSpec((), tf.float32)] if alone else None
+        arrays = [pixels, numbers, numbers] + [pixels] * (self._adaptation is not None)
+        any_size = [arrays, tf.TensorSpec((), tf.float32)] if alone else None
         self._compiled = tf.function(self._everywhere, any_size, reduce_retracing=not alone)
         mean = tf.distribute.ReduceOp.MEAN
         self._mean = tf.function(lambda value: strategy.reduce(mean, strategy.run(tf.identity, (value,)), axis=None))
@@ -42,7 +52,7 @@ class Learner:
         """Show the batches of an epoch in turn.
 
         Returns the probabilities of its images as they were in training, (n,) float64 in order, and the mean of the
-        penalties on the weights.
+        penalties on the weights, and on the features where they are adapted.
         """
         probabilities, penalties = [], []
         with ThreadPoolExecutor(1) as pool:
@@ -64,36 +74,48 @@ class Learner:
         return float(self._mean(tf.constant(value, tf.float32)))
 
     def _distributed(self, epoch: Epoch, index: int) -> tuple[list[tf.Tensor], int]:
-        """Images, labels and weights of a batch, a part of it on each device, and its size.
+        """Images, labels, weights and any target images of a batch, a part of it on each device, and its size.
 
         Each machine reads the parts of its own devices alone.
         """
         parts = self._strategy.num_replicas_in_sync
-        read = cache(lambda part: epoch.batch(index, part, parts))
+
+        @cache
+        def read(part: int) -> list[np.ndarray]:
+            beside = [] if self._adaptation is None else [epoch.target(index, part, parts)]
+            return [*epoch.batch(index, part, parts), *beside]
 
         def values(number: int) -> tf.Tensor:
             return self._strategy.experimental_distribute_values_from_function(
                 lambda device: tf.constant(read(device.replica_id_in_sync_group)[number])
             )
 
-        return [values(number) for number in range(3)], epoch.size(index)
+        return [values(number) for number in range(3 if self._adaptation is None else 4)], epoch.size(index)
 
     def _everywhere(self, batch: list[tf.Tensor], size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        probability, penalty = self._strategy.run(self._step, args=(*batch, size))
+        probability, penalty = self._strategy.run(self._step, args=(size, *batch))
         mean = self._strategy.reduce(tf.distribute.ReduceOp.MEAN, penalty, axis=None)
         return self._strategy.gather(probability, axis=0), mean
 
     def _step(
-        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, size: tf.Tensor
+        self,
+        size: tf.Tensor,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        weights: tf.Tensor,
+        targets: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """One step on one device; `size` is that of the whole batch. Gives probabilities and penalty."""
-        variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
-            probability = self.model(images, training=True)[:, 0]
+            apart = tf.constant(0.0)
+            if self._adaptation is None or targets is None:
+                probability = self.model(images, training=True)[:, 0]
+            else:
+                probability, apart = self._adaptation(images, targets, self._optimizer.iterations)
             each = keras.losses.binary_crossentropy(labels[:, tf.newaxis], probability[:, tf.newaxis])
-            penalty = tf.add_n([tf.constant(0.0), *self.model.losses])
+            penalty = tf.add_n([apart, *self.model.losses])
             # The optimizer adds up the gradients of all devices.
             loss = tf.reduce_sum(weights * each) / size + penalty / self._strategy.num_replicas_in_sync
             loss = self._optimizer.scale_loss(loss)
-        self._optimizer.apply(tape.gradient(loss, variables), variables)
+        self._optimizer.apply(tape.gradient(loss, self._variables), self._variables)
         return probability, penalty

@@ -70,16 +70,19 @@ def predict(
     rows: np.ndarray,
     transforms: np.ndarray,
     advance: Advance = lambda steps: None,
+    change: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
     """Merger probability of the given rows of images (N, F, H, W), (n,) float64 in [0, 1]; flat in memory.
 
-    `advance` is called with the number of images after each batch. Raises InputError where the model takes others.
+    `advance` is called with the number of images after each batch; `change` takes the images (b, H, W, F) of a batch
+    and their rows (b,), and gives those to score. Raises InputError where the model takes others.
     """
     require_shape(model, images)
     probabilities = [np.empty(0)]
 
     def read(part: slice) -> np.ndarray:
-        return gather(images, rows[part], transforms[part])
+        batch = gather(images, rows[part], transforms[part])
+        return batch if change is None else change(batch, rows[part])
 
     for scores in _scores(model, read, _batch_slices(images.shape, len(rows))):
         probabilities.append(scores)

@@ -3,19 +3,24 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from deepmerge import config
+from deepmerge.data import targets
 from deepmerge.data.batches import Epoch, TrainingBatches, class_weights, gather
 from deepmerge.data.dataset import Dataset
+from deepmerge.data.noise import Degradation
 from deepmerge.data.splits import Split
+from deepmerge.data.targets import Unlabelled
 from deepmerge.errors import Failed
 from deepmerge.model import devices, own, prediction, saved, stretch
 from deepmerge.model import network as networks
 from deepmerge.model import start as starts
+from deepmerge.model.adaptation import Adaptation
 from deepmerge.model.calling import Body
 from deepmerge.model.learner import Learner
 
@@ -35,12 +40,14 @@ class Trained:
     """A trained network, its history (a list of values for each name, one an epoch) and the epoch kept, from 1.
 
     merger_fraction: the prior at which its probabilities are meant, 0.5 unless the classes were not balanced.
+    degradation: what was done to its images.
     """
 
     model: keras.Model
     history: dict[str, list[float]]
     best_epoch: int
     merger_fraction: float
+    degradation: Degradation | None = None
 
 
 EpochReport = Callable[[int, dict[str, float]], None]
@@ -53,6 +60,7 @@ def train(
     training: config.Training,
     on_epoch: EpochReport = lambda epoch, values: None,
     body: Body | None = None,
+    target: Unlabelled | None = None,
 ) -> Trained:
     """Train on the training part; test images are never read.
 
@@ -60,19 +68,27 @@ def train(
     when it has not been lower for `patience` epochs.
     `body` takes the place of the network's architecture (see `own.body`); `network.start` is a file. `on_epoch` is
     called after each epoch with its number, from 1, and its losses and accuracies; what it raises ends the training.
+    The pixel statistics, and all validation numbers, are of images with the noise and blur of `training`; an image
+    validates with the same random numbers in each epoch. `target` are the images to adapt to, by default those of
+    `training.adapt` that the split leaves to training.
     Both classes weigh the same in all validation numbers. Raises TrainingDiverged on a loss that is not finite.
     """
     keras.utils.set_random_seed(training.seed)
+    degradation = Degradation.of(training, dataset)
+    if training.adapt is not None and target is None:
+        target = targets.to_adapt_to(training.adapt, dataset, split)
     batches = TrainingBatches(
         dataset.images,
         dataset.labels,
         split.train,
         **training.model_dump(include={"batch_size", "balance", "augment", "seed"}),
+        degradation=degradation,
+        target=target if training.adapt is not None else None,
     )
     shape = _shape(dataset)
     body, start = own.body(network, body), starts.load(network)
     kept = starts.pixel_statistics(start, network) if start and network.start_stretch == "kept" else None
-    pixels = kept or _pixel_statistics(dataset, split, network.stretch)
+    pixels = kept or _pixel_statistics(dataset, split, network.stretch, degradation)
 
     def make() -> tuple[keras.Model, keras.optimizers.Optimizer]:
         model = networks.build(shape, network, pixels, body, for_training=True, precision=training.precision)
@@ -82,7 +98,11 @@ def train(
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         return model, optimizer
 
-    learner = Learner(devices.strategy(), make)
+    def adaptation(model: keras.Model) -> Adaptation | None:
+        steps = len(batches) * training.epochs
+        return None if training.adapt is None else Adaptation(model, training.adapt, steps)
+
+    learner = Learner(devices.strategy(), make, adaptation)
     history: dict[str, list[float]] = {}
     best, best_epoch, best_weights = math.inf, 0, learner.model.get_weights()
     for number in range(1, training.epochs + 1):
@@ -97,7 +117,7 @@ def train(
             break
     trained = networks.build(shape, network, pixels, body)
     trained.set_weights(best_weights)
-    return Trained(trained, history, best_epoch, batches.merger_fraction)
+    return Trained(trained, history, best_epoch, batches.merger_fraction, degradation)
 
 
 def require_sound(dataset: Dataset, network: config.Network, body: Body | None = None) -> None:
@@ -127,7 +147,9 @@ def _epoch(learner: Learner, epoch: Epoch, dataset: Dataset, split: Split) -> di
     values = measures(epoch.labels, probability, epoch.weights, penalty)
     part = split.validation
     labels = dataset.labels[part.rows]
-    probability = prediction.predict(learner.model, dataset.images, part.rows, part.transforms)
+    degradation = epoch.batches.degradation
+    change = None if degradation is None else partial(degradation.once, seed=split.seed)
+    probability = prediction.predict(learner.model, dataset.images, part.rows, part.transforms, change=change)
     penalty = float(sum(learner.model.losses))
     validation = measures(labels, probability, class_weights(labels), penalty)
     validation["log_loss"] = learner.agreed(validation["log_loss"])
@@ -157,12 +179,16 @@ def _require_finite(values: dict[str, float], epoch: int, training: config.Train
             )
 
 
-def _pixel_statistics(dataset: Dataset, split: Split, kind: str) -> stretch.PixelStatistics:
+def _pixel_statistics(
+    dataset: Dataset, split: Split, kind: str, degradation: Degradation | None
+) -> stretch.PixelStatistics:
     rows = split.train.rows
     most = max(16, STATISTICS_VALUES // dataset.images[0].size)
     if len(rows) > most:
         rows = np.random.default_rng(split.seed).choice(rows, most, replace=False)
     images = gather(dataset.images, rows)
+    if degradation is not None:
+        images = degradation.once(images, rows, split.seed)
     pixels = stretch.measure(images, kind, dataset.missing)
     stretch.require_standardised(images, kind, pixels)
     return pixels
