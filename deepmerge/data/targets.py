@@ -4,6 +4,7 @@ A target is named as a data set is, or by a file of images. Its labels are never
 can depend on them; its test galaxies are never among the images that a training sees.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from deepmerge import config
 from deepmerge.data import catalogue as catalogues
 from deepmerge.data import noise
-from deepmerge.data.dataset import Dataset, read_source
+from deepmerge.data.dataset import Dataset, chunks, read_source
 from deepmerge.data.formats import sources
 from deepmerge.data.missing import undefined
 from deepmerge.data.noise import Degradation, Noise
@@ -21,6 +22,7 @@ from deepmerge.data.released import layout
 from deepmerge.data.splits import Split
 from deepmerge.errors import InputError
 
+ADAPTED = "adapted_to_sha256"
 MEASURED = 512  # images of either sample whose noise is measured: sigma is known to 1 %, the gain to some 15 %
 
 
@@ -74,6 +76,17 @@ def read(reference: str) -> Unlabelled:
     copies = table["copy"].astype(str).to_numpy() if table is not None and is_copy else np.full(count, "0")
     rows = np.flatnonzero(copies == "0")
     return Unlabelled(name, images, np.asarray(galaxies, object), rows, files.missing)
+
+
+def digests(training: config.Training) -> dict[str, str]:
+    """What tells the images that a training adapts to from others, by the tag of a run: SHA-256 of their pixels."""
+    if training.adapt is None:
+        return {}
+    images = read(training.adapt.to).images
+    digest = hashlib.sha256(f"{images.shape}{images.dtype}".encode())
+    for chunk in chunks(images):
+        digest.update(np.ascontiguousarray(images[chunk]).data)
+    return {ADAPTED: digest.hexdigest()}
 
 
 def _files(reference: str) -> tuple[config.Data, str]:

@@ -26,7 +26,7 @@ def main(
     if not devices.is_chief():
         return assist(experiment)
     experiment = networks.pinned(experiment)
-    with training_run(experiment) as (data, split):
+    with training_run(experiment) as (experiment, data, split):
         trained = train_in_run(experiment, data, split, pdf)
         run = runs.find(trained["run_id"], experiment.name)
         judged = load(Trained(run, experiment, data), split)

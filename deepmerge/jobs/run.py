@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepmerge import config
-from deepmerge.data import splits
+from deepmerge.data import splits, targets
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.files import replacing
@@ -51,7 +51,9 @@ def open_run(
     SPLIT_TABLE, the data; versions and uncommitted changes unless the run has a parent, which holds them.
     """
     name = name or f"{experiment.name}-{kind}"
-    depends = {} if split is None else networks.digests(experiment.network, experiment.name)
+    depends = {}
+    if split is not None:
+        depends = networks.digests(experiment.network, experiment.name) | targets.digests(experiment.training)
     tags = {**header_tags(kind, data, split), **depends, **(tags or {})}
     opened = runs.child(parent, name, tags) if parent else runs.continued(continues, name, tags)
     with opened as run_id:

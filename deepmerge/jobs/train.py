@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepmerge import config
-from deepmerge.data import copies, oddities, splits
+from deepmerge.data import copies, oddities, splits, targets
 from deepmerge.data import dataset as datasets
 from deepmerge.data.batches import gather
 from deepmerge.data.catalogue import STAGES
@@ -40,7 +40,7 @@ def train(experiment: config.Experiment, pdf: bool = False, out: Path | None = N
     if not devices.is_chief():
         return assist(experiment)
     experiment = networks.pinned(experiment)
-    with training_run(experiment) as (data, split):
+    with training_run(experiment) as (experiment, data, split):
         return train_in_run(experiment, data, split, pdf, out)
 
 
@@ -48,30 +48,37 @@ def assist(experiment: config.Experiment) -> Results:
     """Train on one of several machines that is not the one to write the run."""
     devices.prepare()
     devices.strategy()
-    data, split = prepared(experiment)
+    experiment, data, split = prepared(experiment)
     network = networks.at_hand(experiment.network, experiment.name)
     return {"best_epoch": training.train(data, split, network, experiment.training).best_epoch}
 
 
-def prepared(experiment: config.Experiment) -> tuple[Dataset, Split]:
-    """The data of an experiment and their split, checked: pixels finite, no copy of a galaxy in two parts.
+def prepared(experiment: config.Experiment) -> tuple[config.Experiment, Dataset, Split]:
+    """The experiment, its data and their split, checked: pixels finite, no copy of a galaxy in two parts.
 
-    The network is checked with them: that it can be built for these images, begin as it should, and be saved.
+    The network is checked with them: that it can be built for these images, begin as it should, and be saved. Noise
+    that is to be like that of other images is measured.
     """
     data = datasets.read(experiment.data, experiment.name)
     datasets.require_finite(data)
     split = splits.make(data, experiment.split)
     copies.require_apart(data, [split])
     training.require_sound(data, networks.at_hand(experiment.network, experiment.name))
-    return data, split
+    return measured(experiment, data, split), data, split
+
+
+def measured(experiment: config.Experiment, data: Dataset, split: Split) -> config.Experiment:
+    """The same experiment with its noise in numbers, as `targets.resolved` has it."""
+    settings = targets.resolved(experiment.training, data, split)
+    return experiment.model_copy(update={"training": settings})
 
 
 @contextmanager
-def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split]]:
-    """Open a run with settings, data, split and code in its header; yields the data and their split."""
+def training_run(experiment: config.Experiment) -> Iterator[tuple[config.Experiment, Dataset, Split]]:
+    """Open a run with settings, data, split and code in its header; yields the experiment as `prepared`, and these."""
     threads = devices.prepare()
     tags = {"threads": str(threads), "devices": str(devices.strategy().num_replicas_in_sync)}
-    data, split = prepared(experiment)
+    experiment, data, split = prepared(experiment)
     parameters, params = experiment.settings(), experiment.params
     if params is not None:
         parameters["params"] = params.name
@@ -83,7 +90,7 @@ def training_run(experiment: config.Experiment) -> Iterator[tuple[Dataset, Split
         log.warning("%s ('deepmerge data check' looks at all of them)", said)
     name = f"{experiment.name}-{experiment.network.title}"
     with open_run("train", experiment, data, split, name=name, tags=tags, parameters=parameters):
-        yield data, split
+        yield experiment, data, split
 
 
 def train_in_run(

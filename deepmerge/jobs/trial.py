@@ -12,10 +12,11 @@ from deepmerge.analysis.metrics import point_metrics
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
+from deepmerge.data.targets import Unlabelled
 from deepmerge.jobs import networks
 from deepmerge.jobs.judged import Judged
 from deepmerge.jobs.run import open_run
-from deepmerge.jobs.train import epoch_metrics, metadata_of
+from deepmerge.jobs.train import epoch_metrics, measured, metadata_of
 from deepmerge.model import devices, training
 from deepmerge.progress import Advance
 from deepmerge.tracking import runs
@@ -47,11 +48,14 @@ def train_below(
     *,
     tags: Mapping[str, str] | None = None,
     keep_model: bool = False,
+    target: Unlabelled | None = None,
 ) -> Trial:
     """Train in a run below `parent` and score the test part; `advance` is called after each epoch.
 
-    With `keep_model` the model is logged, and the run can be evaluated and explained like any other.
+    With `keep_model` the model is logged, and the run can be evaluated and explained like any other. `target`: the
+    images to adapt to, as `training.train` takes them.
     """
+    experiment = measured(experiment, data, split)
     with open_run("trial", experiment, data, split, name=name, parent=parent, tags=tags) as run_id:
         began, seconds = time.perf_counter(), []
 
@@ -63,7 +67,7 @@ def train_below(
         keras.utils.clear_session()  # or the graphs of all trainings would stay in memory
         devices.prepare()  # quiet again
         network = networks.at_hand(experiment.network, experiment.name)
-        trained = training.train(data, split, network, experiment.training, report)
+        trained = training.train(data, split, network, experiment.training, report, target=target)
         advance(experiment.training.epochs - len(seconds))
         judged = Judged(runs.find(run_id, experiment.name), experiment, data, split, trained.model)
         probability = judged.scores("test", afresh=True)

@@ -29,7 +29,7 @@ class Adaptation:
     def __init__(self, model: keras.Model, settings: config.Adapt, steps: int) -> None:
         self._settings, self._steps = settings, steps
         features = model.layers[-1].input
-        self._with_features = keras.Model(model.inputs, [model.output, features])
+        self._with_features = keras.Model(model.inputs[0], [model.output, features])
         self._discriminator: keras.Model | None = None
         self.variables: list[keras.Variable] = []
         if settings.method == "dann":

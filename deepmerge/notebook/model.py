@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from deepmerge import config
-from deepmerge.data import copies
+from deepmerge.data import copies, targets
 from deepmerge.data.dataset import Dataset, require_finite
 from deepmerge.data.splits import Part, Split
 from deepmerge.errors import InputError
@@ -113,6 +113,7 @@ def train(data: Dataset, split: Split, *, network: Network | None = None, **sett
     require_finite(data)
     copies.require_apart(data, [split])
     training.require_sound(data, networks.at_hand(architecture, data.name), network)
+    learning = targets.resolved(learning, data, split)
     track.begin(data, split, {**architecture.flat(), **learning.flat()})
     trained = fit(data, split, architecture, learning, track.epoch, body=network)
     track.end(trained, data, split)

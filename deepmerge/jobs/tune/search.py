@@ -14,14 +14,14 @@ from typing import Any
 from deepmerge import config
 from deepmerge.closure import closure, fingerprint
 from deepmerge.cluster import count_cores, threads_each
-from deepmerge.data import copies, splits
+from deepmerge.data import copies, splits, targets
 from deepmerge.data import dataset as datasets
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.errors import InputError
 from deepmerge.jobs import networks
 from deepmerge.jobs.run import Results, header_tags, open_run, warning
-from deepmerge.jobs.train import epoch_metrics
+from deepmerge.jobs.train import epoch_metrics, measured
 from deepmerge.jobs.tune import report, winner
 from deepmerge.jobs.tune.workers import MOST_LOST, PAUSE, WorkerFailed, Workers, end_if_told, take_order
 from deepmerge.model import devices, objective, training
@@ -65,6 +65,7 @@ def tune(
     experiment = experiment.model_copy(update={"tuning": experiment.tuning.model_copy(update={"folds": folds})})
     parts = objective.parts(data, split, folds)
     copies.require_apart(data, parts)
+    experiment = measured(experiment, data, split)
     network = networks.at_hand(experiment.network, experiment.name)
     devices.prepare()
     for corner in _corners(experiment):
@@ -75,6 +76,7 @@ def tune(
         "split_fingerprint": split.fingerprint,
         "settings": _settings(experiment),
         **depends,
+        **targets.digests(experiment.training),
         "tuning": experiment.model_dump(mode="json", exclude={"tuning": {"trials", "seeds"}})["tuning"],
         "code": fingerprint(trial_code()),
         **experiment.data.model_dump(mode="json", include={"missing"}, exclude_none=True),
