@@ -60,6 +60,7 @@ JOBS = {
     "judge_baselines": "studies.baselines.study",
     "measure_selection": "studies.selection.study",
     "judge_probabilities": "studies.probabilities.study",
+    "measure_transfer": "studies.transfer.study",
 }
 
 
@@ -292,9 +293,22 @@ def test_studies_that_train_take_settings_and_options_of_their_own(run, jobs, ex
     assert (name, loaded.name, loaded.settings()["epochs"], found) == (stage, "mine", 7, others)
 
 
+def test_a_transfer_takes_two_data_sets_and_the_settings_of_the_first(run, jobs, experiment):
+    words = ("--epochs", "7", "--folds", "2", "--seeds=1", "--methods", "noise, mmd", "--out", "a")
+    assert run("study", "transfer", experiment, "noisy", *words) == (0, [])
+    [(name, source, target, reference, study, *others)] = jobs
+    assert (name, source.name, target.name, reference) == ("measure_transfer", "mine", "noisy", "noisy")
+    assert source.settings()["epochs"] == 7
+    assert (study.folds, study.seeds, study.methods, others) == (2, 1, ("noise", "mmd"), [False, Path("a")])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["study", "transfer", "EXPERIMENT"], "Missing argument 'target'"),
+        (["study", "transfer", "EXPERIMENT", "gone"], "dataset should be one of: "),
+        (["study", "transfer", "EXPERIMENT", "noisy", "--methods", "magic"], "'methods.0' should be"),
+        (["train", "EXPERIMENT", "--noise", "{sigm: 1}"], "unknown key 'training.noise.sigm'"),
         (["train", "prestine"], "Error: dataset should be one of: "),
         (["main", "gone.yaml"], "got 'gone.yaml'"),
         (["train", "EXPERIMENT", "--epoch", "3"], "No such option: --epoch, did you mean --epochs?"),

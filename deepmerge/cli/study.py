@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer import Context, Option
+from typer import Argument, Context, Option
 
-from deepmerge.cli.options import Dataset, Model, ModelOf, Out, Params, Pdf, SettingsCommand, experiment
+from deepmerge.cli.options import Dataset, Model, ModelOf, Out, Params, Pdf, SettingsCommand, data_sets, experiment
 from deepmerge.cli.output import show
 from deepmerge.loading import quietly
 
@@ -162,3 +162,36 @@ def probabilities(
         from deepmerge.studies.probabilities.study import judge_probabilities
 
     show(judge_probabilities(dataset, model, settings, pdf=pdf, out=out))
+
+
+@app.command(cls=SettingsCommand)
+def transfer(
+    ctx: Context,
+    source: Dataset,
+    target: Annotated[
+        str, Argument(help="Data set to carry the network over to, named as SOURCE is.", autocompletion=data_sets)
+    ],
+    folds: Annotated[int | None, Option(help="Number of folds; every galaxy is tested in one of them.", min=2)] = None,
+    seeds: Annotated[
+        int | None, Option(help="Trainings of each kind in each fold, which differ in seed.", min=1)
+    ] = None,
+    methods: Annotated[
+        str | None, Option(help="What to try, as one word: stretch,noise,mmd,coral,sinkhorn,dann; default: all.")
+    ] = None,
+    params: Params = None,
+    pdf: Pdf = False,
+    out: Out = None,
+) -> None:
+    """What does a network trained on SOURCE know of TARGET, and what carries it over without labels? 4 hours.
+
+    Trains as it is, with the stretch fitted to the target, with the target's noise on the training images, by each
+    method of adaptation, and on the target itself. Labels of the target judge, and train nothing but the last.
+    """
+    from deepmerge import config
+
+    settings, other = experiment(ctx, source, params=params), config.load(target)
+    study = config.study_of(source, folds=folds, seeds=seeds, methods=methods)
+    with quietly():
+        from deepmerge.studies.transfer.study import measure_transfer
+
+    show(measure_transfer(settings, other, target, study, pdf=pdf, out=out))

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from deepmerge.config.data import Columns, Data, Missing
 from deepmerge.config.network import OPTION, Network
 from deepmerge.config.section import Settings
-from deepmerge.config.transfer import Adapt, Noise, below, of_each_filter, written
+from deepmerge.config.transfer import Adapt, Method, Noise, below, of_each_filter, written
 from deepmerge.config.yaml_file import shown
 from deepmerge.errors import InputError
 
@@ -53,9 +53,7 @@ class Training(Settings):
     psf: tuple[float, ...] | None = Field(
         None, description="blur of training images, before the noise: sigma in pixels, a number or one a filter"
     )
-    adapt: Adapt | None = Field(
-        None, description="unlabelled images to adapt to: {to: data set, method: mmd|coral|sinkhorn|dann, weight}"
-    )
+    adapt: Adapt | None = Field(None, description="unlabelled images to adapt to: {to: data set, method, weight}")
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = Field(
         "float32", description="what layers compute with; 'mixed' is faster on a GPU, the weights stay float32"
     )
@@ -196,14 +194,19 @@ class Study(Settings):
     seeds: int = Field(
         5,
         ge=1,
-        description="leakage: trainings of each protocol, each with galaxies of its own; recipes: of each in each fold;"
-        " baselines: of the network and of each forest",
+        description="leakage: trainings of each protocol, each with galaxies of its own; recipes, transfer: of each in "
+        "each fold; baselines: of the network and of each forest",
     )
     folds: int = Field(
         5,
         ge=2,
-        description="recipes, shortcuts: every galaxy is tested in one of so many folds; probabilities: of "
+        description="recipes, shortcuts, transfer: every galaxy is tested in one of so many folds; probabilities: of "
         "those outside the test",
+    )
+    methods: tuple[Literal["noise"] | Method, ...] = Field(
+        ("stretch", "noise", "mmd", "coral", "sinkhorn", "dann"),
+        min_length=1,
+        description="transfer: what to carry the network over with, beside nothing and training on the target",
     )
     published_epochs: int = Field(60, ge=1, description="recipes: epochs of the published recipe, which wanted 500")
     target: float = Field(0.5, gt=0, description="recipes: validation log loss whose epochs and seconds are counted")
@@ -216,6 +219,11 @@ class Study(Settings):
         min_length=1,
         description="probabilities: mergers among galaxies of a survey; 0.18: the release without copies",
     )
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _of_one_word(cls, methods: Any) -> Any:
+        return [word.strip() for word in methods.split(",")] if isinstance(methods, str) else methods
 
     @field_validator("merger_fractions")
     @classmethod

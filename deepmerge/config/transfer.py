@@ -11,6 +11,7 @@ from deepmerge.config.section import Settings
 
 FILES = (".yaml", ".yml", ".npy", ".fits", ".fit", ".fz", ".h5", ".hdf5", ".csv", ".parquet")
 
+Method = Literal["stretch", "mmd", "coral", "sinkhorn", "dann"]
 Named = TypeVar("Named", "Noise", "Adapt")
 
 
@@ -45,8 +46,10 @@ class Adapt(Settings):
     """What makes a network see the same in images of another data set, whose labels are never read."""
 
     to: str = Field(description="data set, or file of images, whose training part is looked at, without labels")
-    method: Literal["mmd", "coral", "sinkhorn", "dann"] = Field(
-        "mmd", description="what pulls the features in front of the last layer together"
+    method: Method = Field(
+        "mmd",
+        description="what pulls the features in front of the last layer together; 'stretch': nothing. With all of them "
+        "the constants of the stretch are those of the target",
     )
     weight: float = Field(1.0, gt=0, description="of that penalty beside the log loss, at its full height")
     ramp: bool | None = Field(

@@ -139,26 +139,28 @@ def to_adapt_to(settings: config.Adapt, data: Dataset, split: Split) -> Unlabell
     return target
 
 
-def resolved(training: config.Training, data: Dataset, split: Split) -> config.Training:
+def resolved(
+    training: config.Training, data: Dataset, split: Split, target: Unlabelled | None = None
+) -> config.Training:
     """The same settings with the noise of `noise.like` in numbers, measured on images that train, and all checked.
 
-    Raises InputError for an unknown data set, images of another shape or number of filters, and images no noisier.
+    `target` takes the place of the images that `noise` and `adapt` name, where these are parted already. Raises
+    InputError for an unknown data set, images of another shape or number of filters, and images no noisier.
     """
     settings = training.noise
     if settings is not None and settings.like is not None and settings.sigma is None:
-        lacking = _lacking(settings.like, data, split)
+        lacking = _lacking(target or beside(read(settings.like), data, split), data, split)
         gain = [value if np.isfinite(value) else None for value in lacking.gain.tolist()]
         measured = {"sigma": lacking.sigma.tolist(), "gain": gain, "like": settings.like}
         training = training.model_copy(update={"noise": config.Noise.model_validate(measured)})
     Degradation.of(training, data)
-    if training.adapt is not None:
+    if training.adapt is not None and target is None:
         to_adapt_to(training.adapt, data, split)
     return training
 
 
-def _lacking(reference: str, data: Dataset, split: Split) -> Noise:
+def _lacking(target: Unlabelled, data: Dataset, split: Split) -> Noise:
     """The noise that training images lack, to have as much as those of the target that may be seen."""
-    target = beside(read(reference), data, split)
     if target.images.shape[1] != data.images.shape[1]:
         raise InputError(
             f"noise.like should name images of {data.images.shape[1]} filters, as those to train on, got "

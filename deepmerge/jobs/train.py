@@ -17,6 +17,7 @@ from deepmerge.data.batches import gather
 from deepmerge.data.catalogue import STAGES
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
+from deepmerge.data.targets import Unlabelled
 from deepmerge.jobs import networks
 from deepmerge.jobs.judged import MERGER_FRACTION, PIXELS
 from deepmerge.jobs.run import Results, log_figures, open_run, warning, write_json, write_table
@@ -67,9 +68,11 @@ def prepared(experiment: config.Experiment) -> tuple[config.Experiment, Dataset,
     return measured(experiment, data, split), data, split
 
 
-def measured(experiment: config.Experiment, data: Dataset, split: Split) -> config.Experiment:
+def measured(
+    experiment: config.Experiment, data: Dataset, split: Split, target: Unlabelled | None = None
+) -> config.Experiment:
     """The same experiment with its noise in numbers, as `targets.resolved` has it."""
-    settings = targets.resolved(experiment.training, data, split)
+    settings = targets.resolved(experiment.training, data, split, target)
     return experiment.model_copy(update={"training": settings})
 
 

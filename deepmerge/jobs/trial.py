@@ -53,9 +53,9 @@ def train_below(
     """Train in a run below `parent` and score the test part; `advance` is called after each epoch.
 
     With `keep_model` the model is logged, and the run can be evaluated and explained like any other. `target`: the
-    images to adapt to, as `training.train` takes them.
+    images to adapt to, as `training.train` takes them, and to measure noise on.
     """
-    experiment = measured(experiment, data, split)
+    experiment = measured(experiment, data, split, target)
     with open_run("trial", experiment, data, split, name=name, parent=parent, tags=tags) as run_id:
         began, seconds = time.perf_counter(), []
 

@@ -70,7 +70,7 @@ def train(
     called after each epoch with its number, from 1, and its losses and accuracies; what it raises ends the training.
     The pixel statistics, and all validation numbers, are of images with the noise and blur of `training`; an image
     validates with the same random numbers in each epoch. `target` are the images to adapt to, by default those of
-    `training.adapt` that the split leaves to training.
+    `training.adapt` that the split leaves to training; the pixel statistics are theirs then.
     Both classes weigh the same in all validation numbers. Raises TrainingDiverged on a loss that is not finite.
     """
     keras.utils.set_random_seed(training.seed)
@@ -88,7 +88,7 @@ def train(
     shape = _shape(dataset)
     body, start = own.body(network, body), starts.load(network)
     kept = starts.pixel_statistics(start, network) if start and network.start_stretch == "kept" else None
-    pixels = kept or _pixel_statistics(dataset, split, network.stretch, degradation)
+    pixels = kept or _pixel_statistics(dataset, batches, split.seed, network.stretch)
 
     def make() -> tuple[keras.Model, keras.optimizers.Optimizer]:
         model = networks.build(shape, network, pixels, body, for_training=True, precision=training.precision)
@@ -100,7 +100,9 @@ def train(
 
     def adaptation(model: keras.Model) -> Adaptation | None:
         steps = len(batches) * training.epochs
-        return None if training.adapt is None else Adaptation(model, training.adapt, steps)
+        if training.adapt is None or training.adapt.method == "stretch":
+            return None
+        return Adaptation(model, training.adapt, steps)
 
     learner = Learner(devices.strategy(), make, adaptation)
     history: dict[str, list[float]] = {}
@@ -179,16 +181,19 @@ def _require_finite(values: dict[str, float], epoch: int, training: config.Train
             )
 
 
-def _pixel_statistics(
-    dataset: Dataset, split: Split, kind: str, degradation: Degradation | None
-) -> stretch.PixelStatistics:
-    rows = split.train.rows
+def _pixel_statistics(dataset: Dataset, batches: TrainingBatches, seed: int, kind: str) -> stretch.PixelStatistics:
+    """Of training images as they are shown or, where there is a target, of its images: their noise counts then."""
+    target, degradation = batches.target, batches.degradation
+    rows = batches.part.rows if target is None else target.rows
     most = max(16, STATISTICS_VALUES // dataset.images[0].size)
     if len(rows) > most:
-        rows = np.random.default_rng(split.seed).choice(rows, most, replace=False)
-    images = gather(dataset.images, rows)
-    if degradation is not None:
-        images = degradation.once(images, rows, split.seed)
+        rows = np.random.default_rng(seed).choice(rows, most, replace=False)
+    if target is not None:
+        images = target.filled(gather(target.images, rows))
+    else:
+        images = gather(dataset.images, rows)
+        if degradation is not None:
+            images = degradation.once(images, rows, seed)
     pixels = stretch.measure(images, kind, dataset.missing)
     stretch.require_standardised(images, kind, pixels)
     return pixels
