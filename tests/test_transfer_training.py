@@ -119,6 +119,21 @@ def test_labels_of_the_target_change_nothing_and_its_test_galaxies_are_not_seen(
     assert weights(train(data, split, experiment)).tobytes() != weights(first).tobytes()
 
 
+@slow
+def test_images_of_the_target_are_familiar(setting, noisy):
+    data, split, experiment = setting(epochs=1, adapt=f"{{to: {noisy}, method: stretch}}")
+    trained = train(data, split, experiment)
+    images = np.load(noisy.with_name("noisy_X.npy"))[split.test.rows]
+    shares = []
+    for target in (None, trained.target):
+        comparison = familiarity.Comparison(familiarity.measure(data, split, None, target))
+        comparison.add(images)
+        comparison.add(np.asarray(data.images[split.test.rows]))
+        shares.append(comparison.unlike / comparison.seen)
+    assert shares[0] >= 0.5
+    assert shares[1] < 0.1
+
+
 def last_features(trained, images):
     model = keras.Model(trained.model.inputs[0], trained.model.layers[-1].input)
     return model(np.moveaxis(images, 1, -1), training=False).numpy()

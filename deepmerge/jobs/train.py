@@ -172,7 +172,7 @@ def metadata_of(trained: training.Trained, data: Dataset, split: Split) -> dict[
     """Metadata that a model carries wherever it goes."""
     return {
         MERGER_FRACTION: trained.merger_fraction,
-        PIXELS: familiarity.measure(data, split, trained.degradation).metadata(),
+        PIXELS: familiarity.measure(data, split, trained.degradation, trained.target).metadata(),
     }
 
 

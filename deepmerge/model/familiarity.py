@@ -16,6 +16,7 @@ from deepmerge.data.dataset import Dataset
 from deepmerge.data.missing import undefined
 from deepmerge.data.noise import Degradation
 from deepmerge.data.splits import Split
+from deepmerge.data.targets import Unlabelled
 
 LEVELS = (0.01, 0.25, 0.5, 0.75, 0.99)
 IMAGES = 1000  # training images that are measured: enough to know the ranges of nearly all
@@ -67,14 +68,19 @@ class Familiar:
         return cls(tuple(metadata["filters"]), low, high, scale, spread, said)
 
 
-def measure(data: Dataset, split: Split, degradation: Degradation | None = None) -> Familiar:
-    """What the training images of a split are like, with what is added to them."""
+def measure(
+    data: Dataset, split: Split, degradation: Degradation | None = None, target: Unlabelled | None = None
+) -> Familiar:
+    """What the training images of a split are like, with what is added to them, and those of the target beside."""
     rows = split.train.rows
     if len(rows) > IMAGES:
         rows = np.random.default_rng(split.seed).choice(rows, IMAGES, replace=False)
     images = gather(data.images, rows)
     if degradation is not None:
         images = degradation.once(images, rows, split.seed)
+    if target is not None:
+        seen = np.random.default_rng(split.seed).permutation(target.rows)[:IMAGES]
+        images = np.concatenate([images, target.filled(gather(target.images, seen))])
     found = quantiles(np.moveaxis(images, -1, 1), data.missing)
     scale = np.median(found[..., 3] - found[..., 1], 0) / 2
     spread = np.median(found[..., -1] - found[..., 2], 0)

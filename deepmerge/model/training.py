@@ -40,7 +40,7 @@ class Trained:
     """A trained network, its history (a list of values for each name, one an epoch) and the epoch kept, from 1.
 
     merger_fraction: the prior at which its probabilities are meant, 0.5 unless the classes were not balanced.
-    degradation: what was done to its images.
+    degradation: what was done to its images; target: those that it saw beside.
     """
 
     model: keras.Model
@@ -48,6 +48,7 @@ class Trained:
     best_epoch: int
     merger_fraction: float
     degradation: Degradation | None = None
+    target: Unlabelled | None = None
 
 
 EpochReport = Callable[[int, dict[str, float]], None]
@@ -119,7 +120,7 @@ def train(
             break
     trained = networks.build(shape, network, pixels, body)
     trained.set_weights(best_weights)
-    return Trained(trained, history, best_epoch, batches.merger_fraction, degradation)
+    return Trained(trained, history, best_epoch, batches.merger_fraction, degradation, batches.target)
 
 
 def require_sound(dataset: Dataset, network: config.Network, body: Body | None = None) -> None:

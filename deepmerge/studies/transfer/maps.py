@@ -47,7 +47,7 @@ def figure(
     images = gather(other.images, shown.rows, shown.transforms)
     galaxies = other.catalogue["galaxy_id"].to_numpy()[shown.rows]
     captions = [
-        f"galaxy {galaxy}\nP(merger):\n" + "\n".join(f"{maps[name][1][line]:.2f} {name}" for name in columns)
+        f"galaxy {galaxy}\nP(merger), in this order:\n" + " ".join(f"{maps[name][1][line]:.2f}" for name in columns)
         for line, galaxy in enumerate(galaxies)
     ]
     masks = None if other.masks is None else gather(other.masks[:, np.newaxis], shown.rows, shown.transforms)[..., 0]
