@@ -167,9 +167,9 @@ def probabilities(
 @app.command(cls=SettingsCommand)
 def transfer(
     ctx: Context,
-    source: Dataset,
+    dataset: Dataset,
     target: Annotated[
-        str, Argument(help="Data set to carry the network over to, named as SOURCE is.", autocompletion=data_sets)
+        str, Argument(help="Data set to carry the network over to, named as DATASET is.", autocompletion=data_sets)
     ],
     folds: Annotated[int | None, Option(help="Number of folds; every galaxy is tested in one of them.", min=2)] = None,
     seeds: Annotated[
@@ -182,15 +182,15 @@ def transfer(
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
-    """What does a network trained on SOURCE know of TARGET, and what carries it over without labels? 4 hours.
+    """What does a network trained on DATASET know of TARGET, and what carries it over without labels? 4 hours.
 
     Trains as it is, with the stretch fitted to the target, with the target's noise on the training images, by each
     method of adaptation, and on the target itself. Labels of the target judge, and train nothing but the last.
     """
     from deepmerge import config
 
-    settings, other = experiment(ctx, source, params=params), config.load(target)
-    study = config.study_of(source, folds=folds, seeds=seeds, methods=methods)
+    settings, other = experiment(ctx, dataset, params=params), config.load(target)
+    study = config.study_of(dataset, folds=folds, seeds=seeds, methods=methods)
     with quietly():
         from deepmerge.studies.transfer.study import measure_transfer
 

@@ -203,9 +203,8 @@ class Study(Settings):
         description="recipes, shortcuts, transfer: every galaxy is tested in one of so many folds; probabilities: of "
         "those outside the test",
     )
-    methods: tuple[Literal["noise"] | Method, ...] = Field(
+    methods: tuple[Literal["noise", Method], ...] = Field(
         ("stretch", "noise", "mmd", "coral", "sinkhorn", "dann"),
-        min_length=1,
         description="transfer: what to carry the network over with, beside nothing and training on the target",
     )
     published_epochs: int = Field(60, ge=1, description="recipes: epochs of the published recipe, which wanted 500")
@@ -223,7 +222,10 @@ class Study(Settings):
     @field_validator("methods", mode="before")
     @classmethod
     def _of_one_word(cls, methods: Any) -> Any:
-        return [word.strip() for word in methods.split(",")] if isinstance(methods, str) else methods
+        words = [word.strip() for word in methods.split(",")] if isinstance(methods, str) else methods
+        if not words:
+            raise ValueError("should name one way or more")
+        return words
 
     @field_validator("merger_fractions")
     @classmethod

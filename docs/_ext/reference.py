@@ -21,7 +21,6 @@ KINDS = {
     "Noise": "mapping",
     "Adapt": "mapping",
     "list": "list",
-    "tuple[typing.Union[typing.Literal": "list of words",
     "tuple[typing.Literal": "list of words",
     "Range": "mapping",
     "tuple": "list of numbers",
