@@ -1,7 +1,10 @@
 """How often intervals hold the truth, and how often the gate is wrong: by simulation, with the tables of the docs.
 
-``python -m pytest -m slow -n 0 -s tests/test_coverage.py`` prints them.
+``DEEPMERGE_COVERAGE=full python -m pytest -m slow -n 0 -s tests/test_coverage.py`` prints them; by default there are
+fewer samples.
 """
+
+import os
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ pytestmark = pytest.mark.slow
 # A test set of the demo sample: a fifth of 720 galaxies, seen from four sides that are much alike.
 MERGERS, OTHERS, VIEWS, ALIKE = 24, 121, 4, 0.6
 AUCS = (0.89, 0.967)
+SHARE = 1.0 if os.environ.get("DEEPMERGE_COVERAGE") == "full" else 0.4  # of the tables in the docs
 
 
 def draw(rng, auc, models=1, together=0.0, mergers=MERGERS, others=OTHERS):
@@ -44,7 +48,7 @@ def truth(auc):
 
 @pytest.mark.parametrize("auc", AUCS)
 def test_intervals_hold_the_truth_as_often_as_they_say(auc):
-    true, samples, held = truth(auc), 1500, {}
+    true, samples, held = truth(auc), int(1500 * SHARE), {}
     for seed in range(samples):
         labels, (probability,), galaxies = draw(np.random.default_rng([seed, 1]), auc)
         found = metrics.evaluate(labels, probability, galaxies, resamples=0).metrics
@@ -52,7 +56,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say(auc):
             held.setdefault(name, []).append(found[name].low <= true[name] <= found[name].high)
     print(f"\nAUC {auc}\n", *(f"| {name} | {true[name]:.3f} | {np.mean(each):.3f} |\n" for name, each in held.items()))
     for name in gate.DECISIVE:
-        assert np.mean(held[name]) >= 0.925, name  # 0.93, less what 1,500 samples scatter by
+        scatter = np.sqrt(0.05 * 0.95 / samples)
+        assert np.mean(held[name]) >= 0.93 - 1.5 * scatter, name
 
 
 def test_an_interval_over_images_would_hold_it_far_too_seldom():
@@ -75,7 +80,7 @@ def better(labels, ours, theirs, galaxies, level):
 @pytest.mark.parametrize("auc", AUCS)
 @pytest.mark.parametrize("together", [0.3, 0.8])
 def test_a_model_that_is_no_better_is_promoted_no_more_often_than_meant(auc, together):
-    trials, at_once, ever = 2000, 0, 0
+    trials, at_once, ever = int(2000 * SHARE), 0, 0
     for seed in range(trials):
         labels, probabilities, galaxies = draw(np.random.default_rng([seed, 2]), auc, 2, together)
         at_once += better(labels, *probabilities, galaxies, 1 - 2 * gate.ERROR)
@@ -88,7 +93,7 @@ def test_a_model_that_is_no_better_is_promoted_no_more_often_than_meant(auc, tog
 
 @pytest.mark.parametrize("auc", AUCS)
 def test_the_best_of_ten_models_that_are_all_alike_is_hardly_ever_promoted(auc):
-    trials, promoted, naive = 1000, 0, 0
+    trials, promoted, naive = int(1000 * SHARE), 0, 0
     for seed in range(trials):
         labels, probabilities, galaxies = draw(np.random.default_rng([seed, 3]), auc, 11, 0.5)
         reigning, candidates = probabilities[0], probabilities[1:]

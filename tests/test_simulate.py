@@ -527,10 +527,9 @@ def test_golden_galaxies(galaxy_id, stage, flux, peak, tolerance):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", simulate.VARIANTS)
-def test_no_simple_statistic_knows_much_of_the_label(variant):
+def test_no_simple_statistic_knows_much_of_the_label():
     """What a network knows beyond this it has from shapes. Not the sample that the constants were chosen on."""
-    data = dm.simulate(variant=variant, seed=3)
+    data = dm.simulate(seed=3)  # pristine: noise hides more
     tables = statistics.of_images(data)
     folds = protocols.cross(data, config.Split(), 3)
     for name in ("quantiles", "radial profile", "edge frame"):

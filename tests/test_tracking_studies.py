@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from deepmerge import config
 from deepmerge.errors import InputError
-from deepmerge.tracking import plugin, processes, runs, studies
+from deepmerge.tracking import plugin, processes, runs, studies, study_storage
 from deepmerge.tracking.trial_table import table
 
 pytestmark = pytest.mark.usefixtures("client")
@@ -38,6 +38,7 @@ class DiskFull(Exception):
 @pytest.fixture(autouse=True)
 def in_haste(client, monkeypatch):
     monkeypatch.setattr(studies, "PAUSE", 0.02)
+    monkeypatch.setattr(study_storage, "PAUSE", 0)
     mlflow.set_experiment(plugin.EXPERIMENT)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import resource
 import shutil
 import signal
@@ -152,7 +153,7 @@ def test_a_study_is_made_used_and_continued(desk):
     best = min(trial.values[0] for trial in desk.trials())
     assert parent.data.metrics["best_trial_val_log_loss"] == best
     assert parent.data.metrics["first_trial_val_log_loss"] == desk.trials()[0].values[0]
-    assert f"best_trial_val_log_loss   {best:.4g}" in out
+    assert re.search(rf"best_trial_val_log_loss +{best:.4g}", out)
     again = desk.study.user_attrs["winner_again"]
     assert again["trial"] == desk.study.best_trial.number
     assert again["value"] == parent.data.metrics["winner_again_val_log_loss"] != best
@@ -295,12 +296,8 @@ def test_folds_are_averaged(desk):
     client = MlflowClient(desk.tracking)
     for trial in desk.trials():
         history = sorted(client.get_metric_history(trial.user_attrs["run_id"], "val_auc"), key=lambda m: m.step)
-        losses = sorted(client.get_metric_history(trial.user_attrs["run_id"], "val_log_loss"), key=lambda m: m.step)
         assert [metric.step for metric in history] == list(range(1, 2 * EPOCHS + 1))
-        kept = []
-        for fold in (slice(EPOCHS), slice(EPOCHS, None)):
-            best = int(np.argmin([metric.value for metric in losses[fold]]))
-            kept.append(history[fold][best].value)
+        kept = [history[last].value for last in (EPOCHS - 1, 2 * EPOCHS - 1)]  # each fold's at its end
         assert trial.values[0] == pytest.approx(np.mean(kept))
 
 

@@ -137,7 +137,7 @@ def _summary(trainings: pd.DataFrame) -> dict[str, Estimate | float]:
     The seeds split the same galaxies anew, so that they overlap.
     """
     estimates: dict[str, Estimate | float] = {}
-    unseen_images = trainings.loc[trainings["judged_on"] == PLACES["unseen"], "images"].mean()
+    unseen_images = trainings.loc[trainings["judged_on"] == "unseen", "images"].mean()
     overlap = unseen_images / trainings["trained_images"].mean()
     for metric in SHOWN:
         scores = _by_seed(trainings, metric)

@@ -55,8 +55,8 @@ def log_study(
     judged = "on the validation galaxies" if folds == 1 else f"over {folds} folds of the galaxies outside the test"
     runs.describe(
         f"**{WORDS[objective]} {best.values[0]:.4f}** {judged} with {settings} (trial {best.number}), "
-        f"**{again:.4f}** when trained again with another seed: the best of {count} trials was lucky, too, and the "
-        f"second number is what its settings give. With the experiment's own settings {start:.4f}. The test galaxies "
+        f"**{again:.4f}** when trained again with another seed. The first was chosen as the best of {count}, by luck "
+        f"too; the second was not. With the experiment's own settings {start:.4f}. The test galaxies "
         f"were not looked at. {note or ''}"
     )
     of_search = pd.DataFrame(

@@ -161,7 +161,7 @@ def _again(
 ) -> float:
     """What the winning settings reach when they are trained once more, with the next seed; NaN where that diverges.
 
-    The best of many trials was lucky too, and its value is better than what its settings give. Noted in the study, so
+    The best of many trials may owe its value to luck. Noted in the study, so
     that the same command does not train it twice.
     """
     earlier = study.notes.get(AGAIN) or {}
