@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 LOW, HIGH = "_low", "_high"
 AT_BALANCE = "_at_balance"  # of a metric in which both classes weigh the same, whatever the sample
+OF_GALAXIES = "galaxy_"  # before a metric of galaxies, each by the mean probability of its images
 
 
 class Estimate(NamedTuple):
@@ -60,13 +61,19 @@ _BASIC = {
 }
 # Those that depend on the class ratio; the others do not, or are one of them at balance.
 WITH_BALANCE = ("purity", "f1", "average_precision", "brier", "log_loss", "calibration_error")
-METRICS: dict[str, Metric] = {
+# Those that are also of galaxies, by all of their views together.
+WITH_VIEWS = ("auc", "balanced_accuracy", "purity", "completeness", "average_precision", f"log_loss{AT_BALANCE}")
+_OF_IMAGES: dict[str, Metric] = {
     **_BASIC,
     # Of the line that calibrated probabilities lie on: 0 and 1; and 0.
     "calibration_intercept": Metric("Calibration intercept", 0),
     "calibration_slope": Metric("Calibration slope", 0),
     "calibration_squared_error": Metric("Squared calibration error", 0),
     **{f"{name}{AT_BALANCE}": Metric(f"{_BASIC[name].label} at balance", _BASIC[name].better) for name in WITH_BALANCE},
+}
+METRICS = _OF_IMAGES | {
+    f"{OF_GALAXIES}{name}": Metric(f"{_OF_IMAGES[name].label} of galaxies", _OF_IMAGES[name].better)
+    for name in WITH_VIEWS
 }
 
 

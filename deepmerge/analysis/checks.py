@@ -31,6 +31,14 @@ def predictions(
     return y.astype(np.intp), unit_interval(p), ids.astype(str) if ids.dtype == object else ids
 
 
+def one_each(name: str, values: ArrayLike, count: int) -> np.ndarray:
+    """What each of `count` images belongs to, (count,)."""
+    each = np.asarray(values)
+    if each.shape != (count,):
+        raise InputError(f"{name} should have an entry an image, {count} of them, got shape {each.shape}")
+    return each
+
+
 def unit_interval(probabilities: ArrayLike) -> np.ndarray:
     """Probabilities of any shape as float64."""
     try:

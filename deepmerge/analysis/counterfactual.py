@@ -26,7 +26,7 @@ def effect(
     Raises InputError for input that is not as above.
     """
     sample, reference = Sample.of(labels, after, galaxies), Sample.of(labels, before, galaxies)
-    y, p, ids, _ = sample
+    y, p, ids = sample.labels, sample.probabilities, sample.ids
     values = evaluate(y, p, ids, resamples=0).metrics
     changes = difference(y, p, reference.probabilities, ids)
     moved = logits(p) - logits(reference.probabilities)

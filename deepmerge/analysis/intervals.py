@@ -68,7 +68,7 @@ def average_precision(sample: Sample, at_balance: bool = False) -> Linear:
 
     An image adds what it changes of the purity at its own threshold and at all lower ones.
     """
-    labels, p, _, galaxy = sample.ranked()
+    labels, p, _, galaxy, _ = sample.ranked()
     merger = labels == 1
     ends = np.flatnonzero(np.diff(p, append=-1.0))
     run = np.searchsorted(ends, np.arange(len(p)))  # of equal probabilities, to which an image belongs

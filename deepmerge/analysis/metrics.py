@@ -16,7 +16,7 @@ from deepmerge.analysis.bootstrap import bands
 from deepmerge.analysis.intervals import Error, Linear
 from deepmerge.analysis.sample import BINS, LEVEL, SMALLEST_PROBABILITY, THRESHOLD, Band, Sample, binned
 from deepmerge.errors import InputError
-from deepmerge.estimate import AT_BALANCE, WITH_BALANCE, Estimate
+from deepmerge.estimate import AT_BALANCE, OF_GALAXIES, WITH_BALANCE, WITH_VIEWS, Estimate
 
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 101)
 COUNTS = ("tp", "fp", "tn", "fn")
@@ -45,19 +45,28 @@ class Evaluation:
 
 
 def evaluate(
-    labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray, *, resamples: int = 1000, seed: int = 0
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    galaxies: np.ndarray,
+    folds: np.ndarray | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Evaluation:
     """Measure predictions and give every metric a 95 % interval over galaxies.
 
     labels: (n,) 0 or 1 = merger; probabilities: (n,) of a merger, in [0, 1]; galaxies: (n,) ids of any
-    sortable type. `resamples` of the bootstrap make the band of the ROC curve.
+    sortable type; folds: (n,) which of several networks scored an image: areas and the ROC curve then compare images
+    of one network alone (`Sample.within_folds`). `resamples` of the bootstrap make the band of the ROC curve.
 
-    Metrics: those of `point_metrics` and of `miscalibration.measure`. Intervals are NaN where the value is, for COUNTS
-    and those in WITHOUT_INTERVAL, and all of them when a class has a single galaxy, whose scatter cannot be known.
+    Metrics: those of `point_metrics` and of `miscalibration.measure`, and `galaxy_<name>`, for those in
+    `estimate.WITH_VIEWS`, of the galaxies by the mean probability of their images. Intervals are NaN where the value
+    is, for COUNTS and those in WITHOUT_INTERVAL, and all of them when a class has a single galaxy, whose scatter cannot
+    be known.
     Raises InputError for input that is not as above.
     """
-    sample = Sample.of(labels, probabilities, galaxies)
-    measured = bands(sample, _Ranking(sample).curve, resamples, seed) | {
+    sample = Sample.of(labels, probabilities, galaxies, folds)
+    measured = bands(sample, _Ranking(sample.within_folds()).curve, resamples, seed) | {
         name: _with_interval(name, *found) for name, found in _mean(sample, [_linear(sample)]).items()
     }
     return Evaluation(
@@ -71,13 +80,15 @@ def evaluate(
     )
 
 
-def over_seeds(labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray) -> dict[str, Estimate]:
+def over_seeds(
+    labels: np.ndarray, probabilities: np.ndarray, galaxies: np.ndarray, folds: np.ndarray | None = None
+) -> dict[str, Estimate]:
     """The mean of each metric over trainings that differ in their seed, with intervals over galaxies and seeds.
 
     probabilities: (seeds, n) for the same images; all else as in `evaluate`. The two errors are summed in quadrature,
     which counts twice what a seed makes of some galaxies alone, so that the interval is rather too wide.
     """
-    samples = [Sample.of(labels, each, galaxies) for each in np.atleast_2d(probabilities)]
+    samples = [Sample.of(labels, each, galaxies, folds) for each in np.atleast_2d(probabilities)]
     found = _mean(samples[0], [_linear(sample) for sample in samples])
     return _estimates({name: _with_interval(name, *each) for name, each in found.items()})
 
@@ -87,6 +98,7 @@ def difference(
     candidate: np.ndarray,
     reigning: np.ndarray,
     galaxies: np.ndarray,
+    folds: np.ndarray | None = None,
     *,
     level: float = LEVEL,
 ) -> dict[str, Estimate]:
@@ -98,20 +110,26 @@ def difference(
     separate intervals suggest where the errors go together. A difference is NaN where one of its two values is.
     """
     measured = {}
-    for name, (value, spread) in _apart(labels, candidate, reigning, galaxies).items():
-        most = np.inf if name in COUNTS or name.startswith("log_loss") else 1.0
+    for name, (value, spread) in _apart(labels, candidate, reigning, galaxies, folds).items():
+        most = np.inf if name in COUNTS or "log_loss" in name else 1.0
         measured[name] = intervals.difference(value, spread, most, level)
     return _estimates(measured)
 
 
 def p_value(
-    labels: np.ndarray, candidate: np.ndarray, reigning: np.ndarray, galaxies: np.ndarray, metric: str = "auc"
+    labels: np.ndarray,
+    candidate: np.ndarray,
+    reigning: np.ndarray,
+    galaxies: np.ndarray,
+    folds: np.ndarray | None = None,
+    *,
+    metric: str = "auc",
 ) -> float:
     """Two-sided, of a difference in `metric` at least as large where there is none; as `difference` has its interval.
 
     NaN where nothing scatters.
     """
-    value, spread = _apart(labels, candidate, reigning, galaxies)[metric]
+    value, spread = _apart(labels, candidate, reigning, galaxies, folds)[metric]
     return intervals.p_value(value, spread)
 
 
@@ -152,20 +170,30 @@ def point_metrics(
 
 def _linear(sample: Sample) -> dict[str, Linear]:
     """Everything that an Evaluation holds but what the bootstrap finds, and what each galaxy adds to it."""
+    of_galaxies = _of_lines(sample.of_galaxies())
+    return _of_lines(sample) | {f"{OF_GALAXIES}{name}": of_galaxies[name] for name in WITH_VIEWS}
+
+
+def _of_lines(sample: Sample) -> dict[str, Linear]:
+    ranked = sample.within_folds()
     return intervals.of_sums(_columns(sample), _counted) | {
-        "auc": intervals.auc(sample),
-        "average_precision": intervals.average_precision(sample),
-        f"average_precision{AT_BALANCE}": intervals.average_precision(sample, at_balance=True),
+        "auc": intervals.auc(ranked),
+        "average_precision": intervals.average_precision(ranked),
+        f"average_precision{AT_BALANCE}": intervals.average_precision(ranked, at_balance=True),
     }
 
 
 def _apart(
-    labels: np.ndarray, candidate: np.ndarray, reigning: np.ndarray, galaxies: np.ndarray
+    labels: np.ndarray,
+    candidate: np.ndarray,
+    reigning: np.ndarray,
+    galaxies: np.ndarray,
+    folds: np.ndarray | None,
 ) -> dict[str, tuple[np.ndarray, Error]]:
     """The paired difference in each metric, and its error."""
     # All samples number the galaxies alike, and have the same strata.
     ours, theirs = (
-        [Sample.of(labels, each, galaxies) for each in np.atleast_2d(scores)] for scores in (candidate, reigning)
+        [Sample.of(labels, each, galaxies, folds) for each in np.atleast_2d(scores)] for scores in (candidate, reigning)
     )
     pairs = [(_linear(one), _linear(other)) for one, other in zip(ours, theirs, strict=True)]
     apart = [
@@ -188,7 +216,7 @@ def _mean(sample: Sample, found: Sequence[Mapping[str, Linear]]) -> dict[str, tu
 
 
 def _with_interval(name: str, value: np.ndarray, spread: Error) -> Band:
-    return (intervals.positive if name.startswith("log_loss") else intervals.bounded)(value, spread)
+    return (intervals.positive if "log_loss" in name else intervals.bounded)(value, spread)
 
 
 def _estimates(measured: Mapping[str, Band]) -> dict[str, Estimate]:
@@ -238,7 +266,7 @@ class _Ranking:
     """
 
     def __init__(self, sample: Sample) -> None:
-        y, p, _, self.galaxy = sample.ranked()
+        y, p, _, self.galaxy, _ = sample.ranked()
         self.merger = y == 1
         self.ends = np.flatnonzero(np.diff(p, append=-1.0))
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from deepmerge.analysis import checks
@@ -39,23 +40,52 @@ class Band(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Checked predictions of n images of G galaxies, (n,) each; galaxy: numbers 0 … G − 1 of the ids, rising."""
+    """Checked predictions of n images of G galaxies, (n,) each.
+
+    galaxy: numbers 0 … G − 1 of the ids, rising; fold: which of several networks scored an image.
+    """
 
     labels: np.ndarray
     probabilities: np.ndarray
     ids: np.ndarray
     galaxy: np.ndarray
+    fold: np.ndarray
 
     @classmethod
-    def of(cls, labels: ArrayLike, probabilities: ArrayLike, galaxies: ArrayLike) -> "Sample":
-        """Check predictions as `checks.predictions`, which says what is wrong with them."""
+    def of(
+        cls, labels: ArrayLike, probabilities: ArrayLike, galaxies: ArrayLike, folds: ArrayLike | None = None
+    ) -> "Sample":
+        """Check predictions as `checks.predictions`, which says what is wrong with them; by default of one network."""
         y, p, ids = checks.predictions(labels, probabilities, galaxies)
-        return cls(y, p, ids, np.unique(ids, return_inverse=True)[1])
+        fold = np.zeros(len(y)) if folds is None else checks.one_each("folds", folds, len(y))
+        return cls(y, p, ids, *(np.unique(column, return_inverse=True)[1] for column in (ids, fold)))
 
     def ranked(self) -> "Sample":
         """The same images by falling probability."""
         order = np.argsort(-self.probabilities, kind="stable")
         return Sample(*(column[order] for column in self))
+
+    def of_galaxies(self) -> "Sample":
+        """The galaxies, each with the mean probability of its images; one with images of both classes counts twice."""
+        counts, totals = np.moveaxis(self.sums(np.column_stack([np.ones(len(self.labels)), self.probabilities])), 2, 0)
+        galaxy, label = np.nonzero(counts)
+        fold = np.zeros_like(counts, dtype=int)
+        fold[self.galaxy, self.labels] = self.fold
+        present = galaxy, label
+        means = np.round(totals[present] / counts[present], 12)  # equal ones tie, in whatever order they were summed
+        return Sample(label, means, np.unique(self.ids)[galaxy], galaxy, fold[present])
+
+    def within_folds(self) -> "Sample":
+        """The same images, each with the share of its fold's images that its probability exceeds, ties counted half.
+
+        The networks of two folds may be surer or less sure of everything; an image of one ranked against one of the
+        other says nothing of either (Forman & Scholz 2010, SIGKDD Explor. 12, 49).
+        """
+        if not self.fold.any():
+            return self
+        grouped = pd.Series(self.probabilities).groupby(self.fold)
+        shares = (grouped.rank() - 0.5) / grouped.transform("size")
+        return self._replace(probabilities=shares.to_numpy())
 
     def called(self, threshold: float = THRESHOLD) -> np.ndarray:
         """Whether each image is predicted merger, (n,): from the threshold on (≥). Raises InputError outside [0, 1]."""

@@ -30,7 +30,7 @@ PAGE = "report.html"
 # Markers of a Markdown file; between them stands the brief headline, or all results.
 HEADLINE = ("<!-- headline: written by deepmerge report, do not edit -->", "<!-- end of headline -->")
 RESULTS = ("<!-- results: written by deepmerge report, do not edit -->", "<!-- end of results -->")
-BRIEF = ("auc", "balanced_accuracy", "completeness", "purity_at_balance", "purity", "brier_at_balance")
+BRIEF = ("auc", "galaxy_auc", "balanced_accuracy", "completeness", "purity_at_balance", "purity", "brier_at_balance")
 UNSEEN = "Each number is of test images whose galaxies the network has not seen, with its 95 % interval over galaxies."
 ORIGIN = ("data_fingerprint", "split_fingerprint", "git_commit", "git_dirty", "threads")
 JUDGED = {"judged": "judged run", "recipe_of": "recipe of run"}  # tags of a study, and what to call them

@@ -24,6 +24,8 @@ RESULT = "study.json"  # what a report reads of a study
 SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)  # between which a metric lies, and a difference of two
 SHOWN = {name: METRICS[name].label for name in ("auc", "balanced_accuracy")}  # columns of a forest plot, with labels
 
+TABULATED = (*SHOWN, "galaxy_auc")
+
 
 class Caption(NamedTuple):
     """The title of a figure, and a sentence on how to read it."""
@@ -38,6 +40,7 @@ MODEL_FIGURES = {
         "Reliability", "Share of mergers among images of a predicted probability, at the sample's own ratio."
     ),
     "confusion_matrix": Caption("Confusion matrix", "Images by true and predicted class, at a probability of 0.5."),
+    "stages": Caption("Stages", "Images by true stage, and by the one that the network finds most probable."),
     "scores": Caption("Scores by stage", "How the predicted probabilities of each stage are spread."),
     "history": Caption("Training history", "The weights kept are those of the star."),
     "gradcam": Caption(
@@ -127,9 +130,9 @@ def named(table: pd.DataFrame, column: str) -> dict[str, float]:
 
 
 def compared(metrics: Mapping[str, Estimate], change: Mapping[str, Estimate]) -> dict[str, float]:
-    """The metrics SHOWN and their paired change against a reference, as columns `test_…` and `change_…` of a table."""
-    return flat({name: metrics[name] for name in SHOWN}, "test") | flat(
-        {name: change[name] for name in SHOWN}, "change"
+    """The metrics TABULATED and their paired change against a reference: `test_…` and `change_…` of a table."""
+    return flat({name: metrics[name] for name in TABULATED}, "test") | flat(
+        {name: change[name] for name in TABULATED}, "change"
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from deepmerge import config
-from deepmerge.analysis import intervals, metrics, ranking
+from deepmerge.analysis import intervals, metrics
 from deepmerge.data import copies, protocols
 from deepmerge.data.splits import Split
 from deepmerge.estimate import read
@@ -167,9 +167,8 @@ def recipe_table(scores: Mapping[str, Scored]) -> pd.DataFrame:
         lines = scored.lines
         labels, galaxies = lines["label"].to_numpy(), lines["galaxy"].to_numpy()
         probabilities, tested = scored.probability, lines["fold"].to_numpy()
-        measured = ranking.over_seeds(labels, probabilities, galaxies, tested)
-        change = ranking.difference(labels, probabilities, own, galaxies, tested)
-        ours, its = (ranking.within_folds(each, tested) for each in (probabilities, own))
+        measured = metrics.over_seeds(labels, probabilities, galaxies, tested)
+        change = metrics.difference(labels, probabilities, own, galaxies, tested)
         reached = np.isfinite(scored.reached[:, 0])
         # The median over all trainings, where one that never got there took longer than any.
         usual = np.median(np.where(np.isnan(scored.reached), np.inf, scored.reached), axis=0)
@@ -177,7 +176,7 @@ def recipe_table(scores: Mapping[str, Scored]) -> pd.DataFrame:
             {
                 "recipe": name,
                 **base.compared(measured, change),
-                "change_auc_p": metrics.p_value(labels, ours, its, galaxies),
+                "change_auc_p": metrics.p_value(labels, probabilities, own, galaxies, tested),
                 "lowest_val_log_loss": scored.loss.mean(),
                 "trainings_at_target": int(reached.sum()),
                 "epochs_to_target": usual[0] if np.isfinite(usual[0]) else np.nan,

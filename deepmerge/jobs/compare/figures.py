@@ -26,6 +26,7 @@ from deepmerge.plots.marks import BAND, ROUND, THRESHOLD, handle, look
 
 SHOWN = (
     "auc",
+    "galaxy_auc",
     "balanced_accuracy",
     "purity_at_balance",
     "completeness",

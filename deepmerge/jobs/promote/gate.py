@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepmerge.analysis import metrics, ranking
+from deepmerge.analysis import metrics
 from deepmerge.analysis.metrics import WITHOUT_INTERVAL
 from deepmerge.analysis.sample import LEVEL
 from deepmerge.errors import InputError
@@ -81,12 +81,8 @@ def judge(
     """
     check_metric(metric)
     theirs = np.full(len(labels), 0.5) if reigning is None else reigning
-    if folds is None:
-        change = metrics.difference(labels, candidate, theirs, galaxies, level=level_at(look))[metric]
-        measured = [metrics.evaluate(labels, scores, galaxies) for scores in (candidate, theirs)]
-    else:
-        change = ranking.difference(labels, candidate, theirs, galaxies, folds, level=level_at(look))[metric]
-        measured = [ranking.evaluate(labels, scores, galaxies, folds) for scores in (candidate, theirs)]
+    change = metrics.difference(labels, candidate, theirs, galaxies, folds, level=level_at(look))[metric]
+    measured = [metrics.evaluate(labels, scores, galaxies, folds) for scores in (candidate, theirs)]
     ours, its = (evaluation.metrics[metric] for evaluation in measured)
     decision = _decide(*_finding(metric, change, against, look), force)
     return Verdict(metric, ours, its, change, against, *decision, len(labels), len(np.unique(galaxies)), look)

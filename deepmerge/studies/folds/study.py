@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from deepmerge import config
-from deepmerge.analysis import metrics, ranking
+from deepmerge.analysis import metrics
 from deepmerge.data import copies, protocols, split_table
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
@@ -76,7 +76,7 @@ def _out_of_fold(study: str, experiment: config.Experiment, data: Dataset, folds
 
 def _findings(table: pd.DataFrame, name: str, note: str | None) -> Findings:
     columns = ["label", "probability", "galaxy_id", "fold"]
-    evaluation = ranking.evaluate(*(table[name].to_numpy() for name in columns))
+    evaluation = metrics.evaluate(*(table[name].to_numpy() for name in columns))
     each = {
         f"fold {number}": metrics.evaluate(*(lines[name].to_numpy() for name in columns[:3])).metrics
         for number, lines in table.groupby("fold")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from deepmerge import config
-from deepmerge.analysis import ranking
+from deepmerge.analysis import metrics
 from deepmerge.data import copies, protocols
 from deepmerge.data import dataset as datasets
 from deepmerge.data.dataset import Dataset
@@ -86,7 +86,7 @@ def _judged(data: Dataset, table: pd.DataFrame, splits: list[Split]) -> dict[str
         rows.append(split.test.rows)
         fold.append(np.full(len(split.test), number))
     tested = np.concatenate(rows)
-    evaluation = ranking.evaluate(
+    evaluation = metrics.evaluate(
         data.labels[tested], np.concatenate(scores), data.galaxies[tested], np.concatenate(fold)
     )
     return {name: evaluation.metrics[name] for name in SHOWN}

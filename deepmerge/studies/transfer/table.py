@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deepmerge.analysis import intervals, metrics, miscalibration, ranking
+from deepmerge.analysis import intervals, metrics, miscalibration
 from deepmerge.analysis.sample import Sample
 from deepmerge.estimate import Estimate, flat, read
 from deepmerge.plots.forest import Line, forest
@@ -60,15 +60,14 @@ def _on_target(scored: Scored, nothing: np.ndarray) -> tuple[dict[str, Estimate]
     """Metrics, their paired change against the scores of `nothing` for the same images, and p of that in AUC."""
     lines = scored.lines
     labels, galaxies, fold = (lines[name].to_numpy() for name in ("label", "galaxy", "fold"))
-    change = ranking.difference(labels, scored.probability, nothing, galaxies, fold)
-    ours, theirs = (ranking.within_folds(each, fold) for each in (scored.probability, nothing))
-    return _over_seeds(scored), change, metrics.p_value(labels, ours, theirs, galaxies)
+    change = metrics.difference(labels, scored.probability, nothing, galaxies, fold)
+    return _over_seeds(scored), change, metrics.p_value(labels, scored.probability, nothing, galaxies, fold)
 
 
 def _over_seeds(scored: Scored) -> dict[str, Estimate]:
     lines = scored.lines
     labels, galaxies, fold = (lines[name].to_numpy() for name in ("label", "galaxy", "fold"))
-    return ranking.over_seeds(labels, scored.probability, galaxies, fold)
+    return metrics.over_seeds(labels, scored.probability, galaxies, fold)
 
 
 def _slope(scored: Scored) -> float:
