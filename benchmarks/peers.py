@@ -9,7 +9,7 @@ import numpy as np
 import sklearn.metrics as sk
 
 from deepmerge import config
-from deepmerge.model.network import CONVOLUTIONS, DENSE_UNITS
+from deepmerge.model.architectures import CONVOLUTIONS, DENSE_UNITS
 from deepmerge.model.stretch import PixelStatistics
 
 # PyTorch's compiler, which is not needed here, brings an LLVM that ends a process with TensorFlow's in it.

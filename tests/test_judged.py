@@ -169,10 +169,10 @@ def evaluated(subject):
 def forbid(monkeypatch):
     """Forbid that networks are asked from here on."""
 
-    def predict(*arguments):
+    def answers(*arguments):
         raise AssertionError("images were scored")
 
-    return lambda: monkeypatch.setattr(prediction, "predict", predict)
+    return lambda: monkeypatch.setattr(prediction, "answers", answers)
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
@@ -222,7 +222,7 @@ def test_positions_of_the_catalogue_stand_with_the_predictions(subject):
     catalogue = subject.data.catalogue
     placed = catalogue.assign(dec=np.linspace(-1, 1, len(catalogue)), ra=np.arange(len(catalogue)))
     table = evaluate.predictions(replace(subject, data=replace(subject.data, catalogue=placed)))
-    assert list(table)[-4:] == ["label", "ra", "dec", "probability"]
+    assert list(table)[-5:] == ["label", "ra", "dec", "probability", "galaxy_probability"]
     np.testing.assert_array_equal(table["ra"], table["row"])
     assert not {"ra", "dec"} & set(evaluate.predictions(subject))
 
@@ -279,7 +279,7 @@ def scores_by_itself(source):
         for alias in node.names
     }
     return bool(
-        calls(source) & {"prediction.predict", "dropout.monte_carlo"}
+        calls(source) & {"prediction.predict", "prediction.answers", "dropout.monte_carlo"}
         or imported & {"deepmerge.model.prediction.predict", "deepmerge.model.dropout.monte_carlo"}
     )
 

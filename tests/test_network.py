@@ -7,10 +7,14 @@ import pytest
 import tensorflow as tf
 
 from deepmerge import config
+from deepmerge.config import network as network_settings
 from deepmerge.model import network, prediction, stretch
 from deepmerge.model.layers import FastBatchNormalization, FastConv2D, faster
 
 STRETCHES = ("raw", "standard", "asinh", "log")
+
+
+OURS = network_settings.OURS
 
 
 def images(count=16, shape=(75, 75, 2), seed=0):
@@ -45,6 +49,19 @@ def test_the_default_network_normalises_channels():
     assert norms_and_activations(model) == ([8, 16, 32], ["relu", "relu", "sigmoid"])
 
 
+def test_the_compact_network_has_a_residual_block_and_a_quarter_of_the_weights():
+    model = built("compact", "raw")
+    assert model.count_params() == 40_049
+    assert norms_and_activations(model) == ([16, 32, 32, 32, 32], ["relu", "relu", "sigmoid"])
+    assert [layer.name for layer in model.layers if isinstance(layer, keras.layers.Add)]
+
+
+def test_the_momentum_of_batch_norm_can_be_chosen():
+    for model in (built("published"), built("compact", momentum=0.9)):
+        norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        assert {norm.momentum for norm in norms} == {0.99 if model.name.endswith("published") else 0.9}
+
+
 @pytest.mark.parametrize("architecture", ["default", "published"])
 @pytest.mark.parametrize("batch_norm", ["architecture", "channels", "width"])
 @pytest.mark.parametrize("hidden", ["architecture", "relu", "softmax"])
@@ -65,7 +82,7 @@ def test_batch_norm_and_hidden_units_can_be_chosen_alone(architecture, batch_nor
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 1), (40, 60, 3), (75, 75, 5)])
-@pytest.mark.parametrize("architecture", ["default", "published"])
+@pytest.mark.parametrize("architecture", OURS)
 def test_any_size_and_number_of_filters_gives_a_probability(shape, architecture):
     scores = built(architecture, shape=shape)(images(3, shape), training=False).numpy()
     assert scores.shape == (3, 1)
@@ -152,7 +169,7 @@ def test_the_faster_network_gives_the_same_numbers_and_the_saved_one_stays(kind)
     assert not any(isinstance(layer, FastBatchNormalization) for layer in model.layers)
 
 
-@pytest.mark.parametrize("architecture", ["default", "published"])
+@pytest.mark.parametrize("architecture", OURS)
 def test_the_network_for_training_has_the_weights_of_the_one_to_save(architecture):
     pixels = stretch.measure(images(), "asinh")
     settings = config.Network(architecture=architecture, symmetry="none")
@@ -209,7 +226,7 @@ UNDEFINED = {"NaN": np.nan, "infinite": np.inf, "minus infinite": -np.inf, "beyo
 
 @pytest.mark.parametrize("bad", UNDEFINED.values(), ids=UNDEFINED)
 @pytest.mark.parametrize("kind", STRETCHES)
-@pytest.mark.parametrize("architecture", ["default", "published"])
+@pytest.mark.parametrize("architecture", OURS)
 def test_an_image_with_undefined_pixels_has_no_probability(architecture, kind, bad, tmp_path):
     """In the saved network itself, wherever it is used; the images beside it keep theirs."""
     model = built(architecture, kind, (40, 36, 2))

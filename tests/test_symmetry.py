@@ -54,6 +54,20 @@ def test_every_turn_of_an_image_has_one_score_and_its_logit_is_the_mean_of_all(a
         np.testing.assert_allclose(logits(model, turned(given, code)), np.mean(each, axis=0), atol=1e-5)
 
 
+@pytest.mark.parametrize("for_training", [False, True])
+@pytest.mark.parametrize("shape", [(40, 40, 2), (48, 36, 2)])
+def test_the_invariant_network_is_so_without_averaging_and_while_it_trains(shape, for_training):
+    keras.utils.set_random_seed(1)
+    pixels, settings = stretch.measure(images(50, shape), "asinh"), config.Network(architecture="invariant")
+    model = network.build(shape, settings, pixels, for_training=for_training)
+    given = images(3, shape)
+    expected = logits(model, given)
+    assert np.ptp(expected) > 1e-4
+    for code in possible_transforms(shape[:2]):
+        np.testing.assert_allclose(logits(model, turned(given, code)), expected, atol=1e-5)
+    assert not settings.averages  # eight turns of eight turns would be the same
+
+
 def test_it_stays_so_when_it_is_saved_served_and_used(tmp_path):
     model, given = built("average"), images(5)
     model.save(tmp_path / "a.keras")

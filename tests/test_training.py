@@ -6,7 +6,7 @@ import pytest
 
 from deepmerge import config
 from deepmerge.data import dataset, protocols, splits
-from deepmerge.model import training
+from deepmerge.model import prediction, training
 
 slow = pytest.mark.slow  # each traces a training step or more, three seconds a time
 
@@ -166,6 +166,29 @@ def test_the_learning_rate_follows_its_schedule(setting, schedule):
     assert last == pytest.approx(
         QUICK["learning_rate"] * (training.FINAL_RATE if schedule == "cosine" else 1), rel=1e-4
     )
+
+
+@slow
+def test_smoothed_labels_keep_a_network_from_certainty_and_the_log_loss_is_of_the_labels(setting):
+    def surest(trained, data, split):
+        scores = prediction.predict(trained.model, data.images, split.train.rows, split.train.transforms)
+        return np.abs(scores - 0.5).max()
+
+    found = {}
+    for smoothing in (0.0, 0.6):  # 0.2 and 0.8 are learned: a logit of ±1.4
+        data, split, experiment = setting(epochs=12, l2=0.0, label_smoothing=smoothing)
+        found[smoothing] = train(data, split, experiment)
+    assert surest(found[0.6], data, split) < 0.42 < surest(found[0.0], data, split)
+    entropy = -0.8 * np.log(0.8) - 0.2 * np.log(0.2)  # 0.50, the least loss for labels smoothed
+    assert found[0.6].history["log_loss"][-1] < entropy
+
+
+@slow
+def test_weight_decay_draws_weights_to_zero(setting):
+    still = {"epochs": 1, "l2": 0.0, "augment": False, "schedule": "constant", "learning_rate": 1e-3}
+    plain, decayed = (train(*setting(**still, weight_decay=decay)) for decay in (0.0, 100.0))
+    kernels = [[w for w in each.model.get_weights() if w.ndim == 4] for each in (plain, decayed)]
+    assert all(np.abs(less).mean() < 0.8 * np.abs(more).mean() for more, less in zip(*kernels, strict=True))
 
 
 def test_the_measures_are_those_of_keras_with_weights():

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmerge.analysis.sample import THRESHOLD
+from deepmerge.data.labels import UNIT
 from deepmerge.data.turns import possible_transforms
 from deepmerge.errors import InputError
 
@@ -30,8 +31,8 @@ class GradCam:
     up, which gives one of the same logit.
 
     model: takes (n, H, W, F) pixels and ends in one sigmoid unit, either Dense(1, activation='sigmoid') or a
-    sigmoid Activation layer. layer: name of a Conv2D at the top level of the model, or its number among them
-    (−1 = the last, the default). Raises InputError for any other model, layer or method.
+    sigmoid Activation layer, or has one by the name of UNIT. layer: name of a Conv2D at the top level of the model, or
+    its number among them (−1 = the last, the default). Raises InputError for any other model, layer or method.
     """
 
     def __init__(
@@ -148,12 +149,13 @@ def _convolution(model: keras.Model, choice: str | int | None) -> keras.layers.L
 
 def _sigmoid_layer(model: keras.Model) -> keras.layers.Layer:
     # A subclassed model and an unbuilt one have no graph, hence no inputs.
-    last = model.layers[-1] if len(getattr(model, "inputs", None) or []) == 1 else None
+    layers = model.layers if len(getattr(model, "inputs", None) or []) == 1 and len(model.outputs) == 1 else []
+    # A network that tells stages, too, ends in what it makes of this unit and another.
+    last = next((layer for layer in layers if layer.name == UNIT), layers[-1] if layers else None)
     if (
         isinstance(last, keras.layers.Dense | keras.layers.Activation)
         and last.activation is keras.activations.sigmoid
-        and len(model.outputs) == 1
-        and last.output is model.outputs[0]
+        and (last.name == UNIT or last.output is model.outputs[0])
         and last.output.shape[1:] == (1,)
     ):
         return last

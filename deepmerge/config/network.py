@@ -12,7 +12,7 @@ from deepmerge.config.section import Settings
 from deepmerge.errors import InputError
 
 OPTION = "options."  # before the name of an option of a network, where settings have flat names
-OURS = ("default", "published")
+OURS = ("default", "published", "compact", "invariant")
 APPLICATION = "keras.applications."
 RECORDED = "recorded:"  # before the file of a network that a loaded run names; it is not run
 _OWN = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
@@ -23,7 +23,8 @@ class Network(Settings):
 
     architecture: str = Field(
         "default",
-        description="'default', 'published', a function of your own as FILE.py:NAME, or keras.applications.NAME",
+        description="'default', 'published', 'compact', 'invariant', a function of your own as FILE.py:NAME, or "
+        "keras.applications.NAME",
     )
     stretch: Literal["raw", "standard", "asinh", "log"] = Field("asinh", description="scaling of the pixel values")
     dropout: float = Field(0.2, ge=0, lt=1, description="share of units dropped in training")
@@ -31,12 +32,16 @@ class Network(Settings):
     batch_norm: Literal["architecture", "channels", "width"] = Field(
         "architecture", description="axis of batch norm; 'architecture': as the network has it"
     )
+    momentum: float = Field(0.99, ge=0, lt=1, description="share of the running mean that batch norm keeps in a step")
     hidden: Literal["architecture", "relu", "softmax"] = Field(
         "architecture", description="activation of the hidden dense layers; 'architecture': as the network has it"
     )
     width: float = Field(1.0, gt=0, description="factor on the numbers of convolution filters and hidden units")
     symmetry: Literal["none", "average"] = Field(
         "average", description="'average': the answer is the mean over the flips and turns of an image"
+    )
+    labels: Literal["merger", "stage"] = Field(
+        "merger", description="what it tells apart: mergers from others, or with 'stage' also past from future mergers"
     )
     options: dict[str, Any] = Field({}, description="what your own function, or that of keras.applications, is given")
     weights: Literal["none", "imagenet"] = Field("none", description="first weights of a network of keras.applications")
@@ -56,7 +61,8 @@ class Network(Settings):
             return text
         if text.startswith(APPLICATION) and text.removeprefix(APPLICATION).isidentifier():
             return text
-        raise ValueError("should be 'default', 'published', FILE.py:FUNCTION or keras.applications.NAME")
+        ours = ", ".join(f"'{name}'" for name in OURS)
+        raise ValueError(f"should be {ours}, FILE.py:FUNCTION or keras.applications.NAME")
 
     @field_validator("options", mode="before")
     @classmethod
@@ -98,6 +104,11 @@ class Network(Settings):
                 f"network.architecture should name a Python file and a function in it, such as my_network.py:build, "
                 f"got {path}:{name}, but: {error.strerror}"
             ) from None
+
+    @property
+    def averages(self) -> bool:
+        """Whether the answer is made a mean over turns; that of 'invariant' is the same for each of them as it is."""
+        return self.symmetry == "average" and self.architecture != "invariant"
 
     @property
     def is_recorded(self) -> bool:

@@ -38,6 +38,8 @@ class Training(Settings):
     epochs: int = Field(20, ge=1, description="largest number of epochs")
     batch_size: int = Field(64, ge=1, description="images in a batch")
     learning_rate: float = Field(1e-3, gt=0, description="first learning rate of Adam")
+    weight_decay: float = Field(0, ge=0, description="share of each weight taken off in a step, times its rate")
+    label_smoothing: float = Field(0, ge=0, lt=1, description="how far the labels learned are drawn towards 0.5")
     schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate over the epochs")
     keep: Literal["last", "best"] = Field(
         "last", description="weights to keep: at the end of training, or at the epoch of the lowest validation log loss"

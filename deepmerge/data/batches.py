@@ -45,7 +45,8 @@ class TrainingBatches:
     balance: 'sampling' repeats random images of the rarer class until both are equally many; 'weights' weighs the
     classes equally in the loss; 'none' leaves the sample's own ratio.
     degradation: what is done to the images, with other random numbers for each image of each epoch, on however many
-    devices. target: images to show beside them, as many, in an order of their own, turned as these are.
+    devices. codes: what is to be learned of each image, (N,), as `labels.codes` gives it; by default the labels.
+    target: images to show beside them, as many, in an order of their own, turned as these are.
     """
 
     images: np.ndarray
@@ -57,6 +58,7 @@ class TrainingBatches:
     seed: int
     degradation: Degradation | None = None
     target: Unlabelled | None = None
+    codes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if set(np.unique(self.labels[self.part.rows])) != {0, 1}:
@@ -116,7 +118,8 @@ class Epoch:
         if self.batches.degradation is not None:
             images = self.batches.degradation(images, noise.draws([self.batches.seed, self.number], chosen))
         weights = np.where(spare, 0, self.weights[chosen]).astype(np.float32)
-        return images, self.labels[chosen].astype(np.float32), weights
+        learned = self.labels if self.batches.codes is None else self.batches.codes[self.rows]
+        return images, learned[chosen].astype(np.float32), weights
 
     def target(self, index: int, part: int = 0, parts: int = 1) -> np.ndarray:
         """Target images beside those of `batch`, (b, H, W, F) float32; each is shown before any is shown again."""

@@ -11,6 +11,9 @@ from deepmerge.data.formats import tables
 from deepmerge.errors import InputError
 
 MOST_TOLD = 8  # values that a message lists
+UNIT = "merger_probability"  # name of a network's layer whose sigmoid says how likely a merger is
+# What a network with stages learns of an image; MERGER: one of unknown stage.
+NON_MERGER, MERGER, PAST, FUTURE = range(4)
 
 
 def of_cells(cells: pd.Series, mergers: Sequence[str | int] | None, where: Path | str) -> np.ndarray:
@@ -51,6 +54,21 @@ def of_stages(cells: pd.Series, where: Path | str) -> np.ndarray:
             f"data row {wrong[0]}"
         )
     return (stages != "non-merger").to_numpy(np.uint8)
+
+
+def codes(stages: pd.Series, rows: np.ndarray) -> np.ndarray:
+    """PAST, FUTURE, MERGER or NON_MERGER of each image, (N,) uint8, from its stage.
+
+    Raises InputError unless those of `rows`, which are to be learned from, have past and future mergers.
+    """
+    learned = stages.iloc[rows]
+    if absent := [stage for stage in ("past", "future") if not (learned == stage).any()]:
+        raise InputError(
+            f"network.labels: stage needs past and future mergers to learn from, got no {' and no '.join(absent)} one; "
+            "the catalogue's column stage says which is which"
+        )
+    numbers = {"non-merger": NON_MERGER, "merger": MERGER, "past": PAST, "future": FUTURE}
+    return stages.map(numbers).to_numpy(np.uint8)
 
 
 def checked(labels: np.ndarray, count: int, where: Path | str) -> np.ndarray:

@@ -6,19 +6,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deepmerge.analysis import metrics
+from deepmerge.analysis import metrics, stages
 from deepmerge.data import split_table
 from deepmerge.data.catalogue import POSITION
 from deepmerge.data.splits import Part
 from deepmerge.estimate import Estimate, flat
 from deepmerge.jobs.judged import PREDICTIONS, Judged, reload
 from deepmerge.jobs.run import Results, log_figures, warning, write_json, write_table
+from deepmerge.model import prediction
 from deepmerge.plots.classes import confusion_matrix, score_histogram
 from deepmerge.plots.reliability import Bins, reliability
 from deepmerge.plots.roc import RocCurve, roc
 from deepmerge.tracking import runs
 
-HEADLINE = ("auc", "balanced_accuracy")
+HEADLINE = ("auc", "balanced_accuracy", "galaxy_auc")
 
 
 def evaluate(dataset: str, model: str, pdf: bool = False, out: Path | None = None) -> Results:
@@ -48,32 +49,56 @@ def measured(table: pd.DataFrame) -> metrics.Evaluation:
     return metrics.evaluate(*(table[name].to_numpy() for name in ("label", "probability", "galaxy_id")))
 
 
+def stages_of(table: pd.DataFrame) -> stages.Stages | None:
+    """How well predictions tell stages, of the images whose stage is known; None where they do not say any."""
+    if not set(prediction.STAGES) <= set(table):
+        return None
+    known = table[table["stage"].isin(stages.STAGES)]
+    each = [known[name].to_numpy() for name in prediction.STAGES]
+    probabilities = np.column_stack([*each, 1 - known["probability"].to_numpy()])
+    return stages.evaluate(known["stage"].tolist(), probabilities, known["galaxy_id"].to_numpy())
+
+
+def stage_matrix(told: stages.Stages, note: str | None) -> Figure:
+    """What images of each stage are called."""
+    shares = told.confusion_fraction
+    ends = np.stack([shares.low, shares.high], -1)
+    return confusion_matrix(told.confusion, ends, names=stages.STAGES, title="Confusion matrix of stages", note=note)
+
+
 def log_evaluation(
     evaluation: metrics.Evaluation, test: pd.DataFrame, name: str, note: str | None, pdf: bool
 ) -> Results:
     """Log metrics and figures of the predictions in `test` on the open run; returns the metrics, stored flat."""
     results = flat(evaluation.metrics, "test")
+    figures = drawn(evaluation, test, name, note)
+    if (told := stages_of(test)) is not None:
+        results |= flat(told.metrics, "test")
+        figures["stages"] = stage_matrix(told, note)
     galaxies = test["galaxy_id"].nunique()
     runs.log_metrics({**results, "test_images": len(test), "test_galaxies": galaxies})
-    auc, accuracy = (evaluation.metrics[metric].text() for metric in HEADLINE)
+    auc, accuracy, of_galaxies = (evaluation.metrics[metric].text() for metric in HEADLINE)
     runs.describe(
         f"**Test AUC {auc}**, balanced accuracy {accuracy}: {len(test)} images, {galaxies} galaxies, 95 % intervals "
-        f"over galaxies. {note or ''}"
+        f"over galaxies. AUC of galaxies, each by the mean of its views: {of_galaxies}. {note or ''}"
     )
-    log_figures(drawn(evaluation, test, name, note), pdf)
+    log_figures(figures, pdf)
     return results
 
 
 def predictions(judged: Judged) -> pd.DataFrame:
     """One line an image of every part: split, row, transform, galaxy_id, view, stage, label, probability.
 
-    And ra and dec where the catalogue has them.
+    And past_probability and future_probability, where the network tells stages; galaxy_probability, the mean over the
+    views of a galaxy; ra and dec where the catalogue has them.
     """
     table = split_table.described(judged.split.table(), judged.data)
     placed = judged.data.catalogue.filter(POSITION).iloc[table["row"]].reset_index(drop=True)
     table = pd.concat([table, placed], axis=1)
     everything = Part(table["row"].to_numpy(), table["transform"].to_numpy())
-    return table.assign(probability=judged.scores(everything, afresh=True))
+    table = table.assign(**prediction.columns(judged.answers(everything)))
+    views = table.groupby(["split", "galaxy_id", "label"])["probability"]
+    return table.assign(galaxy_probability=views.transform("mean"))
 
 
 def roc_curve(evaluation: metrics.Evaluation, label: str) -> RocCurve:

@@ -43,7 +43,8 @@ def predict(
     """Write the merger probability of every image in an npy or FITS file (N, F, H, W) to `out`, a Parquet or CSV file.
 
     Columns: `row` (from 0); `galaxy_id`, `ra` and `dec` where a catalogue has them, the one given or the one noted
-    beside the images; `probability`, undefined where an image has NaN or infinite pixels; `calibrated` where the
+    beside the images; `probability`, undefined where an image has NaN or infinite pixels; `past_probability` and
+    `future_probability`, which add up to it, where the model tells stages; `calibrated` where the
     `merger_fraction` among such galaxies is given: the probability at that fraction, by Bayes' rule from the one that
     the model was trained at and the temperature that `study probabilities` found for it; and `unlike`, how far the
     image's pixels lie beyond those of training images, as `familiarity.Comparison` has it, where the model knows them.
@@ -132,7 +133,7 @@ def _comparison(run: runs.Run) -> Comparison | None:
 def _scored(
     network: keras.Model, pieces: Iterable[np.ndarray], comparison: Comparison | None
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Columns about the images of each piece: `probability` and, where there is something to compare with, `unlike`."""
+    """Columns about the images of each piece: those of `prediction.columns`, and `unlike` if there is a comparison."""
     found: deque[np.ndarray] = deque()  # some pieces ahead of the probabilities
 
     def compared() -> Iterator[np.ndarray]:
@@ -141,9 +142,13 @@ def _scored(
                 found.append(comparison.add(piece))
             yield piece
 
-    yield {name: np.empty(0) for name in ("probability",) + ("unlike",) * (comparison is not None)}
-    for scores in prediction.predict_pieces(network, compared()):
-        yield {"probability": scores, **({"unlike": found.popleft()} if comparison is not None else {})}
+    def described(answers: np.ndarray, unlike: np.ndarray | None) -> dict[str, np.ndarray]:
+        return {**prediction.columns(answers), **({} if unlike is None else {"unlike": unlike})}
+
+    nothing = None if comparison is None else np.empty(0)
+    yield described(np.empty((0, network.output_shape[-1])), nothing)
+    for answers in prediction.answer_pieces(network, compared()):
+        yield described(answers, found.popleft() if comparison is not None else None)
 
 
 def _temperature(run: runs.Run) -> float:

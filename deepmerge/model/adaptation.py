@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from deepmerge import config
+from deepmerge.data.labels import UNIT
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels of MMD, times the median squared distance; Long et al. use octaves
 BLUR = 0.05  # of the Sinkhorn divergence, times the largest distance, as in SIDDA
@@ -22,13 +23,13 @@ LEAST = 1e-12  # of squared distances, whose root would have no gradient at 0
 class Adaptation:
     """The penalty of a model for features that tell its source images from its target images.
 
-    model: ends in one Dense layer, whose input are the features. settings: method and weight; where this rises, it does
+    model: its layer UNIT takes the features. settings: method and weight; where this rises, it does
     so over `steps`. variables: those of its own, which learn with the model's.
     """
 
     def __init__(self, model: keras.Model, settings: config.Adapt, steps: int) -> None:
         self._settings, self._steps = settings, steps
-        features = model.layers[-1].input
+        features = model.get_layer(UNIT).input
         self._with_features = keras.Model(model.inputs[0], [model.output, features])
         self._discriminator: keras.Model | None = None
         self.variables: list[keras.Variable] = []
@@ -37,21 +38,21 @@ class Adaptation:
             self.variables = self._discriminator.trainable_variables
 
     def __call__(self, images: tf.Tensor, targets: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Probabilities of source images (n, H, W, F) in training, (n,), and the penalty beside as many target images.
+        """The model's answers to source images (n, H, W, F) in training, and the penalty beside as many target images.
 
         Both go through the network together: batch norm is of both, as it will be when the network is used on either.
         """
         count = tf.shape(images)[0]
-        probability, features = self._with_features(tf.concat([images, targets], axis=0), training=True)
+        answers, features = self._with_features(tf.concat([images, targets], axis=0), training=True)
         features = tf.cast(features, tf.float32)
         source, target = features[:count], features[count:]
         weight = tf.constant(self._settings.weight, tf.float32)
         if self._settings.rises:
             weight *= rise(tf.cast(step, tf.float32) / self._steps)
         if self._discriminator is not None:
-            return probability[:count, 0], adversarial(self._discriminator, source, target, weight)
+            return answers[:count], adversarial(self._discriminator, source, target, weight)
         penalty = {"mmd": mmd, "coral": coral, "sinkhorn": sinkhorn}[self._settings.method]
-        return probability[:count, 0], weight * penalty(source, target)
+        return answers[:count], weight * penalty(source, target)
 
 
 def rise(progress: tf.Tensor) -> tf.Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmerge.data.batches import Epoch
+from deepmerge.data.labels import MERGER, PAST
 from deepmerge.model.adaptation import Adaptation
 
 
@@ -18,7 +19,8 @@ class Learner:
     make: builds the model, which takes pixels and ends in one sigmoid unit, and its optimizer; called in the scope of
     the strategy. The loss is the weighted cross-entropy, its mean over the whole batch, plus the model's penalties.
     adapt: makes of the model, in that scope, what compares its features of the images with those of as many target
-    images, on each device by itself; None for nothing.
+    images, on each device by itself; None for nothing. label_smoothing s: what is learned are labels (1 − s) y + s / 2
+    (Szegedy et al. 2016, arXiv:1512.00567, section 7).
     """
 
     def __init__(
@@ -26,8 +28,9 @@ class Learner:
         strategy: tf.distribute.Strategy,
         make: Callable[[], tuple[keras.Model, keras.optimizers.Optimizer]],
         adapt: Callable[[keras.Model], Adaptation | None] = lambda model: None,
+        label_smoothing: float = 0.0,
     ) -> None:
-        self._strategy = strategy
+        self._strategy, self._smoothing = strategy, label_smoothing
         with strategy.scope():
             self.model, self._optimizer = make()
             self._adaptation = adapt(self.model)
@@ -109,13 +112,32 @@ class Learner:
         with tf.GradientTape() as tape:
             apart = tf.constant(0.0)
             if self._adaptation is None or targets is None:
-                probability = self.model(images, training=True)[:, 0]
+                answers = self.model(images, training=True)
             else:
-                probability, apart = self._adaptation(images, targets, self._optimizer.iterations)
-            each = keras.losses.binary_crossentropy(labels[:, tf.newaxis], probability[:, tf.newaxis])
+                answers, apart = self._adaptation(images, targets, self._optimizer.iterations)
+            each = cross_entropy(labels, answers, self._smoothing)
             penalty = tf.add_n([apart, *self.model.losses])
             # The optimizer adds up the gradients of all devices.
             loss = tf.reduce_sum(weights * each) / size + penalty / self._strategy.num_replicas_in_sync
             loss = self._optimizer.scale_loss(loss)
         self._optimizer.apply(tape.gradient(loss, self._variables), self._variables)
-        return probability, penalty
+        return answers[:, 0], penalty
+
+
+def cross_entropy(labels: tf.Tensor, answers: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """That of each image, (b,), in nats, for a model's answers (b, 1), or (b, 3) where it tells stages.
+
+    labels: (b,) 0 or 1 for a merger; with stages codes of `data.labels`. That of stages is −ln P(stage) where the
+    stage is known, and −ln P(merger) of a merger where it is not.
+    """
+
+    def binary(truth: tf.Tensor, probability: tf.Tensor) -> tf.Tensor:
+        columns = truth[:, tf.newaxis], probability[:, tf.newaxis]
+        return keras.losses.binary_crossentropy(*columns, label_smoothing=smoothing)
+
+    if answers.shape[1] == 1:
+        return binary(labels, answers[:, 0])
+    past = tf.math.divide_no_nan(answers[:, 1], answers[:, 0])
+    known = tf.cast(labels > MERGER, tf.float32)
+    of_merger = binary(tf.minimum(labels, 1.0), answers[:, 0])
+    return of_merger + known * binary(tf.cast(labels == PAST, tf.float32), past)

@@ -19,6 +19,8 @@ from deepmerge.progress import Advance
 BATCH_PIXELS = 128 * 75 * 75  # 128 images of the release; larger batches gain nothing on a CPU
 WORKERS = 2  # batches under way at a time: one is read and turned while the other is in the network
 
+STAGES = ("past_probability", "future_probability")  # columns of a network that tells stages
+
 Item = TypeVar("Item")
 
 
@@ -72,26 +74,49 @@ def predict(
     advance: Advance = lambda steps: None,
     change: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Merger probability of the given rows of images (N, F, H, W), (n,) float64 in [0, 1]; flat in memory.
+    """Merger probability of the given rows of images (N, F, H, W), (n,) float64 in [0, 1]; see `answers`."""
+    return answers(model, images, rows, transforms, advance, change)[:, 0]
+
+
+def columns(answers: np.ndarray) -> dict[str, np.ndarray]:
+    """What a model said, (n, k), as columns: `probability` of a merger and, of a model that tells them, STAGES."""
+    names = ("probability", *STAGES)[: answers.shape[1]]
+    return dict(zip(names, answers.T, strict=True))
+
+
+def answers(
+    model: keras.Model,
+    images: np.ndarray,
+    rows: np.ndarray,
+    transforms: np.ndarray,
+    advance: Advance = lambda steps: None,
+    change: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """What a model says of the given rows of images (N, F, H, W), (n, k) float64, as its network does; flat in memory.
 
     `advance` is called with the number of images after each batch; `change` takes the images (b, H, W, F) of a batch
     and their rows (b,), and gives those to score. Raises InputError where the model takes others.
     """
     require_shape(model, images)
-    probabilities = [np.empty(0)]
+    found = [np.empty((0, model.output_shape[-1]))]
 
     def read(part: slice) -> np.ndarray:
         batch = gather(images, rows[part], transforms[part])
         return batch if change is None else change(batch, rows[part])
 
-    for scores in _scores(model, read, _batch_slices(images.shape, len(rows))):
-        probabilities.append(scores)
-        advance(len(scores))
-    return np.concatenate(probabilities)
+    for each in _answers(model, read, _batch_slices(images.shape, len(rows))):
+        found.append(each)
+        advance(len(each))
+    return np.concatenate(found)
 
 
 def predict_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Merger probability of images that come in pieces (n, F, H, W) of any numeric type, (n,) float64 for each piece.
+    """Merger probability of images that come in pieces (n, F, H, W), (n,) for each piece; see `answer_pieces`."""
+    return (each[:, 0] for each in answer_pieces(model, pieces))
+
+
+def answer_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """What a model says of images that come in pieces (n, F, H, W) of any numeric type, (n, k) float64 for each piece.
 
     NaN where a pixel is NaN or beyond float32, the network's type. Flat in memory: a few pieces are held at a time.
     """
@@ -100,18 +125,18 @@ def predict_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator
         with np.errstate(over="ignore"):
             return gather(piece, np.arange(len(piece)))
 
-    return _scores(model, read, pieces)
+    return _answers(model, read, pieces)
 
 
-def _scores(model: keras.Model, read: Callable[[Item], np.ndarray], items: Iterable[Item]) -> Iterator[np.ndarray]:
-    """Yield the probabilities (b,) float64 of the batch that `read` makes of each item, in order.
+def _answers(model: keras.Model, read: Callable[[Item], np.ndarray], items: Iterable[Item]) -> Iterator[np.ndarray]:
+    """Yield what the model says, (b, k) float64, of the batch that `read` makes of each item, in order.
 
     WORKERS of them are under way at a time; items are taken as they are needed.
     """
     score = compiled(model)
 
     def work(item: Item) -> np.ndarray:
-        return score(read(item)).numpy()[:, 0].astype(np.float64)
+        return score(read(item)).numpy().astype(np.float64)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         waiting: deque[Future[np.ndarray]] = deque()

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from deepmerge import config
-from deepmerge.data import targets
+from deepmerge.data import labels, targets
 from deepmerge.data.batches import Epoch, TrainingBatches, class_weights, gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.noise import Degradation
@@ -85,6 +85,7 @@ def train(
         **training.model_dump(include={"batch_size", "balance", "augment", "seed"}),
         degradation=degradation,
         target=target if training.adapt is not None else None,
+        codes=labels.codes(dataset.catalogue["stage"], split.train.rows) if network.labels == "stage" else None,
     )
     shape = _shape(dataset)
     body, start = own.body(network, body), starts.load(network)
@@ -94,7 +95,8 @@ def train(
     def make() -> tuple[keras.Model, keras.optimizers.Optimizer]:
         model = networks.build(shape, network, pixels, body, for_training=True, precision=training.precision)
         starts.begin(model, start, network)
-        optimizer = keras.optimizers.Adam(_learning_rate(training, len(batches)))
+        rate = _learning_rate(training, len(batches))
+        optimizer = keras.optimizers.Adam(rate, weight_decay=training.weight_decay or None)
         if training.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         return model, optimizer
@@ -105,7 +107,7 @@ def train(
             return None
         return Adaptation(model, training.adapt, steps)
 
-    learner = Learner(devices.strategy(), make, adaptation)
+    learner = Learner(devices.strategy(), make, adaptation, training.label_smoothing)
     history: dict[str, list[float]] = {}
     best, best_epoch, best_weights = math.inf, 0, learner.model.get_weights()
     for number in range(1, training.epochs + 1):
@@ -149,12 +151,12 @@ def _epoch(learner: Learner, epoch: Epoch, dataset: Dataset, split: Split) -> di
     probability, penalty = learner.learn(epoch)
     values = measures(epoch.labels, probability, epoch.weights, penalty)
     part = split.validation
-    labels = dataset.labels[part.rows]
+    truth = dataset.labels[part.rows]
     degradation = epoch.batches.degradation
     change = None if degradation is None else partial(degradation.once, seed=split.seed)
     probability = prediction.predict(learner.model, dataset.images, part.rows, part.transforms, change=change)
     penalty = float(sum(learner.model.losses))
-    validation = measures(labels, probability, class_weights(labels), penalty)
+    validation = measures(truth, probability, class_weights(truth), penalty)
     validation["log_loss"] = learner.agreed(validation["log_loss"])
     validation = {f"val_{name}": value for name, value in validation.items()}
     return {**values, **validation, "learning_rate": learner.learning_rate}

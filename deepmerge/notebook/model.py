@@ -34,7 +34,8 @@ class Model:
     Attributes
     ----------
     network
-        The Keras model: raw pixels (n, H, W, F) in, merger probability (n, 1) out.
+        The Keras model: raw pixels (n, H, W, F) in, merger probability (n, 1) out; with
+        ``labels="stage"`` (n, 3), also those of past and future mergers, which add up to it.
     history
         For each measure its value in each epoch; empty for a network that was loaded from a file.
     best_epoch
@@ -57,10 +58,26 @@ class Model:
         prediction.require_shape(self.network, pixels)
         return np.concatenate([np.empty(0), *prediction.predict_pieces(self._fast, [pixels])])
 
+    def stages(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities of past mergers, future ones and non-mergers, (n, 3), of images as for `predict`.
+
+        For a network trained with ``labels="stage"``; raises InputError for another one.
+        """
+        if self.network.output_shape[-1] != 3:
+            raise InputError('the model should tell stages, got one that does not; train it with labels="stage"')
+        pixels = np.asanyarray(images)
+        prediction.require_shape(self.network, pixels)
+        answers = np.concatenate([np.empty((0, 3)), *prediction.answer_pieces(self._fast, [pixels])])
+        return np.column_stack([answers[:, 1:], 1 - answers[:, 0]])
+
+    def answers(self, data: Dataset, part: Part) -> np.ndarray:
+        """What the network says of the images of a part of a data set, (n, k): of a merger, and of stages if any."""
+        prediction.require_shape(self.network, data.images)
+        return prediction.answers(self._fast, data.images, part.rows, part.transforms)
+
     def scores(self, data: Dataset, part: Part) -> np.ndarray:
         """Merger probability of the images of a part of a data set, (n,)."""
-        prediction.require_shape(self.network, data.images)
-        return prediction.predict(self._fast, data.images, part.rows, part.transforms)
+        return self.answers(data, part)[:, 0]
 
     def save(self, path: str | Path) -> None:
         """Write the network to a ``.keras`` file, which needs no code of ours to be loaded."""

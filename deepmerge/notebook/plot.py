@@ -24,7 +24,7 @@ from deepmerge.plots import images
 from deepmerge.plots.canvas import save
 from deepmerge.plots.roc import roc as roc_figure
 
-__all__ = ["confusion_matrix", "gallery", "history", "reliability", "roc", "saliency", "save", "scores"]
+__all__ = ["confusion_matrix", "gallery", "history", "reliability", "roc", "saliency", "save", "scores", "stages"]
 
 
 def roc(*results: Result, labels: Sequence[str] | None = None) -> Figure:
@@ -44,6 +44,14 @@ def reliability(result: Result) -> Figure:
 def confusion_matrix(result: Result) -> Figure:
     """Images by true and predicted class, at a probability of 0.5."""
     return _drawn(result, "confusion_matrix")
+
+
+def stages(result: Result) -> Figure:
+    """Images by true and most probable stage. Raises InputError where the network does not tell stages."""
+    told = evaluate.stages_of(result.predictions)
+    if told is None:
+        raise InputError('the result should be of a network that tells stages; train it with labels="stage"')
+    return evaluate.stage_matrix(told, result.note)
 
 
 def scores(result: Result) -> Figure:

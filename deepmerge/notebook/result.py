@@ -1,13 +1,14 @@
 """How good a model is on part of a data set, as a notebook shows it; where it looked, and for what."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from deepmerge.analysis import counterfactual as changes
-from deepmerge.analysis import metrics
+from deepmerge.analysis import metrics, stages
 from deepmerge.analysis import saliency as maps
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
@@ -16,9 +17,10 @@ from deepmerge.data.demo.simulate import INGREDIENTS
 from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
 from deepmerge.estimate import METRICS, Estimate, flat
-from deepmerge.jobs.evaluate import measured
+from deepmerge.jobs.evaluate import measured, stages_of
 from deepmerge.jobs.judged import SALIENCY_METHOD
 from deepmerge.jobs.run import warning
+from deepmerge.model import prediction
 from deepmerge.notebook import track
 from deepmerge.notebook.data import simulate
 from deepmerge.notebook.model import Model
@@ -45,13 +47,19 @@ class Result:
     name: str
     note: str | None
 
+    @cached_property
+    def metrics(self) -> Mapping[str, Estimate]:
+        """All metrics by name; those of stages, too, of a network that tells them."""
+        told = stages_of(self.predictions)
+        return self.evaluation.metrics | ({} if told is None else told.metrics)
+
     def __getitem__(self, metric: str) -> Estimate:
-        if metric not in self.evaluation.metrics:
-            raise InputError(f"metric should be one of {', '.join(self.evaluation.metrics)}, got {metric!r}")
-        return self.evaluation.metrics[metric]
+        if metric not in self.metrics:
+            raise InputError(f"metric should be one of {', '.join(self.metrics)}, got {metric!r}")
+        return self.metrics[metric]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.evaluation.metrics)
+        return iter(self.metrics)
 
     def table(self) -> pd.DataFrame:
         """One line a metric: value, low and high end of its interval."""
@@ -59,7 +67,8 @@ class Result:
         return pd.DataFrame(lines.values(), index=pd.Index(lines, name="metric"), columns=Estimate._fields)
 
     def _labelled(self) -> dict[str, Estimate]:
-        return {METRICS[name].label: each for name, each in self.evaluation.metrics.items() if name in METRICS}
+        labels = {name: metric.label for name, metric in METRICS.items()} | stages.METRICS
+        return {labels[name]: each for name, each in self.metrics.items() if name in labels}
 
     def _texts(self) -> pd.DataFrame:
         counted = f"{len(self.predictions)} images, {self.predictions['galaxy_id'].nunique()} galaxies"
@@ -104,8 +113,8 @@ def evaluate(model: Model, data: Dataset, part: Part) -> Result:
 
 
 def table_of(model: Model, data: Dataset, part: Part) -> pd.DataFrame:
-    """One line an image: row, transform, galaxy_id, view, stage, label, probability."""
-    return part.described(data).assign(probability=model.scores(data, part))
+    """One line an image: row, transform, galaxy_id, view, stage, label, probability, and those of stages if any."""
+    return part.described(data).assign(**prediction.columns(model.answers(data, part)))
 
 
 def saliency(

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from deepmerge.estimate import Estimate
-from deepmerge.plots.canvas import COLUMN, NORMAL, canvas, styled
+from deepmerge.plots.canvas import COLUMN, NORMAL, PAGE, canvas, styled
 from deepmerge.plots.checks import as_probabilities, expect, numbers, words
 from deepmerge.plots.marks import STAGES, THRESHOLD, legend_above
 
@@ -24,22 +24,30 @@ def shares_by_score(scores: np.ndarray) -> np.ndarray:
 
 @styled
 def confusion_matrix(
-    counts: ArrayLike, intervals: ArrayLike | None = None, *, title: str = "Confusion matrix", note: str | None = None
+    counts: ArrayLike,
+    intervals: ArrayLike | None = None,
+    *,
+    names: Sequence[str] = ("non-merger", "merger"),
+    title: str = "Confusion matrix",
+    note: str | None = None,
 ) -> Figure:
     """Draw counts and fractions of the true class, with their 95 % intervals if given.
 
-    `counts` (2, 2) is [[TN, FP], [FN, TP]]; `intervals` (2, 2, 2) holds (low, high) of each fraction, 0 to 1.
-    A class without images has no fraction: a dash on grey. Raises InputError for other shapes or counts that
-    are not whole numbers from 0.
+    `counts` (k, k) by true and predicted class, as `names` (k,) has them: [[TN, FP], [FN, TP]]; `intervals` (k, k, 2)
+    holds (low, high) of each fraction, 0 to 1. A class without images has no fraction: a dash on grey. Raises
+    InputError for other shapes or counts that are not whole numbers from 0.
     """
-    table = numbers("counts", counts, 2, 2)
+    classes = len(names)
+    table = numbers("counts", counts, classes, classes)
     whole = bool((np.isfinite(table) & (table == np.abs(np.rint(table)))).all())
     expect(whole, "counts", "whole numbers from 0", table.tolist())
-    ends = numbers("intervals", np.full((2, 2, 2), np.nan) if intervals is None else intervals, 2, 2, 2)
+    unknown = np.full((classes, classes, 2), np.nan)
+    ends = numbers("intervals", unknown if intervals is None else intervals, classes, classes, 2)
     totals = table.sum(axis=1, keepdims=True)
-    fractions = np.divide(table, totals, out=np.full((2, 2), np.nan), where=totals > 0)
+    fractions = np.divide(table, totals, out=np.full(table.shape, np.nan), where=totals > 0)
 
-    figure = canvas(COLUMN, 3.35, title, note)
+    width = COLUMN if classes == 2 else PAGE * 0.7
+    figure = canvas(width, 3.35 if classes == 2 else width * 0.92, title, note)
     axes = figure.subplots()
     colours = colormaps["cividis"].with_extremes(bad="#DDDDDD")
     axes.imshow(np.ma.masked_invalid(fractions), cmap=colours, vmin=0, vmax=1)
@@ -49,15 +57,15 @@ def confusion_matrix(
         centred: dict[str, Any] = {"ha": "center", "color": "white" if percent.value < 60 else "black"}
         axes.text(column, row - 0.04, f"{count:.0f}", va="bottom", fontsize=13, fontweight="bold", **centred)
         axes.text(column, row + 0.05, "–" if np.isnan(percent.value) else text, va="top", fontsize=NORMAL, **centred)
-    names = ["non-merger", "merger"]
     sized = [f"{name}\n(n = {total:.0f})" for name, total in zip(names, totals[:, 0], strict=True)]
-    axes.set_xticks([0, 1], names)
-    axes.set_yticks([0, 1], sized, rotation=90, va="center", ha="center", linespacing=1.3)
+    axes.set_xticks(range(classes), list(names))
+    axes.set_yticks(range(classes), sized, rotation=90, va="center", ha="center", linespacing=1.3)
     axes.tick_params(length=0, labelsize=NORMAL)
     axes.tick_params(axis="y", pad=14)
     axes.spines[:].set_visible(False)
-    axes.axhline(0.5, color="white", linewidth=2)
-    axes.axvline(0.5, color="white", linewidth=2)
+    for border in np.arange(classes - 1) + 0.5:
+        axes.axhline(border, color="white", linewidth=2)
+        axes.axvline(border, color="white", linewidth=2)
     axes.set(xlabel="Predicted class", ylabel="True class")
     return figure
 
