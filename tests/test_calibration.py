@@ -31,14 +31,13 @@ from deepmerge.analysis.calibration import (
     tempered,
 )
 from deepmerge.analysis.metrics import (
-    BINS,
-    SMALLEST_PROBABILITY,
     WITHOUT_INTERVAL,
     difference,
     evaluate,
     point_metrics,
 )
 from deepmerge.analysis.miscalibration import SLOPE
+from deepmerge.analysis.sample import BINS, SMALLEST_PROBABILITY
 from deepmerge.errors import InputError
 
 THRESHOLDS = np.linspace(0, 1, 11)

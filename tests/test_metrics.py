@@ -11,19 +11,18 @@ from sklearn.calibration import calibration_curve
 
 from deepmerge.analysis import intervals
 from deepmerge.analysis.bootstrap import resampled
+from deepmerge.analysis.measures import FALSE_POSITIVE_RATES
 from deepmerge.analysis.metrics import (
-    BINS,
     COUNTS,
-    FALSE_POSITIVE_RATES,
-    SMALLEST_PROBABILITY,
     WITHOUT_INTERVAL,
     difference,
     evaluate,
     over_seeds,
     p_value,
     point_metrics,
+    recovered,
 )
-from deepmerge.analysis.sample import Sample
+from deepmerge.analysis.sample import BINS, SMALLEST_PROBABILITY, Sample
 from deepmerge.errors import InputError
 from deepmerge.estimate import OF_GALAXIES, WITH_BALANCE, Estimate
 
@@ -438,6 +437,38 @@ def test_seeds_add_to_the_scatter_of_galaxies():
     np.testing.assert_allclose(same, one["auc"], rtol=1e-9)  # seeds that do not matter change nothing
     wide, narrow = (each.high - each.low for each in (all_of_them["auc"], one["auc"]))
     assert wide > narrow
+
+
+def test_the_share_recovered_is_that_of_the_values_and_its_interval_that_by_weighing_each_galaxy():
+    y, middle, high, galaxy = (one[:120] for one in two_models(shared=1.0))
+    low = np.random.default_rng(3).uniform(size=len(y))
+    found = recovered(y, middle, low, high, galaxy)
+
+    def slow(w):
+        a, b, c = (sk.roc_auc_score(y, p, sample_weight=w) for p in (middle, low, high))
+        return [(a - b) / (c - b)]
+
+    added, strata = influences(slow, y, galaxy)
+    error, freedom = spread_by_hand(added[:, 0], strata)
+    half = stats.t.ppf(0.975, freedom) * error
+    (value,) = slow(np.ones(len(y)))
+    np.testing.assert_allclose(found, [value, value - half, value + half], rtol=1e-4)
+
+
+def test_nothing_and_everything_are_recovered_without_doubt_unless_nothing_was_lost():
+    y, high, low, galaxy = two_models(shared=1.0)
+    assert recovered(y, low, low, high, galaxy) == (0, 0, 0)
+    assert recovered(y, high, low, high, galaxy) == pytest.approx((1, 1, 1))
+    assert np.isnan(recovered(y, low, high, low, galaxy).value)
+
+
+def test_seeds_widen_the_interval_of_the_share_recovered():
+    y, _, high, galaxy = two_models(shared=1.0)
+    rng = np.random.default_rng(3)
+    low = rng.uniform(size=(4, len(y)))
+    better = np.clip(high + rng.normal(scale=0.3, size=(4, 1)) * (2 * y - 1), 0, 1)
+    alone, widened = (recovered(y, p, low, np.tile(high, (4, 1)), galaxy) for p in (np.tile(high, (4, 1)), better))
+    assert widened.high - widened.low > alone.high - alone.low
 
 
 def test_two_sets_of_seeds_of_one_recipe_are_told_apart_no_more_often_than_meant():

@@ -49,7 +49,7 @@ def test_each_training_differs_from_the_experiment_in_what_it_says(pair):
     assert planned[NAMES["noise"]].training.noise == config.Noise(like="noisy")
     assert planned[NAMES["noise"]].training.psf == (2.0,)
     for method in ("stretch", "mmd", "coral", "sinkhorn", "dann"):
-        weight = 7 if method == "coral" else 1
+        weight = 7 if method == "coral" else None
         adapt = config.Adapt(to="noisy", method=method, weight=weight)
         assert planned[NAMES[method]] == bare.with_settings({"adapt": adapt})
     assert list(plan(experiment, target, "noisy", ("mmd", "noise", "mmd"))) == [NONE, "MMD", NAMES["noise"], LABELLED]
@@ -137,7 +137,7 @@ def test_the_sentence_names_the_best_without_labels():
     )
     assert table.sentence(found, "noisy") == (
         "AUC on noisy: **0.500 [0.400, 0.600]** as it is, 0.900 [0.800, 1.000] trained on the target. "
-        "Best without labels: noise of the target, 0.880 [0.780, 0.980], 95% of what was lost."
+        "Best without labels: noise of the target, 0.880 [0.780, 0.980], 95 % of what was lost."
     )
 
 

@@ -14,11 +14,11 @@ import numpy as np
 from deepmerge.analysis import intervals, miscalibration
 from deepmerge.analysis.bootstrap import bands
 from deepmerge.analysis.intervals import Error, Linear
-from deepmerge.analysis.sample import BINS, LEVEL, SMALLEST_PROBABILITY, THRESHOLD, Band, Sample, binned
+from deepmerge.analysis.measures import Ranking, columns, counted
+from deepmerge.analysis.sample import LEVEL, THRESHOLD, Band, Sample
 from deepmerge.errors import InputError
-from deepmerge.estimate import AT_BALANCE, OF_GALAXIES, WITH_BALANCE, WITH_VIEWS, Estimate
+from deepmerge.estimate import AT_BALANCE, OF_GALAXIES, WITH_VIEWS, Estimate
 
-FALSE_POSITIVE_RATES = np.linspace(0, 1, 101)
 COUNTS = ("tp", "fp", "tn", "fn")
 # A sum of absolute values, which noise raises, so that an interval about it misses the truth, for a calibrated model
 # always (its bias: Kumar et al. 2019, arXiv:1909.10155).
@@ -66,7 +66,7 @@ def evaluate(
     Raises InputError for input that is not as above.
     """
     sample = Sample.of(labels, probabilities, galaxies, folds)
-    measured = bands(sample, _Ranking(sample.within_folds()).curve, resamples, seed) | {
+    measured = bands(sample, Ranking(sample.within_folds()).curve, resamples, seed) | {
         name: _with_interval(name, *found) for name, found in _mean(sample, [_linear(sample)]).items()
     }
     return Evaluation(
@@ -133,6 +133,36 @@ def p_value(
     return intervals.p_value(value, spread)
 
 
+def recovered(
+    labels: np.ndarray,
+    candidate: np.ndarray,
+    worst: np.ndarray,
+    best: np.ndarray,
+    galaxies: np.ndarray,
+    folds: np.ndarray | None = None,
+    *,
+    metric: str = "auc",
+) -> Estimate:
+    """The share of what `worst` lacks of `best` in a metric that `candidate` has: 0 none of it, 1 all.
+
+    candidate, worst, best: as in `difference`, each with as many seeds. The interval is over galaxies and seeds, by the
+    delta method; NaN where `best` is not above `worst`.
+    """
+    samples, (ours, low, high) = _samples(labels, (candidate, worst, best), galaxies, folds)
+    gained = [one[metric].minus(other[metric]) for one, other in zip(ours, low, strict=True)]
+    lost = [one[metric].minus(other[metric]) for one, other in zip(high, low, strict=True)]
+    whole = np.mean([each.value for each in lost])
+    if not whole > 0:
+        return Estimate(np.nan)
+    share = np.mean([each.value for each in gained]) / whole
+    around = [
+        {metric: Linear((g.value - share * w.value) / whole, (g.influence - share * w.influence) / whole)}
+        for g, w in zip(gained, lost, strict=True)
+    ]
+    _, spread = _mean(samples[0], around)[metric]
+    return Estimate(*map(float, intervals.difference(share, spread)))
+
+
 def point_metrics(
     labels: np.ndarray, probabilities: np.ndarray, *, threshold: float = THRESHOLD, weights: np.ndarray | None = None
 ) -> dict[str, float]:
@@ -163,8 +193,8 @@ def point_metrics(
         )
     by_galaxy = of_images[np.newaxis]
     with np.errstate(invalid="ignore", divide="ignore"):
-        measured = _counted(np.tensordot(by_galaxy, _columns(sample, threshold), axes=1))
-        measured |= _Ranking(sample).areas(by_galaxy)
+        measured = counted(np.tensordot(by_galaxy, columns(sample, threshold), axes=1))
+        measured |= Ranking(sample).areas(by_galaxy)
     return {name: float(values[0]) for name, values in measured.items() if values.ndim == 1}
 
 
@@ -176,7 +206,7 @@ def _linear(sample: Sample) -> dict[str, Linear]:
 
 def _of_lines(sample: Sample) -> dict[str, Linear]:
     ranked = sample.within_folds()
-    return intervals.of_sums(_columns(sample), _counted) | {
+    return intervals.of_sums(columns(sample), counted) | {
         "auc": intervals.auc(ranked),
         "average_precision": intervals.average_precision(ranked),
         f"average_precision{AT_BALANCE}": intervals.average_precision(ranked, at_balance=True),
@@ -191,15 +221,23 @@ def _apart(
     folds: np.ndarray | None,
 ) -> dict[str, tuple[np.ndarray, Error]]:
     """The paired difference in each metric, and its error."""
-    # All samples number the galaxies alike, and have the same strata.
-    ours, theirs = (
-        [Sample.of(labels, each, galaxies, folds) for each in np.atleast_2d(scores)] for scores in (candidate, reigning)
-    )
-    pairs = [(_linear(one), _linear(other)) for one, other in zip(ours, theirs, strict=True)]
+    samples, (ours, theirs) = _samples(labels, (candidate, reigning), galaxies, folds)
     apart = [
-        {name: value.minus(other[name]) for name, value in one.items() if value.value.ndim == 0} for one, other in pairs
+        {name: value.minus(other[name]) for name, value in one.items() if value.value.ndim == 0}
+        for one, other in zip(ours, theirs, strict=True)
     ]
-    return _mean(ours[0], apart)
+    return _mean(samples[0], apart)
+
+
+def _samples(
+    labels: np.ndarray, scores: Sequence[np.ndarray], galaxies: np.ndarray, folds: np.ndarray | None
+) -> tuple[list[Sample], list[list[dict[str, Linear]]]]:
+    """Samples of the first of several models, one a seed; for each model, and each of its seeds, all numbers.
+
+    All samples number the galaxies alike, and have the same strata.
+    """
+    made = [[Sample.of(labels, each, galaxies, folds) for each in np.atleast_2d(model)] for model in scores]
+    return made[0], [[_linear(sample) for sample in model] for model in made]
 
 
 def _mean(sample: Sample, found: Sequence[Mapping[str, Linear]]) -> dict[str, tuple[np.ndarray, Error]]:
@@ -225,102 +263,4 @@ def _estimates(measured: Mapping[str, Band]) -> dict[str, Estimate]:
         name: Estimate(float(band.value)) if name in (*COUNTS, *WITHOUT_INTERVAL) else Estimate(*map(float, band))
         for name, band in measured.items()
         if np.ndim(band.value) == 0
-    }
-
-
-def _columns(sample: Sample, threshold: float = THRESHOLD) -> np.ndarray:
-    """Sums over a galaxy's images of either class, (G, 2, K), for `_counted`.
-
-    The K columns: images, images predicted merger, squared error, minus log-likelihood, images per bin, probability per
-    bin.
-    """
-    y, p = sample.labels, sample.probabilities
-    certain = np.clip(p, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-    surprise = -np.log(np.where(y == 1, certain, 1 - certain))
-    counted = [np.ones_like(p), sample.called(threshold), (p - y) ** 2, surprise]
-    return sample.sums(np.column_stack([*counted, binned(p).reshape(len(p), -1)]))
-
-
-def _counted(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """Everything that needs no ranking, from sums (b, 2, K) of `_columns`: arrays (b,) or (b, …)."""
-    size = sums[:, :, :1]
-    even = _metrics(sums / size * size.sum(axis=1, keepdims=True) / 2)
-    in_bin = sums.sum(axis=1)[:, 4:]
-    count = in_bin[:, :BINS]
-    confusion = np.stack([size[:, :, 0] - sums[:, :, 1], sums[:, :, 1]], axis=2)
-    return {
-        **_metrics(sums),
-        **{f"{name}{AT_BALANCE}": even[name] for name in WITH_BALANCE if name in even},
-        "probability": in_bin[:, BINS:] / count,
-        "fraction": sums[:, 1, 4 : 4 + BINS] / count,
-        "count": count,
-        "confusion": confusion,
-        "confusion_fraction": confusion / size,
-    }
-
-
-class _Ranking:
-    """Measures the ranking of a sample under any weights of its galaxies.
-
-    galaxy, merger: (n,) of the images by falling probability; ends: last image of each run of equal probabilities.
-    """
-
-    def __init__(self, sample: Sample) -> None:
-        y, p, _, self.galaxy, _ = sample.ranked()
-        self.merger = y == 1
-        self.ends = np.flatnonzero(np.diff(p, append=-1.0))
-
-    def curve(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """The ROC curve for each row of weights (b, G)."""
-        _, _, tpr, fpr = self._counts(weights)
-        # np.interp takes the upper end where the curve is vertical.
-        heights = [np.interp(FALSE_POSITIVE_RATES, x, y) for x, y in zip(fpr, tpr, strict=True)]
-        return {"true_positive_rate": np.stack(heights)}
-
-    def areas(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """The area under the ROC curve, and the average precision at both class ratios, for each row of weights."""
-        tp, fp, tpr, fpr = self._counts(weights)
-        step = np.diff(tpr, axis=1)
-
-        def average_precision(fp_weight: np.ndarray | float) -> np.ndarray:
-            predicted = tp + fp * fp_weight
-            # Before the first image with weight there is nothing to be pure; recall does not step there either.
-            purity = np.divide(tp, predicted, out=np.zeros_like(tp), where=predicted != 0)
-            return (step * purity).sum(axis=1)
-
-        return {
-            "auc": (np.diff(fpr, axis=1) * (tpr[:, 1:] + tpr[:, :-1])).sum(axis=1) / 2,
-            "average_precision": average_precision(1.0),
-            f"average_precision{AT_BALANCE}": average_precision(tp[:, -1:] / fp[:, -1:]),
-        }
-
-    def _counts(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Mergers and others down to each threshold, (b, k), and their shares, with that of none in front."""
-        images = weights[:, self.galaxy]
-        tp = np.cumsum(images * self.merger, axis=1)[:, self.ends]
-        fp = np.cumsum(images, axis=1)[:, self.ends] - tp
-        tpr, fpr = (np.pad(count, ((0, 0), (1, 0))) / count[:, -1:] for count in (tp, fp))
-        return tp, fp, tpr, fpr
-
-
-def _metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics that need no ranking, from sums (b, 2, K)."""
-    (negatives, positives), (fp, tp) = sums[:, :, 0].T, sums[:, :, 1].T
-    tn, fn = negatives - fp, positives - tp
-    both = sums.sum(axis=1)
-    total = both[:, 0]
-    return {
-        "tp": tp,
-        "fp": fp,
-        "tn": tn,
-        "fn": fn,
-        "accuracy": (tp + tn) / total,
-        "balanced_accuracy": (tp / positives + tn / negatives) / 2,
-        "purity": tp / (tp + fp),
-        "completeness": tp / positives,
-        "f1": 2 * tp / (2 * tp + fp + fn),
-        "brier": both[:, 2] / total,
-        "log_loss": both[:, 3] / total,
-        # A bin's weight cancels the division of its two means, so empty bins need no exception.
-        "calibration_error": np.abs(both[:, 4 + BINS :] - sums[:, 1, 4 : 4 + BINS]).sum(axis=1) / total,
     }

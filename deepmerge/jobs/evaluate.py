@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepmerge.analysis import metrics, stages
+from deepmerge.analysis.measures import FALSE_POSITIVE_RATES
 from deepmerge.data import split_table
 from deepmerge.data.catalogue import POSITION
 from deepmerge.data.splits import Part
@@ -105,7 +106,7 @@ def roc_curve(evaluation: metrics.Evaluation, label: str) -> RocCurve:
     """The ROC curve of an evaluation, with its band, its AUC and the point of the threshold."""
     rates = evaluation.confusion_fraction.value
     return RocCurve(
-        metrics.FALSE_POSITIVE_RATES,
+        FALSE_POSITIVE_RATES,
         *evaluation.true_positive_rate,
         auc=evaluation.metrics["auc"],
         operating_point=(rates[0, 1], rates[1, 1]),
@@ -128,7 +129,7 @@ def drawn(evaluation: metrics.Evaluation, test: pd.DataFrame, name: str, note: s
 
 def _write_tables(evaluation: metrics.Evaluation, test: pd.DataFrame, results: Results, out: Path) -> None:
     rates = dict(zip(("tpr", "low", "high"), evaluation.true_positive_rate, strict=True))
-    write_table(pd.DataFrame({"fpr": metrics.FALSE_POSITIVE_RATES, **rates}), out / "roc.csv")
+    write_table(pd.DataFrame({"fpr": FALSE_POSITIVE_RATES, **rates}), out / "roc.csv")
     fractions = dict(zip(("fraction", "low", "high"), evaluation.fraction, strict=True))
     table = pd.DataFrame({"probability": evaluation.probability, **fractions, "count": evaluation.count})
     write_table(table[table["count"] > 0], out / "reliability.csv")

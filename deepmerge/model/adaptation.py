@@ -46,7 +46,7 @@ class Adaptation:
         answers, features = self._with_features(tf.concat([images, targets], axis=0), training=True)
         features = tf.cast(features, tf.float32)
         source, target = features[:count], features[count:]
-        weight = tf.constant(self._settings.weight, tf.float32)
+        weight = tf.constant(self._settings.full_weight, tf.float32)
         if self._settings.rises:
             weight *= rise(tf.cast(step, tf.float32) / self._steps)
         if self._discriminator is not None:

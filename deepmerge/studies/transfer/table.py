@@ -15,6 +15,7 @@ from deepmerge.studies import base
 from deepmerge.studies.base import SHOWN
 
 NONE, LABELLED = "as it is", "trained on the target"
+RECOVERED = "recovered"
 CALIBRATION = ("log_loss_at_balance", "calibration_error_at_balance")
 
 
@@ -31,18 +32,23 @@ class Scored(NamedTuple):
 def of_scores(scores: Mapping[str, tuple[Scored, Scored]]) -> pd.DataFrame:
     """One line a training: metrics on the target with the paired change against NONE, AUC on the source, calibration.
 
-    `recovered` is the share of what NONE loses in AUC on the target, against training on it, that a training has back.
+    RECOVERED is the share of what NONE loses in AUC on the target, against training on it, that a training has back.
     Intervals are over galaxies and seeds; `change_auc_p` is Holm's for all lines but NONE and LABELLED.
     """
-    nothing = scores[NONE][1].probability
+    nothing, everything = (scores[name][1].probability for name in (NONE, LABELLED))
     lines = []
     for name, (source, target) in scores.items():
-        measured, change, p = _on_target(target, nothing)
+        labels, galaxies, fold = (target.lines[column].to_numpy() for column in ("label", "galaxy", "fold"))
+        measured = _over_seeds(target)
+        change = metrics.difference(labels, target.probability, nothing, galaxies, fold)
+        p = metrics.p_value(labels, target.probability, nothing, galaxies, fold)
+        share = metrics.recovered(labels, target.probability, nothing, everything, galaxies, fold)
         lines.append(
             {
                 "training": name,
                 **base.compared(measured, change),
                 "change_auc_p": p if name not in (NONE, LABELLED) else np.nan,
+                **share.flat(RECOVERED),
                 **flat({"auc": _over_seeds(source)["auc"]}, "source"),
                 **flat({metric: measured[metric] for metric in CALIBRATION}, "test"),
                 "test_calibration_slope": _slope(target),
@@ -50,18 +56,7 @@ def of_scores(scores: Mapping[str, tuple[Scored, Scored]]) -> pd.DataFrame:
             }
         )
     found = pd.DataFrame(lines)
-    auc = found.set_index("training")["test_auc"]
-    lost = auc[LABELLED] - auc[NONE]
-    recovered = (found["test_auc"] - auc[NONE]) / lost if lost > 0 else np.nan
-    return found.assign(recovered=recovered, change_auc_p=intervals.holm(found["change_auc_p"].to_numpy(float)))
-
-
-def _on_target(scored: Scored, nothing: np.ndarray) -> tuple[dict[str, Estimate], dict[str, Estimate], float]:
-    """Metrics, their paired change against the scores of `nothing` for the same images, and p of that in AUC."""
-    lines = scored.lines
-    labels, galaxies, fold = (lines[name].to_numpy() for name in ("label", "galaxy", "fold"))
-    change = metrics.difference(labels, scored.probability, nothing, galaxies, fold)
-    return _over_seeds(scored), change, metrics.p_value(labels, scored.probability, nothing, galaxies, fold)
+    return found.assign(change_auc_p=intervals.holm(found["change_auc_p"].to_numpy(float)))
 
 
 def _over_seeds(scored: Scored) -> dict[str, Estimate]:
@@ -84,16 +79,18 @@ def sentence(table: pd.DataFrame, target: str) -> str:
     text = f"AUC on {target}: **{auc[NONE]}** {NONE}, {auc[LABELLED]} {LABELLED}."
     others = [name for name in lines if name not in (NONE, LABELLED)]
     best = max(others, key=lambda name: lines[name]["test_auc"])
-    share = lines[best]["recovered"]
-    back = f", {share:.0%} of what was lost" if np.isfinite(share) else ""
+    share = read(lines[best], RECOVERED)
+    percent = Estimate(*(100 * end for end in share))
+    back = f", {percent.text('.0f')} % of what was lost" if np.isfinite(share.value) else ""
     return f"{text} Best without labels: {best}, {auc[best]}{back}."
 
 
 def figure(table: pd.DataFrame, title: str, note: str | None) -> Figure:
-    """Draw the metrics on the target and the AUC on the source, a line a training."""
-    columns = {**{f"test_{name}": label for name, label in SHOWN.items()}, "source_auc": "AUC on the source"}
+    """Draw the metrics on the target, the share of the loss recovered and the AUC on the source, a line a training."""
+    shown = {f"test_{name}": label for name, label in SHOWN.items()}
+    columns = {**shown, RECOVERED: "Share of the loss recovered", "source_auc": "AUC on the source"}
     lines = [
         Line(str(line["training"]), [read(line, name) for name in columns], int(line["training"] == LABELLED))
         for line in table.to_dict("records")
     ]
-    return forest(lines, list(columns.values()), references=[0.5, 0.5, 0.5], title=title, note=note)
+    return forest(lines, list(columns.values()), references=[0.5, 0.5, 1.0, 0.5], title=title, note=note)
