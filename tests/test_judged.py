@@ -169,10 +169,10 @@ def evaluated(subject):
 def forbid(monkeypatch):
     """Forbid that networks are asked from here on."""
 
-    def answers(*arguments):
+    def outputs(*arguments):
         raise AssertionError("images were scored")
 
-    return lambda: monkeypatch.setattr(prediction, "answers", answers)
+    return lambda: monkeypatch.setattr(prediction, "outputs", outputs)
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
@@ -279,7 +279,7 @@ def scores_by_itself(source):
         for alias in node.names
     }
     return bool(
-        calls(source) & {"prediction.predict", "prediction.answers", "dropout.monte_carlo"}
+        calls(source) & {"prediction.predict", "prediction.outputs", "dropout.monte_carlo"}
         or imported & {"deepmerge.model.prediction.predict", "deepmerge.model.dropout.monte_carlo"}
     )
 

@@ -61,14 +61,14 @@ def test_a_saved_network_tells_the_same_and_a_pixel_that_is_none_has_no_answer(t
     given[2, 0, 0, 0] = np.nan
     model.save(tmp_path / "m.keras")
     loaded = prediction.load(tmp_path / "m.keras")
-    (found,) = prediction.answer_pieces(loaded, [np.moveaxis(given, -1, 1)])
+    (found,) = prediction.outputs_of_pieces(loaded, [np.moveaxis(given, -1, 1)])
     assert np.isnan(found[2]).all()
     others = [0, 1, 3, 4, 5]
     np.testing.assert_allclose(found[others], model(given, training=False).numpy()[others], rtol=1e-5)
     rows = np.arange(6)
     stacked = np.moveaxis(given, -1, 1)
     np.testing.assert_array_equal(prediction.predict(loaded, stacked, rows, rows * 0), found[:, 0])
-    np.testing.assert_array_equal(prediction.answers(loaded, stacked, rows, rows * 0), found)
+    np.testing.assert_array_equal(prediction.outputs(loaded, stacked, rows, rows * 0), found)
 
 
 def test_its_loss_is_the_cross_entropy_of_the_stages_that_are_known():

@@ -97,7 +97,7 @@ def predictions(judged: Judged) -> pd.DataFrame:
     placed = judged.data.catalogue.filter(POSITION).iloc[table["row"]].reset_index(drop=True)
     table = pd.concat([table, placed], axis=1)
     everything = Part(table["row"].to_numpy(), table["transform"].to_numpy())
-    table = table.assign(**prediction.columns(judged.answers(everything)))
+    table = table.assign(**prediction.columns(judged.outputs(everything)))
     views = table.groupby(["split", "galaxy_id", "label"])["probability"]
     return table.assign(galaxy_probability=views.transform("mean"))
 

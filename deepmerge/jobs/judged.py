@@ -60,16 +60,16 @@ class Judged(Trained):
         stored = None if afresh else self._stored(images)
         if stored is not None:
             return stored
-        return self.answers(images)[:, 0]
+        return self.outputs(images)[:, 0]
 
-    def answers(self, part: str | Part) -> np.ndarray:
+    def outputs(self, part: str | Part) -> np.ndarray:
         """What the network says of the images of a part, (n, k): of a merger, and of its stages if it tells them.
 
         Counted as a look like `scores`.
         """
         images = self._images(part)
         with progress_bar(f"Scoring {self.data.name}", len(images)) as advance:
-            found = prediction.answers(self.model, self.data.images, images.rows, images.transforms, advance)
+            found = prediction.outputs(self.model, self.data.images, images.rows, images.transforms, advance)
         self._look_at(images)
         return found
 

@@ -147,7 +147,7 @@ def _scored(
 
     nothing = None if comparison is None else np.empty(0)
     yield described(np.empty((0, network.output_shape[-1])), nothing)
-    for answers in prediction.answer_pieces(network, compared()):
+    for answers in prediction.outputs_of_pieces(network, compared()):
         yield described(answers, found.popleft() if comparison is not None else None)
 
 

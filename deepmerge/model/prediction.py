@@ -74,17 +74,17 @@ def predict(
     advance: Advance = lambda steps: None,
     change: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Merger probability of the given rows of images (N, F, H, W), (n,) float64 in [0, 1]; see `answers`."""
-    return answers(model, images, rows, transforms, advance, change)[:, 0]
+    """Merger probability of the given rows of images (N, F, H, W), (n,) float64 in [0, 1]; see `outputs`."""
+    return outputs(model, images, rows, transforms, advance, change)[:, 0]
 
 
-def columns(answers: np.ndarray) -> dict[str, np.ndarray]:
+def columns(outputs: np.ndarray) -> dict[str, np.ndarray]:
     """What a model said, (n, k), as columns: `probability` of a merger and, of a model that tells them, STAGES."""
-    names = ("probability", *STAGES)[: answers.shape[1]]
-    return dict(zip(names, answers.T, strict=True))
+    names = ("probability", *STAGES)[: outputs.shape[1]]
+    return dict(zip(names, outputs.T, strict=True))
 
 
-def answers(
+def outputs(
     model: keras.Model,
     images: np.ndarray,
     rows: np.ndarray,
@@ -104,18 +104,18 @@ def answers(
         batch = gather(images, rows[part], transforms[part])
         return batch if change is None else change(batch, rows[part])
 
-    for each in _answers(model, read, _batch_slices(images.shape, len(rows))):
+    for each in _outputs(model, read, _batch_slices(images.shape, len(rows))):
         found.append(each)
         advance(len(each))
     return np.concatenate(found)
 
 
 def predict_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Merger probability of images that come in pieces (n, F, H, W), (n,) for each piece; see `answer_pieces`."""
-    return (each[:, 0] for each in answer_pieces(model, pieces))
+    """Merger probability of images that come in pieces (n, F, H, W), (n,) for each piece; see `outputs_of_pieces`."""
+    return (each[:, 0] for each in outputs_of_pieces(model, pieces))
 
 
-def answer_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def outputs_of_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """What a model says of images that come in pieces (n, F, H, W) of any numeric type, (n, k) float64 for each piece.
 
     NaN where a pixel is NaN or beyond float32, the network's type. Flat in memory: a few pieces are held at a time.
@@ -125,10 +125,10 @@ def answer_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator[
         with np.errstate(over="ignore"):
             return gather(piece, np.arange(len(piece)))
 
-    return _answers(model, read, pieces)
+    return _outputs(model, read, pieces)
 
 
-def _answers(model: keras.Model, read: Callable[[Item], np.ndarray], items: Iterable[Item]) -> Iterator[np.ndarray]:
+def _outputs(model: keras.Model, read: Callable[[Item], np.ndarray], items: Iterable[Item]) -> Iterator[np.ndarray]:
     """Yield what the model says, (b, k) float64, of the batch that `read` makes of each item, in order.
 
     WORKERS of them are under way at a time; items are taken as they are needed.

@@ -67,17 +67,17 @@ class Model:
             raise InputError('the model should tell stages, got one that does not; train it with labels="stage"')
         pixels = np.asanyarray(images)
         prediction.require_shape(self.network, pixels)
-        answers = np.concatenate([np.empty((0, 3)), *prediction.answer_pieces(self._fast, [pixels])])
+        answers = np.concatenate([np.empty((0, 3)), *prediction.outputs_of_pieces(self._fast, [pixels])])
         return np.column_stack([answers[:, 1:], 1 - answers[:, 0]])
 
-    def answers(self, data: Dataset, part: Part) -> np.ndarray:
+    def outputs(self, data: Dataset, part: Part) -> np.ndarray:
         """What the network says of the images of a part of a data set, (n, k): of a merger, and of stages if any."""
         prediction.require_shape(self.network, data.images)
-        return prediction.answers(self._fast, data.images, part.rows, part.transforms)
+        return prediction.outputs(self._fast, data.images, part.rows, part.transforms)
 
     def scores(self, data: Dataset, part: Part) -> np.ndarray:
         """Merger probability of the images of a part of a data set, (n,)."""
-        return self.answers(data, part)[:, 0]
+        return self.outputs(data, part)[:, 0]
 
     def save(self, path: str | Path) -> None:
         """Write the network to a ``.keras`` file, which needs no code of ours to be loaded."""

@@ -114,7 +114,7 @@ def evaluate(model: Model, data: Dataset, part: Part) -> Result:
 
 def table_of(model: Model, data: Dataset, part: Part) -> pd.DataFrame:
     """One line an image: row, transform, galaxy_id, view, stage, label, probability, and those of stages if any."""
-    return part.described(data).assign(**prediction.columns(model.answers(data, part)))
+    return part.described(data).assign(**prediction.columns(model.outputs(data, part)))
 
 
 def saliency(
