@@ -77,21 +77,41 @@ def predict(
     `advance` is called with the number of images after each batch; `change` takes the images (b, H, W, F) of a batch
     and their rows (b,), and gives those to score. Raises InputError where the model takes others.
     """
+    return outputs(model, images, rows, transforms, advance, change)[:, 0]
+
+
+def outputs(
+    model: keras.Model,
+    images: np.ndarray,
+    rows: np.ndarray,
+    transforms: np.ndarray,
+    advance: Advance = lambda steps: None,
+    change: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """All that a model gives for rows of images, (n, k) float64; otherwise as `predict`."""
     require_shape(model, images)
-    probabilities = [np.empty(0)]
+    found = [np.empty((0, model.output_shape[-1]))]
 
     def read(part: slice) -> np.ndarray:
         batch = gather(images, rows[part], transforms[part])
         return batch if change is None else change(batch, rows[part])
 
-    for scores in _scores(model, read, _batch_slices(images.shape, len(rows))):
-        probabilities.append(scores)
-        advance(len(scores))
-    return np.concatenate(probabilities)
+    for piece in _outputs(model, read, _batch_slices(images.shape, len(rows))):
+        found.append(piece)
+        advance(len(piece))
+    return np.concatenate(found)
 
 
 def predict_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Merger probability of images that come in pieces (n, F, H, W) of any numeric type, (n,) float64 for each piece.
+
+    As `outputs_of_pieces`.
+    """
+    return (piece[:, 0] for piece in outputs_of_pieces(model, pieces))
+
+
+def outputs_of_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """All that a model gives for images that come in pieces (n, F, H, W) of any numeric type, (n, k) float64 for each.
 
     NaN where a pixel is NaN or beyond float32, the network's type. Flat in memory: a few pieces are held at a time.
     """
@@ -100,18 +120,18 @@ def predict_pieces(model: keras.Model, pieces: Iterable[np.ndarray]) -> Iterator
         with np.errstate(over="ignore"):
             return gather(piece, np.arange(len(piece)))
 
-    return _scores(model, read, pieces)
+    return _outputs(model, read, pieces)
 
 
-def _scores(model: keras.Model, read: Callable[[Item], np.ndarray], items: Iterable[Item]) -> Iterator[np.ndarray]:
-    """Yield the probabilities (b,) float64 of the batch that `read` makes of each item, in order.
+def _outputs(model: keras.Model, read: Callable[[Item], np.ndarray], items: Iterable[Item]) -> Iterator[np.ndarray]:
+    """Yield the outputs (b, k) float64 for the batch that `read` makes of each item, in order.
 
     WORKERS of them are under way at a time; items are taken as they are needed.
     """
     score = compiled(model)
 
     def work(item: Item) -> np.ndarray:
-        return score(read(item)).numpy()[:, 0].astype(np.float64)
+        return score(read(item)).numpy().astype(np.float64)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         waiting: deque[Future[np.ndarray]] = deque()
