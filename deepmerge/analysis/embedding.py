@@ -1,6 +1,6 @@
 """Where a network sees images: the features of its last hidden layer, their principal axes, distances and a map."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ SHARE = 0.99  # of the variance of training features that the axes hold
 MOST = 16  # axes
 NEAREST = 5  # training images whose mean distance is that of an image
 LIMIT = 99.0  # percentile of the distances of validation images from which on an image counts as distant
+SAMPLE = 2000  # new images that a classifier tells from those of the training
 PERPLEXITY = 30.0  # of t-SNE, about how many neighbours an image has: the usual value
 
 
@@ -46,6 +47,35 @@ class Space:
             return cls(**{field.name: held[field.name][()] for field in fields(cls)})
 
 
+class Newcomers:
+    """New images that come in pieces, among those of the training in a space."""
+
+    def __init__(self, space: Space, seed: int = 0) -> None:
+        self.space = space
+        self.seen = self.distant = 0
+        self._tree = cKDTree(space.points)
+        self._rng = np.random.default_rng(seed)
+        self._some = np.empty((0, space.points.shape[1]))
+
+    def add(self, features: np.ndarray) -> np.ndarray:
+        """Anomaly of images with features (n, k), (n,): distance from training images over the limit; NaN undefined."""
+        points = self.space.at(features)
+        found = distances(points, self._tree) / self.space.limit
+        self.distant += int((found > 1).sum())
+        # A sample of all that came, each as likely as any other (reservoir sampling, Vitter 1985).
+        for point in points[np.isfinite(points).all(1)]:
+            self.seen += 1
+            if len(self._some) < SAMPLE:
+                self._some = np.vstack([self._some, point])
+            elif (place := int(self._rng.integers(self.seen))) < SAMPLE:
+                self._some[place] = point
+        return found
+
+    def domain_auc(self) -> float:
+        """How well new images can be told from training images, as the function of that name has it."""
+        return domain_auc(self.space.points, self._some, 0)
+
+
 def fit(features: np.ndarray) -> Space:
     """The space of training features (n, k): at most MOST axes, which hold SHARE of the variance.
 
@@ -62,11 +92,14 @@ def fit(features: np.ndarray) -> Space:
     count = min(int(np.searchsorted(held, SHARE)) + 1, MOST)
     signs = np.sign(axes[np.arange(count), np.abs(axes[:count]).argmax(1)])  # else they are up to the linear algebra
     space = Space(mean, axes[:count] * signs[:, np.newaxis], np.sqrt(variances[:count]), np.empty((0, count)))
-    return Space(space.mean, space.axes, space.scales, space.at(features))
+    return replace(space, points=space.at(features))
 
 
 def distances(
-    points: np.ndarray, reference: np.ndarray, owners: np.ndarray | None = None, others: np.ndarray | None = None
+    points: np.ndarray,
+    reference: np.ndarray | cKDTree,
+    owners: np.ndarray | None = None,
+    others: np.ndarray | None = None,
 ) -> np.ndarray:
     """Mean distance of points (n, d) to the NEAREST points of the reference (m, d), (n,); NaN where one is undefined.
 
@@ -79,22 +112,23 @@ def distances(
 
 def neighbours(
     points: np.ndarray,
-    reference: np.ndarray,
+    reference: np.ndarray | cKDTree,
     count: int,
     owners: np.ndarray | None = None,
     others: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers and distances of the `count` points of the reference (m, d) that are nearest to points (n, d).
+    """Numbers and distances of the `count` points of the reference (m, d), or a tree of it, nearest to points (n, d).
 
     Both (n, count), the nearest first; of other galaxies alone where owners (n,) and others (m,) tell these. Where
     there are fewer the farthest stands again; distances are NaN where a point is undefined.
     """
     views = 0 if others is None or not len(others) else int(np.unique(others, return_counts=True)[1].max())
-    wanted = min(count + views, len(reference))
+    tree = reference if isinstance(reference, cKDTree) else cKDTree(reference)
+    wanted = min(count + views, tree.n)
     if not wanted:
         raise InputError("a reference should hold one image at least, got none")
     known = np.isfinite(points).all(1)
-    far, near = cKDTree(reference).query(np.where(known[:, np.newaxis], points, 0), wanted)
+    far, near = tree.query(np.where(known[:, np.newaxis], points, 0), wanted)
     far, near = far.reshape(len(points), -1), near.reshape(len(points), -1)
     own = np.zeros(near.shape, bool) if owners is None or others is None else others[near] == owners[:, np.newaxis]
     order = np.argsort(own, axis=1, kind="stable")[:, :count]  # those of other galaxies come first, by distance

@@ -124,8 +124,9 @@ function reveal(i) {
 
 function step(distance, extend) {
   const place = state.order.indexOf(state.focus);
-  const next = place < 0 ? 0 : Math.max(0, Math.min(state.order.length - 1, place + distance));
   if (!state.order.length) return;
+  const start = place >= 0 || Math.abs(distance) >= count ? place + distance : 0; // the first step leads to the first
+  const next = Math.max(0, Math.min(state.order.length - 1, start));
   choose(state.order[next], { extend });
   reveal(state.order[next]);
 }

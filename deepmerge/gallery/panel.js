@@ -42,8 +42,7 @@ function verdict(i) {
   const text = element('p', { className: 'verdict' });
   text.append(element('strong', { text: `P(merger) ${p.toFixed(2)}` }));
   if (columns.has('label')) {
-    text.append(` · labelled ${textAt('label', i)}`);
-    if (isWrong(i)) text.append(element('span', { className: 'alarm', text: ' · disagrees' }));
+    text.append(' · ', element('span', { className: isWrong(i) ? 'alarm' : '', text: `label ${textAt('label', i)}` }));
   }
   return [text, bar];
 }

@@ -1,5 +1,6 @@
 """Where the network sees each image: features of its last hidden layer, distances, neighbours and a map."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,7 @@ def embedded(judged: Judged) -> tuple[pd.DataFrame, embedding.Space]:
     space = embedding.fit(features[trains])
     points, galaxies = space.at(features), data.galaxies[everything.rows]
     away = embedding.distances(points, space.points, galaxies, galaxies[trains])
-    space = embedding.Space(
-        space.mean, space.axes, space.scales, space.points, float(np.percentile(away[validates], embedding.LIMIT))
-    )
+    space = replace(space, limit=float(np.percentile(away[validates], embedding.LIMIT)))
     near, _ = embedding.neighbours(points, points, NEIGHBOURS, galaxies, galaxies)
     places = embedding.flat_map(points, split.seed)
     columns = {
