@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from pyarrow import parquet
 
 from deepmerge import config
+from deepmerge.analysis import embedding
 from deepmerge.data import splits
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.formats.image_file import open_images
@@ -28,8 +29,9 @@ from deepmerge.jobs import predict as job
 from deepmerge.jobs.evaluate import evaluate
 from deepmerge.jobs.predict import predict
 from deepmerge.jobs.train import train
-from deepmerge.model import devices, familiarity, stretch
+from deepmerge.model import devices, familiarity, prediction, stretch
 from deepmerge.model import network as networks
+from deepmerge.model.features import with_features
 from deepmerge.tracking import plugin, runs
 
 devices.prepare()
@@ -86,6 +88,42 @@ def test_every_image_gets_a_row_with_its_probability(score, network, tmp_path, m
     assert results["mean_probability"] == pytest.approx(expected(network).mean())
     assert results["share_above_0.5"] == pytest.approx((expected(network) >= 0.5).mean())
     assert results["written"] == str(tmp_path / "scores.parquet")
+
+
+@pytest.fixture
+def embedded(network, monkeypatch, tmp_path):
+    """Let the run hold the space of features in which IMAGES are those of the training."""
+    model = with_features(network[0])
+    found = prediction.outputs(model, IMAGES, np.arange(len(IMAGES)), np.zeros(len(IMAGES), np.uint8))
+    space = embedding.fit(found[:, :-1])
+    away = embedding.distances(space.points, space.points)
+    replace(space, limit=float(away.max())).save(tmp_path / "space.npz")
+    monkeypatch.setattr(runs, "read_artifact", lambda run, path: tmp_path / "space.npz")
+    return away / away.max()
+
+
+def test_the_table_says_how_far_images_are_from_the_training_images_to_the_network(score, network, embedded, tmp_path):
+    images = np.concatenate([IMAGES, 50 * IMAGES + 300, np.full((1, 2, 32, 32), np.nan, np.float32)])
+    results = score(images)
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    np.testing.assert_allclose(table["probability"], expected(network, images), atol=1e-6)
+    np.testing.assert_allclose(table["anomaly"][:23], embedded, atol=1e-4)
+    assert (table["anomaly"][23:46] > 1).all()
+    assert np.isnan(table["anomaly"][46])
+    assert results["share_distant"] == pytest.approx(0.5)
+    assert results["domain_auc"] > 0.5
+
+
+def test_images_that_can_be_told_from_those_of_the_training_are_warned_of(score, embedded, caplog):
+    with caplog.at_level(logging.WARNING, logger="deepmerge"):
+        score(50 * IMAGES + 300)
+    assert "a classifier tells these images from the training images" in caplog.text
+    assert "23 of 23 images (100%) are farther" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="deepmerge"):
+        score(IMAGES)
+    assert "classifier" not in caplog.text
+    assert "farther" not in caplog.text
 
 
 def test_csv_and_parquet_hold_the_same_numbers(score, tmp_path):

@@ -7,7 +7,7 @@ import typer
 from typer import Argument, Context, Option
 
 import deepmerge
-from deepmerge.cli import data, results, study
+from deepmerge.cli import data, look, results, study
 from deepmerge.cli.options import (
     Command,
     Dataset,
@@ -175,6 +175,7 @@ def predict(
     show(predict.predict(images, model, out=out, merger_fraction=merger_fraction, catalogue=catalogue))
 
 
+app.add_typer(look.app)
 app.add_typer(results.app)
 app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")

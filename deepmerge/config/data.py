@@ -71,6 +71,12 @@ class Data(Settings):
     mergers: list[str | int] | None = Field(None, description="labels that mean a merger; all others mean none")
     folder: Path | None = Field(None, description="where the files that a table names lie; else beside the table")
     cache: Path = Field(Path(".deepmerge/cache"), description="where images that are no npy are kept decoded")
+    exclude: Path | None = Field(
+        None, description="table of images to leave out, as the gallery writes it: those tagged 'artefact'"
+    )
+    relabel: Path | None = Field(
+        None, description="table of galaxies whose label is wrong, as the gallery writes it: by tag, or by label"
+    )
     missing: Missing | None = Field(None, description="what stands for pixels that were not measured: {value, fill}")
 
     @model_validator(mode="after")

@@ -41,6 +41,7 @@ def check(dataset: Dataset) -> Report:
             + ")",
             "views": ", ".join(f"{galaxies} galaxies with {number}" for number, galaxies in views.items()),
             "copies": f"{int((catalogue['copy'] > 0).sum())} images are flipped or rotated copies of others",
+            "left out": f"{len(dataset.excluded)} images, by data.exclude",
             "constant images": str(len(pixels.constant)),
             **pixels.statistics(dataset.filters),
             "fingerprint": dataset.fingerprint,
@@ -67,7 +68,8 @@ class _Pixels:
 
     def __init__(self, dataset: Dataset):
         filters = dataset.images.shape[1]
-        self.oddities = Oddities(dataset)
+        self.oddities = Oddities(dataset, dataset.excluded)
+        self.used = dataset.used
         self.described: list[np.ndarray] = []
         self.missing = dataset.missing
         self.seen = 0
@@ -84,12 +86,14 @@ class _Pixels:
         gaps = found(images, self.missing)
         with np.errstate(all="ignore"):
             self.described.append(likeness.describe(np.where(gaps, 0, images)))
+        used = self.used[self.seen : self.seen + len(images)]
         finite = (np.isfinite(images) | gaps).all((1, 2, 3))
-        self.not_finite += (self.seen + np.flatnonzero(~finite)).tolist()
-        self.constant += (self.seen + np.flatnonzero(images.min((1, 2, 3)) == images.max((1, 2, 3)))).tolist()
+        self.not_finite += (self.seen + np.flatnonzero(~finite & used)).tolist()
+        constant = images.min((1, 2, 3)) == images.max((1, 2, 3))
+        self.constant += (self.seen + np.flatnonzero(constant & used)).tolist()
         self.keys.append(copies.keys(images))
         self.seen += len(images)
-        good = images[finite & ~gaps.any((1, 2, 3))]  # statistics of images without a gap
+        good = images[finite & used & ~gaps.any((1, 2, 3))]  # statistics of images without a gap
         if len(good):
             self.count += good[:, 0].size
             self.sums += [good.sum((0, 2, 3), np.float64), np.square(good, dtype=np.float64).sum((0, 2, 3))]
@@ -112,7 +116,8 @@ def _repeated(dataset: Dataset, keys: np.ndarray) -> list[str]:
     groups = copies.across(images, keys, 2 * galaxies + labels)
 
     def said(owner: np.ndarray, problem: str) -> list[str]:
-        found = [rows for rows in groups if len(np.unique(owner[rows])) > 1]
+        used = (rows[dataset.used[rows]] for rows in groups)
+        found = [rows for rows in used if len(np.unique(owner[rows])) > 1]
         if not found:
             return []
         one, other = copies.first_pair(found[0], owner)

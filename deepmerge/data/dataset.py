@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pandas as pd
 from deepmerge import config
 from deepmerge.data import catalogue as catalogues
 from deepmerge.data import labels as labels_of
+from deepmerge.data import tags
 from deepmerge.data.formats import sources
 from deepmerge.data.formats.arrays import open_array
 from deepmerge.data.formats.sizes import SMALLEST_SIDE
@@ -36,7 +37,7 @@ class Dataset:
     images (N, F, H, W), memory-mapped, any numeric type; labels (N,) uint8, 1 = merger;
     catalogue N rows with at least galaxy_id, view, copy, stage; masks (N, H, W) or None;
     data_source one of SOURCES; filters: the F names; catalogued: whether galaxy ids say more than row numbers; missing:
-    what stands for pixels that were not measured.
+    what stands for pixels that were not measured; excluded: rows (k,) that no split holds, whatever their pixels are.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Dataset:
     filters: tuple[str, ...]
     catalogued: bool = True
     missing: config.Missing | None = None
+    excluded: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @classmethod
     def from_arrays(
@@ -96,13 +98,21 @@ class Dataset:
         return np.unique(self.catalogue["galaxy_id"].to_numpy(), return_inverse=True)[1]
 
     @cached_property
+    def used(self) -> np.ndarray:
+        """Whether an image may train, validate or test, (N,) bool: all but the excluded ones."""
+        used = np.ones(len(self.labels), bool)
+        used[self.excluded] = False
+        return used
+
+    @cached_property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits that change with any pixel, label, galaxy id, copy or stage."""
+        """32 hexadecimal digits that change with any pixel, label, galaxy id, copy or stage, and any row excluded."""
         digest = hashlib.sha256(f"{self.images.shape}{self.images.dtype}".encode())
         for chunk in chunks(self.images):
             digest.update(np.ascontiguousarray(self.images[chunk]).data)
         digest.update(self.labels.tobytes())
         digest.update(self.catalogue[["galaxy_id", "view", "copy", "stage"]].to_csv(index=False).encode())
+        digest.update(self.excluded.astype(np.int64).tobytes())
         return digest.hexdigest()[:32]
 
 
@@ -145,7 +155,7 @@ def read(files: config.Data, name: str, workers: int | None = None) -> Dataset:
             table["galaxy_id"] = np.arange(len(table)).astype(str)
         catalogue = catalogues.from_table(table, labels, where)
     masks_file = files.masks or _beside(files.images, source, "masks")
-    return Dataset(
+    data = Dataset(
         name=name,
         images=images,
         labels=labels,
@@ -156,6 +166,31 @@ def read(files: config.Data, name: str, workers: int | None = None) -> Dataset:
         catalogued=catalogued or len(labels) == layout.ROWS,
         missing=files.missing,
     )
+    return corrected(data, files)
+
+
+def corrected(data: Dataset, files: config.Data) -> Dataset:
+    """The data without the images that the settings exclude, and with the labels that these correct.
+
+    A galaxy that is said to be a merger gets the stage 'merger', since nobody said which. Raises InputError where the
+    tables do not fit the images, and where one class is left.
+    """
+    ids = data.catalogue["galaxy_id"]
+    if files.relabel is not None:
+        labels = tags.relabelled(files.relabel, ids, data.labels)
+        changed = labels != data.labels
+        catalogue = data.catalogue.copy()
+        catalogue.loc[changed, "stage"] = np.where(labels[changed] == 1, "merger", "non-merger")
+        if "label" in catalogue:
+            catalogue["label"] = labels
+        log.info("%d galaxies of %s have another label by %s", ids[changed].nunique(), data.name, files.relabel)
+        data = replace(data, labels=labels, catalogue=catalogue)
+    if files.exclude is not None:
+        data = replace(data, excluded=tags.excluded(files.exclude, ids))
+        log.info("%d images of %s are left out by %s", len(data.excluded), data.name, files.exclude)
+    if tables := [str(path) for path in (files.relabel, files.exclude) if path is not None]:
+        labels_of.checked(data.labels[data.used], int(data.used.sum()), f"{files.images} by {' and '.join(tables)}")
+    return data
 
 
 def _labels(files: config.Data, count: int, tables: dict[Path, pd.DataFrame | None]) -> np.ndarray:
@@ -180,12 +215,13 @@ def require_finite(dataset: Dataset) -> None:
     for chunk in chunks(dataset.images):
         with np.errstate(over="ignore"):  # what float32, the network's type, cannot hold is infinite to it
             pixels = np.asarray(dataset.images[chunk], np.float32)
-        bad = np.flatnonzero(~(np.isfinite(pixels) | found(pixels, dataset.missing)).all(axis=(1, 2, 3)))
+        finite = (np.isfinite(pixels) | found(pixels, dataset.missing)).all(axis=(1, 2, 3))
+        bad = np.flatnonzero(~finite & dataset.used[chunk])
         if len(bad):
             raise InputError(
                 f"images of {dataset.name} should be finite, got NaN or infinite pixels in row {chunk.start + bad[0]}; "
                 "'deepmerge data check' counts them; say data.missing: {value: nan, fill: 0}, mask them with 0, or "
-                "leave those images out"
+                "leave those images out with data.exclude"
             )
 
 

@@ -51,7 +51,7 @@ def pairs(dataset: Dataset, described: np.ndarray, keys: np.ndarray) -> list[tup
 
     described (N, k): of `describe`; keys (N,): of `copies.keys`, by which the very same pixels are known already.
     """
-    rows = np.flatnonzero((dataset.catalogue["copy"] == 0).to_numpy() & np.isfinite(described).all(1))
+    rows = np.flatnonzero((dataset.catalogue["copy"] == 0).to_numpy() & dataset.used & np.isfinite(described).all(1))
     if len(rows) < 3:
         return []
     points = _principal(described[rows])

@@ -15,8 +15,9 @@ SAMPLE = 500  # images that are looked at before a training
 class Oddities:
     """What is odd about images that come in pieces."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, excluded: np.ndarray | None = None) -> None:
         self._missing, self._filters = dataset.missing, dataset.filters
+        self._excluded = np.empty(0, int) if excluded is None else excluded  # images whose oddities are known
         self._seen = 0
         self._rows: dict[str, list[int]] = {}  # of images by what is odd about them
         self._spreads: list[np.ndarray] = []
@@ -76,8 +77,9 @@ class Oddities:
         return found
 
     def _note(self, what: str, odd: np.ndarray) -> None:
-        if odd.any():
-            self._rows.setdefault(what, []).extend((self._seen + np.flatnonzero(odd)).tolist())
+        rows = np.setdiff1d(self._seen + np.flatnonzero(odd), self._excluded)
+        if len(rows):
+            self._rows.setdefault(what, []).extend(rows.tolist())
 
 
 def warnings(dataset: Dataset, rows: np.ndarray) -> list[str]:

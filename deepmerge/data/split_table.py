@@ -30,6 +30,7 @@ def read(path: Path, dataset: Dataset, protocol: str) -> pd.DataFrame:
 
     Further columns that `splits.published` writes are compared with the data, since rows are numbers in one order of
     images. Other images (another fingerprint) may take the split if a catalogue says that they show the same galaxies.
+    Rows that the data exclude are left out.
     Raises InputError where the table does not fit, and for the protocol 'galaxy' where a galaxy is in two parts.
     """
     table = tables.read(path, "split table", ["split", "row"], [*DATA_COLUMNS, "transform", "data_fingerprint"])
@@ -46,6 +47,7 @@ def read(path: Path, dataset: Dataset, protocol: str) -> pd.DataFrame:
     if len(repeated):
         raise InputError(f"split table {path} should name each image once, got row {table['row'][repeated[0]]} again")
     _check_images(table, dataset, path)
+    table = table[dataset.used[table["row"]]].reset_index(drop=True)
     parts = table.groupby(dataset.galaxies[table["row"]])["split"].nunique()
     if protocol == "galaxy" and (parts > 1).any():
         galaxy = dataset.catalogue["galaxy_id"].to_numpy()[dataset.galaxies == parts.index[parts > 1][0]][0]

@@ -13,6 +13,7 @@ from deepmerge.data.turns import RELEASE_COPIES, TRANSFORMS, possible_transforms
 from deepmerge.errors import InputError
 
 PARTS = split_table.PARTS
+FEWEST = 10  # galaxies of a stage that can be split by themselves
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ def split_galaxies(dataset: Dataset, settings: config.Split) -> Split:
 
 
 def originals(dataset: Dataset) -> np.ndarray:
-    """Rows of the images that are no copies, (n,)."""
-    return np.flatnonzero(dataset.catalogue["copy"].to_numpy() == 0).astype(np.int64)
+    """Rows of the images that are no copies and not excluded, (n,)."""
+    return np.flatnonzero((dataset.catalogue["copy"].to_numpy() == 0) & dataset.used).astype(np.int64)
 
 
 def views(dataset: Dataset, galaxies: np.ndarray) -> Part:
@@ -119,9 +120,18 @@ def views(dataset: Dataset, galaxies: np.ndarray) -> Part:
 
 
 def stages_of_galaxies(dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The galaxies that these rows show, numbered as in `Dataset.galaxies`, and the stage of each."""
+    """The galaxies that these rows show, numbered as in `Dataset.galaxies`, and the stage that each is drawn by.
+
+    A few mergers of unknown stage beside past and future ones, such as relabelled galaxies, are drawn with the
+    commonest of these: they are too few to be spread over the parts by themselves.
+    """
     galaxies, first = np.unique(dataset.galaxies[rows], return_index=True)
-    return galaxies, dataset.catalogue["stage"].to_numpy()[rows][first]
+    stages = dataset.catalogue["stage"].to_numpy()[rows][first]
+    known = pd.Series(stages[np.isin(stages, ("past", "future"))]).value_counts()
+    unknown = stages == "merger"
+    if len(known) and unknown.sum() < FEWEST:
+        stages = np.where(unknown, known.index[0], stages)
+    return galaxies, stages
 
 
 def parted(stages: np.ndarray, validation: float, test: float, seed: int) -> tuple[np.ndarray, ...]:
@@ -159,7 +169,7 @@ def split_rows(dataset: Dataset, settings: config.Split) -> Split:
     Where the data hold no copies, the five copies of each merger image are made first. The shuffle is the one of
     the published notebook (legacy numpy generator), so that seed 5 on the released rows gives its very split.
     """
-    rows = np.arange(len(dataset.labels))
+    rows = np.flatnonzero(dataset.used)
     has_copies = bool(dataset.catalogue["copy"].any())
     images = Part(rows, np.zeros(len(rows), np.uint8)) if has_copies else with_copies(dataset, rows)
     order = np.random.RandomState(settings.split_seed).choice(len(images), size=len(images), replace=False)

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from deepmerge import config
 from deepmerge.data import catalogue as catalogues
-from deepmerge.data import noise
+from deepmerge.data import noise, tags
 from deepmerge.data.dataset import Dataset, chunks, read_source
 from deepmerge.data.formats import sources
 from deepmerge.data.missing import undefined
@@ -51,7 +52,8 @@ class Unlabelled:
 def read(reference: str) -> Unlabelled:
     """The images of a data set, by the name or path of its experiment file, or of a file of images, without any label.
 
-    Images in which nothing tells the galaxy count as one each; copies are left out. Raises InputError for what is
+    Images in which nothing tells the galaxy count as one each; copies, and what its settings
+    exclude, are left out. Raises InputError for what is
     neither, and for a catalogue that does not fit the images.
     """
     files, name = _files(reference)
@@ -75,6 +77,8 @@ def read(reference: str) -> Unlabelled:
     is_copy = table is not None and "copy" in table
     copies = table["copy"].astype(str).to_numpy() if table is not None and is_copy else np.full(count, "0")
     rows = np.flatnonzero(copies == "0")
+    if files.exclude is not None:
+        rows = np.setdiff1d(rows, tags.excluded(files.exclude, pd.Series(galaxies)))
     return Unlabelled(name, images, np.asarray(galaxies, object), rows, files.missing)
 
 

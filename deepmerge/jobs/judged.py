@@ -19,6 +19,7 @@ from deepmerge.errors import InputError
 from deepmerge.jobs import networks
 from deepmerge.jobs.run import RECORD, SPLIT_TABLE
 from deepmerge.model import devices, dropout, prediction
+from deepmerge.model.features import with_features
 from deepmerge.progress import Advance, progress_bar
 from deepmerge.tracking import looks, runs
 
@@ -72,6 +73,19 @@ class Judged(Trained):
             found = prediction.outputs(self.model, self.data.images, images.rows, images.transforms, advance)
         self._look_at(images)
         return found
+
+    def features(self, part: str | Part) -> tuple[np.ndarray, np.ndarray]:
+        """The last hidden layer's values for the images of a part, (n, k), and their merger probability, (n,).
+
+        Counted as a look like `scores`.
+        """
+        images = self._images(part)
+        model = with_features(self.model)
+        with progress_bar(f"Embedding {self.data.name}", len(images)) as advance:
+            found = prediction.outputs(model, self.data.images, images.rows, images.transforms, advance)
+        self._look_at(images)
+        width = self.model.output_shape[-1]
+        return found[:, :-width], found[:, -width]
 
     def dropout_scores(self, part: str | Part, passes: int, seed: int, advance: Advance) -> np.ndarray:
         """Mean merger probability of the images of a part over answers with dropout, (n,), as `monte_carlo` gives it.

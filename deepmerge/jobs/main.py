@@ -6,6 +6,7 @@ from deepmerge import config
 from deepmerge.analysis import saliency
 from deepmerge.jobs import networks
 from deepmerge.jobs.evaluate import evaluate_in_run
+from deepmerge.jobs.gallery.gallery import gallery_in_run
 from deepmerge.jobs.gradcam import gradcam_in_run
 from deepmerge.jobs.judged import Trained, load
 from deepmerge.jobs.run import Results
@@ -31,6 +32,7 @@ def main(
         run = runs.find(trained["run_id"], experiment.name)
         judged = load(Trained(run, experiment, data), split)
         results = {**trained, **evaluate_in_run(judged, pdf)}
+        gallery_in_run(judged)
         if not saliency.convolutions(judged.model):
             log.warning("a network without a Conv2D has no saliency maps: it is trained and evaluated, not explained")
             return results

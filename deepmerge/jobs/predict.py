@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
+from deepmerge.analysis import embedding
 from deepmerge.analysis.calibration import BALANCE, at_prior, tempered
 from deepmerge.data import positions
 from deepmerge.data.dataset import read_source
@@ -21,10 +22,12 @@ from deepmerge.data.formats.image_file import open_images
 from deepmerge.data.released.archive import explained_disk_errors
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
+from deepmerge.jobs.embed import DOMAIN, SPACE
 from deepmerge.jobs.judged import PIXELS, trained_merger_fraction
 from deepmerge.jobs.run import Results
 from deepmerge.model import devices, prediction
 from deepmerge.model.familiarity import EXPECTED, Comparison, Familiar
+from deepmerge.model.features import with_features
 from deepmerge.progress import progress_bar
 from deepmerge.tracking import runs
 
@@ -32,6 +35,10 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = (".parquet", ".csv")
 CALIBRATION = "calibration.json"  # what `study probabilities` leaves with a model
+DISTANT = 0.05  # share of distant images from which on a warning is due; 1 % are distant by the limit's definition
+# AUC of telling new images from those of the training from which on a warning is due. On the noisy demo sample: test
+# images 0.53, equally many mergers and non-mergers of them 0.67; fluxes × 1.3 0.82, noise × √2 0.95, no galaxy 0.98.
+TOLD_APART = 0.8
 GROUP = 1 << 16  # rows written at a time
 
 Calibrate = Callable[[np.ndarray], np.ndarray]
@@ -46,8 +53,9 @@ def predict(
     beside the images; `probability`, undefined where an image has NaN or infinite pixels; `past_probability` and
     `future_probability`, which add up to it, where the model tells stages; `calibrated` where the
     `merger_fraction` among such galaxies is given: the probability at that fraction, by Bayes' rule from the one that
-    the model was trained at and the temperature that `study probabilities` found for it; and `unlike`, how far the
-    image's pixels lie beyond those of training images, as `familiarity.Comparison` has it, where the model knows them.
+    the model was trained at and the temperature that `study probabilities` found for it; `unlike`, how far the
+    image's pixels lie beyond those of training images, as `familiarity.Comparison` has it, where the model knows them;
+    and `anomaly`, how far it lies from them to the network, as `embed` has it, where that was called for the model.
 
     The metadata of a Parquet file tell of the model: `model` as given, `run_id`, and `data_fingerprint` of the training
     data. `model` is what `runs.find` takes, without 'last'. Raises InputError for other files, images of another shape
@@ -77,7 +85,7 @@ def predict(
             metadata |= {name: str(value) for name, value in priors.items()}
             calibrate = partial(_calibrated, **priors)
         beside = _identities(images, catalogue, file.shape[0])
-        comparison = _comparison(run)
+        comparison, newcomers = _comparison(run), _newcomers(run)
         totals = np.zeros(4)  # images, those with a probability, mergers among these, sum of the probabilities
         with (
             explained_disk_errors(out.parent),
@@ -85,7 +93,7 @@ def predict(
             _table(aside, metadata) as write,
             progress_bar(f"Scoring {images.name}", file.shape[0]) as advance,
         ):
-            pieces = _scored(network, file.pieces(prediction.batch_size(file.shape)), comparison)
+            pieces = _scored(network, file.pieces(prediction.batch_size(file.shape)), comparison, newcomers)
             for group in _grouped(pieces, advance):
                 start, scores = int(totals[0]), group["probability"]
                 rows = slice(start, start + len(scores))
@@ -111,6 +119,8 @@ def predict(
         summary["share_unlike_training"] = comparison.unlike / count if count else np.nan
         if (said := comparison.said()) is not None:
             log.log(logging.WARNING if comparison.unlike > EXPECTED * count else logging.INFO, said)
+    if newcomers is not None:
+        summary |= _told(newcomers)
     return {"run_id": run.info.run_id, "images": int(count), **summary, "written": str(out)}
 
 
@@ -130,10 +140,44 @@ def _comparison(run: runs.Run) -> Comparison | None:
     return None if pixels is None else Comparison(Familiar.of_metadata(pixels))
 
 
+def _newcomers(run: runs.Run) -> embedding.Newcomers | None:
+    """What compares images with those of the training as the network sees them; None where `embed` was not called."""
+    try:
+        return embedding.Newcomers(embedding.Space.load(runs.read_artifact(run, SPACE)))
+    except InputError:
+        return None
+
+
+def _told(newcomers: embedding.Newcomers) -> dict[str, float]:
+    """How far images lie from those of the training as the network sees them, with a warning where that is far."""
+    share = newcomers.distant / newcomers.seen if newcomers.seen else np.nan
+    auc = newcomers.domain_auc()
+    if auc > TOLD_APART:
+        log.warning(
+            "a classifier tells these images from the training images by the features of the last hidden layer (AUC "
+            "%.2f; 0.5 where they are alike): the model's scores of them need a check of their own",
+            auc,
+        )
+    if share > DISTANT:
+        log.warning(
+            "%d of %d images (%.0f%%) are farther from the training images, in the features of the last hidden layer, "
+            "than 99%% of the validation images were; the model does not know such galaxies",
+            newcomers.distant,
+            newcomers.seen,
+            100 * share,
+        )
+    return {"share_distant": share, DOMAIN: auc}
+
+
 def _scored(
-    network: keras.Model, pieces: Iterable[np.ndarray], comparison: Comparison | None
+    network: keras.Model,
+    pieces: Iterable[np.ndarray],
+    comparison: Comparison | None,
+    newcomers: embedding.Newcomers | None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Columns about the images of each piece: those of `prediction.columns`, and `unlike` if there is a comparison."""
+    """Columns about the images of each piece: those of `prediction.columns`, and where there is something to compare
+    with, `unlike` and `anomaly`.
+    """
     found: deque[np.ndarray] = deque()  # some pieces ahead of the probabilities
 
     def compared() -> Iterator[np.ndarray]:
@@ -142,13 +186,20 @@ def _scored(
                 found.append(comparison.add(piece))
             yield piece
 
-    def described(answers: np.ndarray, unlike: np.ndarray | None) -> dict[str, np.ndarray]:
-        return {**prediction.columns(answers), **({} if unlike is None else {"unlike": unlike})}
+    model = network if newcomers is None else with_features(network)
+    width = network.output_shape[-1]
 
-    nothing = None if comparison is None else np.empty(0)
-    yield described(np.empty((0, network.output_shape[-1])), nothing)
-    for answers in prediction.outputs_of_pieces(network, compared()):
-        yield described(answers, found.popleft() if comparison is not None else None)
+    def described(outputs: np.ndarray, unlike: np.ndarray) -> dict[str, np.ndarray]:
+        columns = prediction.columns(outputs[:, -width:])
+        if comparison is not None:
+            columns["unlike"] = unlike
+        if newcomers is not None:
+            columns["anomaly"] = newcomers.add(outputs[:, :-width]) if len(outputs) else np.empty(0)
+        return columns
+
+    yield described(np.empty((0, model.output_shape[-1])), np.empty(0))
+    for outputs in prediction.outputs_of_pieces(model, compared()):
+        yield described(outputs, found.popleft() if found else np.empty(0))
 
 
 def _temperature(run: runs.Run) -> float:
