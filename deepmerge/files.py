@@ -27,3 +27,11 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def hidden_folder(path: Path) -> None:
+    """Make a folder for what the program keeps for itself, which no version control shall look at."""
+    path.mkdir(parents=True, exist_ok=True)
+    ignore = path / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")

@@ -40,7 +40,7 @@ def array(folder: Path, name: str, made_from: Iterable[Any], make: Callable[[Pat
     path = folder / f"{name}-{digest.hexdigest()[:16]}.npy"
     if not path.exists():
         try:
-            _prepare(folder)
+            files.hidden_folder(folder)
             with FileLock(path.with_suffix(".lock")):
                 if not path.exists():
                     for left in folder.glob(f".{path.stem}-*.npy"):
@@ -62,11 +62,3 @@ def create(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
-
-
-def _prepare(folder: Path) -> None:
-    """Make the folder, which no version control shall look at."""
-    folder.mkdir(parents=True, exist_ok=True)
-    ignore = folder / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n")

@@ -16,10 +16,12 @@ from mlflow.data.numpy_dataset import NumpyDataset
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
+from mlflow.tracking import MlflowClient
 
 from deepmerge.errors import InputError
 from deepmerge.tracking.runs.opening import active_id
 
+MODEL = "model_id"  # tag with MLflow's id of the model, when that is whole
 TRAINED = "trained"  # tag of the runs that hold a model
 FINGERPRINT = "data_fingerprint"  # tag that tells the data of a run from others of the same name
 SERVING_PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
@@ -41,15 +43,25 @@ def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
     """Log metrics on the run and on its model, where it has one; undefined ones (NaN) are left out."""
     defined = {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
     run = mlflow.get_run(active_id()) if step is None else None
-    of_model = model_id(run) if run and run.outputs and run.outputs.model_outputs else None
+    of_model = model_id(run) if run and _models_of(run) else None
     mlflow.log_metrics(defined, step=step, model_id=of_model)
+
+
+def logged_steps(metric: str) -> set[int]:
+    """Steps at which a metric stands on the open run."""
+    return {entry.step for entry in MlflowClient().get_metric_history(active_id(), metric)}
 
 
 def log_model(
     model: Any, example: np.ndarray, predictions: np.ndarray, metadata: Mapping[str, Any], trained: str = "yes"
 ) -> None:
-    """Save a Keras model with its `metadata`, and mark the run: only with yes it can be the newest of its data set."""
-    mlflow.tensorflow.log_model(
+    """Save a Keras model with its `metadata`, and mark the run: only with yes it can be the newest of its data set.
+
+    It is the one model of the run. Another one, which a process may have left that was killed meanwhile, is deleted.
+    """
+    for earlier in _models_of(mlflow.get_run(active_id())):
+        MlflowClient().delete_logged_model(earlier)
+    logged = mlflow.tensorflow.log_model(
         model,
         name="model",
         signature=infer_signature(example, predictions),
@@ -57,7 +69,7 @@ def log_model(
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in SERVING_PACKAGES],
         metadata=dict(metadata),
     )
-    mlflow.set_tag(TRAINED, trained)
+    mlflow.set_tags({MODEL: logged.model_id, TRAINED: trained})
 
 
 def model_metadata(run: Run) -> dict[str, Any]:
@@ -72,9 +84,14 @@ def model_file(run: Run) -> Path:
 
 def model_id(run: Run) -> str:
     """MLflow's id of the run's model. Raises InputError when the run has none."""
-    if run.outputs and run.outputs.model_outputs:
-        return str(run.outputs.model_outputs[0].model_id)
+    # Runs of before have no tag.
+    for found in [run.data.tags[MODEL]] if MODEL in run.data.tags else _models_of(run):
+        return found
     raise InputError(f"run should hold a trained model, got {run.info.run_id} ({run.info.run_name}), which has none")
+
+
+def _models_of(run: Run) -> list[str]:
+    return [str(output.model_id) for output in run.outputs.model_outputs or ()] if run.outputs else []
 
 
 def set_tags(tags: Mapping[str, str]) -> None:
