@@ -1,8 +1,10 @@
+import importlib
 import json
 import logging
 from pathlib import Path
 
 import keras
+import mlflow
 import numpy as np
 import pytest
 from filelock import FileLock
@@ -18,6 +20,7 @@ from deepmerge.tracking import plugin, runs
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("client")]  # each test trains
 
 devices.prepare()
+main_job = importlib.import_module("deepmerge.jobs.main")  # its name is that of the function in it
 
 SETTINGS = {"epochs": 3, "batch_size": 16, "learning_rate": 3e-3, "dropout": 0.4}
 
@@ -35,30 +38,31 @@ def experiment(write_sample, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def cut_off(monkeypatch):
-    """Let the n-th call of a function, given by module and name, be the last thing that a job does."""
+def cut_off():
+    """Let a job end before or after the n-th call of a function, given by module and name."""
 
-    def cut(module, name, call=1, before=False):
+    def cut(moment, do, *given):
+        module, name, call, when = moment
         real, calls = getattr(module, name), iter(range(1, 1000))
 
         def killed(*given, **options):
             number = next(calls)
-            if before and number == call:
+            if (number, when) == (call, "before"):
                 raise Killed
             result = real(*given, **options)
             if number == call:
                 raise Killed
             return result
 
-        monkeypatch.setattr(module, name, killed)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, name, killed)
+            with pytest.raises(Killed):
+                do(*given)
 
     return cut
 
 
-def interrupted(monkeypatch, do, *given):
-    with pytest.raises(Killed):
-        do(*given)
-    monkeypatch.undo()
+IN_SECOND_EPOCH = (job, "log_epoch", 2, "after")
 
 
 def experiment_id(client):
@@ -95,37 +99,43 @@ def memory():
 @pytest.fixture
 def whole(memory, experiment, client):
     """What `main` returns uninterrupted."""
-    if not memory:
-        memory["results"] = main(experiment())
-    return memory["results"]
+    if "main" not in memory:
+        memory["main"] = main(experiment())
+    return memory["main"]
 
 
-# Where a process is killed: what it had done last, and how often (or what it was about to do).
+@pytest.fixture
+def trained(memory, experiment, client):
+    """What `train` returns uninterrupted."""
+    if "train" not in memory:
+        memory["train"] = train(experiment())
+    return memory["train"]
+
+
+# Where a process is killed: before or after the n-th call of a function.
 MOMENTS = {
-    "before the header": (runs, "log_parameters", 1, True),
-    "in the header": (runs, "log_data", 1, False),
-    "before an epoch is kept": (training.Checkpoint, "write", 2, True),
-    "after an epoch is kept": (training.Checkpoint, "write", 2, False),
-    "after an epoch is logged": (job, "log_epoch", 2, False),
-    "after the last epoch": (job, "log_epoch", 3, False),
-    "before the model is marked": (runs, "log_model", 1, True),
-    "after the model is logged": (runs, "log_model", 1, False),
-    "after the training": (runs, "find", 1, False),
+    "before the header": (runs, "log_parameters", 1, "before"),
+    "in the header": (runs, "log_data", 1, "after"),
+    "before an epoch is kept": (training.Checkpoint, "write", 2, "before"),
+    "after an epoch is kept": (training.Checkpoint, "write", 2, "after"),
+    "after an epoch is logged": IN_SECOND_EPOCH,
+    "before the last epoch is logged": (job, "log_epoch", 3, "before"),
+    "before the model is marked": (mlflow, "set_tags", 1, "before"),
+    "after the model is logged": (runs, "log_model", 1, "after"),
+    "after the training": (job, "log_trained", 1, "after"),
 }
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_main_job_goes_on_in_its_run_to_the_same_end(moment, experiment, client, whole, cut_off, monkeypatch):
+def test_a_training_goes_on_in_its_run_to_the_same_end(moment, experiment, client, trained, cut_off):
     before = count(client)
-    cut_off(*MOMENTS[moment])
-    interrupted(monkeypatch, main, experiment())
-    results = main(experiment())
+    cut_off(MOMENTS[moment], train, experiment())
+    results = train(experiment())
     assert count(client) == before + 1
-    expected = {name: value for name, value in whole.items() if name != "run_id"}
-    np.testing.assert_equal({name: results[name] for name in expected}, expected)  # NaN equals NaN
-    assert weights(client, results["run_id"]) == weights(client, whole["run_id"])
-    assert history(client, results["run_id"]) == history(client, whole["run_id"])
-    run, uncut = (client.get_run(one["run_id"]) for one in (results, whole))
+    assert {**results, "run_id": ""} == {**trained, "run_id": ""}
+    assert weights(client, results["run_id"]) == weights(client, trained["run_id"])
+    assert history(client, results["run_id"]) == history(client, trained["run_id"])
+    run, uncut = (client.get_run(one["run_id"]) for one in (results, trained))
     assert run.info.status == "FINISHED"
     assert "failure" not in run.data.tags
     assert set(run.data.tags) == set(uncut.data.tags)
@@ -134,25 +144,18 @@ def test_a_main_job_goes_on_in_its_run_to_the_same_end(moment, experiment, clien
 
 
 @pytest.mark.parametrize("step", ["evaluate_in_run", "gradcam_in_run"])
-def test_steps_that_are_done_are_not_done_again(step, experiment, client, whole, cut_off, monkeypatch):
-    import sys
-
-    from deepmerge.jobs import main as module  # the function of this name is in the module of this name
-
-    module = sys.modules["deepmerge.jobs.main"]
-    cut_off(module, step, before=True)
-    interrupted(monkeypatch, main, experiment())
-    done = ["train_in_run", "evaluate_in_run"][: 1 + (step == "gradcam_in_run")]
+def test_main_goes_on_with_the_step_that_it_was_at(step, experiment, client, whole, cut_off, monkeypatch):
+    cut_off((main_job, step, 1, "before"), main, experiment())
     monkeypatch.setattr(job, "fit", None)
-    if "evaluate_in_run" in done:
-        monkeypatch.setattr(module, "evaluate_in_run", None)
+    if step == "gradcam_in_run":
+        monkeypatch.setattr(main_job, "evaluate_in_run", None)
     results = main(experiment())
-    np.testing.assert_equal({**results, "run_id": ""}, {**whole, "run_id": ""})
+    np.testing.assert_equal({**results, "run_id": ""}, {**whole, "run_id": ""})  # NaN equals NaN
+    assert client.get_run(results["run_id"]).data.metrics == client.get_run(whole["run_id"]).data.metrics
 
 
 def test_the_files_for_other_programs_are_written_by_the_call_that_ends(experiment, cut_off, monkeypatch, tmp_path):
-    cut_off(job, "log_trained")
-    interrupted(monkeypatch, train, experiment(), False, tmp_path / "out")
+    cut_off((job, "log_trained", 1, "after"), train, experiment(), False, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     results = train(experiment(), out=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "run.json").read_text()) == results
@@ -183,10 +186,8 @@ CHANGES = {
 def test_with_other_code_or_threads_it_begins_anew_and_says_so(
     changed, experiment, cut_off, monkeypatch, client, caplog
 ):
-    cut_off(job, "log_epoch", 2)
-    interrupted(monkeypatch, train, experiment())
+    cut_off(IN_SECOND_EPOCH, train, experiment())
     before = count(client)
-    monkeypatch.chdir(experiment().data.images.parents[1])
     CHANGES[changed](monkeypatch)
     with caplog.at_level(logging.WARNING):
         epoch, _ = first_epoch_of_the_next(experiment, monkeypatch)
@@ -197,17 +198,13 @@ def test_with_other_code_or_threads_it_begins_anew_and_says_so(
 
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"dropout": 0.1}, {"epochs": 4}, {"split_seed": 6}])
 def test_other_settings_are_another_training(changed, experiment, cut_off, monkeypatch, tmp_path):
-    cut_off(job, "log_epoch", 2)
-    interrupted(monkeypatch, train, experiment())
-    monkeypatch.chdir(tmp_path)
+    cut_off(IN_SECOND_EPOCH, train, experiment())
     assert first_epoch_of_the_next(experiment, monkeypatch, **changed)[0] == 1
     assert len([path for path in left() if path.is_dir()]) == 1  # the first one waits
 
 
 def test_two_at_once_do_not_share_a_run(experiment, cut_off, monkeypatch, tmp_path, caplog):
-    cut_off(job, "log_epoch", 2)
-    interrupted(monkeypatch, train, experiment())
-    monkeypatch.chdir(tmp_path)
+    cut_off(IN_SECOND_EPOCH, train, experiment())
     folder = next(path for path in left() if path.is_dir())
     with FileLock(folder.with_suffix(".lock")), caplog.at_level(logging.WARNING):
         epoch, alone = first_epoch_of_the_next(experiment, monkeypatch)
@@ -224,9 +221,7 @@ def test_a_training_that_diverges_is_not_gone_on_with(experiment):
 
 
 def test_a_run_that_was_deleted_is_replaced_by_one_with_all_epochs(experiment, cut_off, monkeypatch, client, tmp_path):
-    cut_off(job, "log_epoch", 2)
-    interrupted(monkeypatch, train, experiment())
-    monkeypatch.chdir(tmp_path)
+    cut_off(IN_SECOND_EPOCH, train, experiment())
     run_id = client.search_runs([experiment_id(client)], order_by=["start_time DESC"])[0].info.run_id
     client.delete_run(run_id)
     epoch, results = first_epoch_of_the_next(experiment, monkeypatch)
@@ -244,9 +239,7 @@ def test_a_folder_that_cannot_be_written_ends_no_training(experiment, tmp_path, 
 
 
 def test_what_nobody_came_back_to_for_long_is_removed(experiment, cut_off, monkeypatch, tmp_path):
-    cut_off(job, "log_epoch", 1)
-    interrupted(monkeypatch, train, experiment())
-    monkeypatch.chdir(tmp_path)
+    cut_off(IN_SECOND_EPOCH, train, experiment())
     monkeypatch.setattr(resuming, "KEPT_SECONDS", -1)
     train(experiment(epochs=1))
     assert [path for path in left() if path.is_dir()] == []

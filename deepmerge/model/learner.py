@@ -50,7 +50,7 @@ class Learner:
 
     def variables(self) -> list[np.ndarray]:
         """All that changes in training: network with the seeds of its dropout, optimizer, adaptation."""
-        return [np.asarray(variable) for variable in self._state()]
+        return [variable.numpy() for variable in self._state()]
 
     def restore(self, variables: Sequence[np.ndarray]) -> None:
         """Go on from what `variables` gave."""
