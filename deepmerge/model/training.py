@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from deepmerge import config
+from deepmerge import config, stopping
 from deepmerge.data import targets
 from deepmerge.data.batches import Epoch, TrainingBatches, class_weights, gather
 from deepmerge.data.dataset import Dataset
@@ -132,6 +132,7 @@ def train(
             reached.variables = learner.variables()
             kept_in = _kept(reached, kept_in)
         on_epoch(number, values)
+        stopping.end_if_told()
     trained = networks.build(shape, network, pixels, body)
     trained.set_weights(reached.best_weights)
     prior = batches.merger_fraction

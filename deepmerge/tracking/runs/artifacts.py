@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from mlflow.data.dataset_source_registry import get_dataset_source_from_json
 from mlflow.data.numpy_dataset import NumpyDataset
-from mlflow.entities import Run
+from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 from mlflow.tracking import MlflowClient
@@ -29,8 +29,9 @@ SERVING_PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
 
 def log_parameters(parameters: Mapping[str, Any]) -> None:
     """Log settings as they were used. What the launcher logged already, perhaps in another spelling, stays."""
-    present = mlflow.get_run(active_id()).data.params
-    mlflow.log_params({key: value for key, value in parameters.items() if key not in present})
+    run_id = active_id()
+    present = mlflow.get_run(run_id).data.params
+    mlflow.log_params({key: value for key, value in parameters.items() if key not in present}, run_id=run_id)
 
 
 def log_data(images: np.ndarray, labels: np.ndarray, source: Path, name: str, digest: str) -> None:
@@ -42,9 +43,10 @@ def log_data(images: np.ndarray, labels: np.ndarray, source: Path, name: str, di
 def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
     """Log metrics on the run and on its model, where it has one; undefined ones (NaN) are left out."""
     defined = {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
-    run = mlflow.get_run(active_id()) if step is None else None
+    run_id = active_id()
+    run = mlflow.get_run(run_id) if step is None else None
     of_model = model_id(run) if run and _models_of(run) else None
-    mlflow.log_metrics(defined, step=step, model_id=of_model)
+    mlflow.log_metrics(defined, step=step, run_id=run_id, model_id=of_model)
 
 
 def logged_steps(metric: str) -> set[int]:
@@ -69,7 +71,7 @@ def log_model(
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in SERVING_PACKAGES],
         metadata=dict(metadata),
     )
-    mlflow.set_tags({MODEL: logged.model_id, TRAINED: trained})
+    set_tags({MODEL: logged.model_id, TRAINED: trained})
 
 
 def model_metadata(run: Run) -> dict[str, Any]:
@@ -95,18 +97,23 @@ def _models_of(run: Run) -> list[str]:
 
 
 def set_tags(tags: Mapping[str, str]) -> None:
-    """Add tags to the open run."""
-    mlflow.set_tags(dict(tags))
+    """Add tags to the open run, all or none."""
+    MlflowClient().log_batch(active_id(), tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
 
 def describe(text: str) -> None:
     """Write what the run's page in the UI says first, in Markdown."""
-    mlflow.set_tag("mlflow.note.content", text)
+    set_tags({"mlflow.note.content": text})
 
 
 def log_json(content: Any, path: str) -> None:
     """Log a JSON artifact."""
-    mlflow.log_text(json.dumps(content, indent=2), path)
+    log_text(json.dumps(content, indent=2), path)
+
+
+def log_text(text: str, path: str) -> None:
+    """Log a text artifact."""
+    mlflow.log_text(text, path, run_id=active_id())
 
 
 def log_table(table: pd.DataFrame, path: str) -> None:
@@ -121,7 +128,7 @@ def log_table(table: pd.DataFrame, path: str) -> None:
 
 def log_file(path: Path) -> None:
     """Log a file as an artifact of its name."""
-    mlflow.log_artifact(str(path))
+    mlflow.log_artifact(str(path), run_id=active_id())
 
 
 @contextmanager
@@ -129,7 +136,7 @@ def artifact_folder(path: str) -> Iterator[Path]:
     """Yield a folder; when the body succeeds, all files in it become artifacts below `path`."""
     with tempfile.TemporaryDirectory(prefix="deepmerge-") as name:
         yield Path(name)
-        mlflow.log_artifacts(name, None if path == "." else path)
+        mlflow.log_artifacts(name, None if path == "." else path, run_id=active_id())
 
 
 def read_artifact(run: Run, path: str) -> Path:
