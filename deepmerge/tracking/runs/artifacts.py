@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from mlflow.models import Model, infer_signature
 from mlflow.tracking import MlflowClient
 
 from deepmerge.errors import InputError
+from deepmerge.files import folder_aside
 from deepmerge.tracking.runs.opening import active_id
 
 MODEL = "model_id"  # tag with MLflow's id of the model, when that is whole
@@ -134,9 +134,9 @@ def log_file(path: Path) -> None:
 @contextmanager
 def artifact_folder(path: str) -> Iterator[Path]:
     """Yield a folder; when the body succeeds, all files in it become artifacts below `path`."""
-    with tempfile.TemporaryDirectory(prefix="deepmerge-") as name:
-        yield Path(name)
-        mlflow.log_artifacts(name, None if path == "." else path, run_id=active_id())
+    with folder_aside("deepmerge") as folder:
+        yield folder
+        mlflow.log_artifacts(str(folder), None if path == "." else path, run_id=active_id())
 
 
 def read_artifact(run: Run, path: str) -> Path:
