@@ -103,7 +103,7 @@ def test_kill_9_after_each_step_ends_in_one_run_as_if_nothing_had_been(checkout)
     assert progress(checkout) == []
 
 
-LAUNCH = ("mlflow", "run", ".", "--env-manager", "local", "-e", "train", "-P", "epochs=40", "-P", "seed=3")
+LAUNCH = ("mlflow", "run", ".", "--env-manager", "local", "-e", "train", "-P", "epochs=20", "-P", "seed=3")
 
 
 def test_signals_to_mlflow_run_or_to_what_it_started_end_both_and_the_same_command_goes_on(checkout):
@@ -132,7 +132,7 @@ def test_signals_to_mlflow_run_or_to_what_it_started_end_both_and_the_same_comma
     run = checkout._client().get_run(trained)
     assert run.info.status == "FINISHED"
     assert "failure" not in run.data.tags
-    assert [step for step, _ in history(checkout, run)["val_loss"]] == list(range(1, 41))
+    assert [step for step, _ in history(checkout, run)["val_loss"]] == list(range(1, 21))
     assert {run.info.status for run in checkout.runs()} <= {"FINISHED", "FAILED", "KILLED"}
 
 

@@ -363,6 +363,46 @@ def test_the_saved_model_has_signature_example_and_pins_and_no_pickle(trained):
     assert not [path for path in files if path.read_bytes()[:1] == b"\x80"]  # how pickles begin
 
 
+PLANTED = "data/custom_objects.cloudpickle"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("data/model.keras", b"another", "was changed"),
+        ("MLmodel", b"flavors: {}", "was changed"),
+        ("requirements.txt", b"evil", "was changed"),
+        (PLANTED, b"code", "was added"),
+        ("code/evil.py", b"code", "was added"),
+        ("data/save_format.txt", None, "is missing"),
+    ],
+)
+def test_a_model_whose_files_are_not_those_that_were_logged_is_refused(client, trained, name, content, said):
+    folder = runs.model_file(trained).parents[1]
+    path = folder / name
+    before = path.read_bytes() if path.exists() else None
+    path.parent.mkdir(exist_ok=True)
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    try:
+        with pytest.raises(InputError, match=f"{name} {said}; bring back the files"):
+            runs.model_file(trained)
+    finally:
+        if before is None:
+            path.unlink()
+        else:
+            path.write_bytes(before)
+    assert runs.model_file(trained).exists()
+
+
+def test_what_promotions_put_beside_a_model_does_not_change_it(client, trained, tmp_path):
+    (tmp_path / "promotion.json").write_text("{}")
+    client.log_model_artifacts(runs.model_id(trained), str(tmp_path))
+    assert runs.model_file(trained).exists()
+
+
 def test_metrics_of_a_run_with_a_model_stand_on_the_model_too(client, trained):
     with runs.reopened(trained):
         runs.log_metrics({"test_auc": 0.75})

@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from deepmerge.errors import InputError
 from deepmerge.files import folder_aside
+from deepmerge.tracking.runs import integrity
 from deepmerge.tracking.runs.opening import active_id
 
 MODEL = "model_id"  # tag with MLflow's id of the model, when that is whole
@@ -71,7 +72,8 @@ def log_model(
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in SERVING_PACKAGES],
         metadata=dict(metadata),
     )
-    set_tags({MODEL: logged.model_id, TRAINED: trained})
+    digests = integrity.digests(_folder(logged.model_id))
+    set_tags({MODEL: logged.model_id, TRAINED: trained, integrity.FILES: digests})
 
 
 def model_metadata(run: Run) -> dict[str, Any]:
@@ -80,8 +82,13 @@ def model_metadata(run: Run) -> dict[str, Any]:
 
 
 def model_file(run: Run) -> Path:
-    """Local path of the Keras file of the run's model. Raises InputError when the run has none."""
-    return Path(mlflow.artifacts.download_artifacts(f"models:/{model_id(run)}"), "data", "model.keras")
+    """Local path of the Keras file of the run's model.
+
+    Raises InputError when the run has none, or its files are not those that were logged.
+    """
+    folder = _folder(model_id(run))
+    integrity.require_unchanged(run, folder)
+    return folder / "data" / "model.keras"
 
 
 def model_id(run: Run) -> str:
@@ -94,6 +101,10 @@ def model_id(run: Run) -> str:
 
 def _models_of(run: Run) -> list[str]:
     return [str(output.model_id) for output in run.outputs.model_outputs or ()] if run.outputs else []
+
+
+def _folder(model: str) -> Path:
+    return Path(mlflow.artifacts.download_artifacts(f"models:/{model}"))
 
 
 def set_tags(tags: Mapping[str, str]) -> None:
