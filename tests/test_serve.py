@@ -6,23 +6,23 @@ import threading
 import urllib.error
 import urllib.request
 
-import keras
 import numpy as np
 import pytest
 import uvicorn
 
+from deepmerge import config
 from deepmerge.errors import InputError
 from deepmerge.jobs import serve
-from deepmerge.model import prediction
+from deepmerge.model import network as networks
+from deepmerge.model import prediction, stretch
 
-IMAGES = np.random.default_rng(0).normal(size=(5, 8, 8, 2))
+IMAGES = np.random.default_rng(0).normal(size=(5, 32, 32, 2))
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    inputs = keras.Input((8, 8, 2))
-    x = keras.layers.Flatten()(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
+    pixels = stretch.measure(IMAGES.astype(np.float32), "asinh")
+    model = networks.build((32, 32, 2), config.Network(width=0.25), pixels)
     path = tmp_path_factory.mktemp("model") / "model.keras"
     model.save(path)
     return prediction.load(path)
@@ -80,7 +80,7 @@ def nested(depth):
         (b"\xff\xfe", 400, "should be JSON"),
         (b"[1, 2", 400, "should be JSON"),
         (nested(100_000), 400, "should be JSON"),
-        (nested(60), 400, "shape (n, 8, 8, 2)"),
+        (nested(60), 400, "shape (n, 32, 32, 2)"),
         ([1, 2], 400, "should be JSON such as"),
         ({"instances": IMAGES.tolist()}, 400, "should be JSON such as"),
         ({"inputs": IMAGES.tolist(), "params": {}}, 400, "nothing else"),
@@ -90,8 +90,8 @@ def nested(depth):
         ({"inputs": [[1, 2], [3]]}, 400, "numbers alone"),
         ({"inputs": [[["a"]]]}, 400, "numbers alone"),
         ({"inputs": [10**400]}, 400, "numbers alone"),
-        ({"inputs": IMAGES[0].tolist()}, 400, "got (8, 8, 2)"),
-        ({"inputs": np.moveaxis(IMAGES, -1, 1).tolist()}, 400, "got (5, 2, 8, 8)"),
+        ({"inputs": IMAGES[0].tolist()}, 400, "got (32, 32, 2)"),
+        ({"inputs": np.moveaxis(IMAGES, -1, 1).tolist()}, 400, "got (5, 2, 32, 32)"),
         ({"inputs": [0] * (serve.MOST_IMAGES + 1)}, 413, f"at most {serve.MOST_IMAGES} images"),
         (b"0" * (serve.MOST_BYTES + 1), 413, "at most 67,108,864 bytes"),
     ],
