@@ -56,7 +56,7 @@ def assist(experiment: config.Experiment) -> Results:
 
 
 def prepared(experiment: config.Experiment) -> tuple[config.Experiment, Dataset, Split]:
-    """The experiment, its data and their split, checked: pixels finite, no copy of a galaxy in two parts.
+    """The experiment, its data and their split, checked: pixels finite, not all alike, no copy of a galaxy in two parts.
 
     The network is checked with them: that it can be built for these images, begin as it should, and be saved. Noise
     that is to be like that of other images is measured.
@@ -66,7 +66,9 @@ def prepared(experiment: config.Experiment) -> tuple[config.Experiment, Dataset,
     split = splits.make(data, experiment.split)
     copies.require_apart(data, [split])
     training.require_sound(data, networks.at_hand(experiment.network, experiment.name))
-    return measured(experiment, data, split), data, split
+    experiment = measured(experiment, data, split)
+    training.require_learnable(data, split, experiment.network, experiment.training)
+    return experiment, data, split
 
 
 def measured(

@@ -83,17 +83,7 @@ def train(
     Both classes weigh the same in all validation numbers. Raises TrainingDiverged on a loss that is not finite.
     """
     keras.utils.set_random_seed(training.seed)
-    degradation = Degradation.of(training, dataset)
-    if training.adapt is not None and target is None:
-        target = targets.to_adapt_to(training.adapt, dataset, split)
-    batches = TrainingBatches(
-        dataset.images,
-        dataset.labels,
-        split.train,
-        **training.model_dump(include={"batch_size", "balance", "augment", "seed"}),
-        degradation=degradation,
-        target=target if training.adapt is not None else None,
-    )
+    batches = _batches(dataset, split, training, target)
     shape = _shape(dataset)
     body, start = own.body(network, body), starts.load(network)
     kept = starts.pixel_statistics(start, network) if start and network.start_stretch == "kept" else None
@@ -136,7 +126,7 @@ def train(
     trained = networks.build(shape, network, pixels, body)
     trained.set_weights(reached.best_weights)
     prior = batches.merger_fraction
-    return Trained(trained, reached.history, reached.best_epoch, prior, degradation, batches.target)
+    return Trained(trained, reached.history, reached.best_epoch, prior, batches.degradation, batches.target)
 
 
 def _is_over(reached: Checkpoint, training: config.Training) -> bool:
@@ -153,6 +143,27 @@ def _kept(reached: Checkpoint, path: Path) -> Path | None:
         log.warning("The training goes on, but could not be resumed if it were interrupted: %s", error)
         return None
     return path
+
+
+def _batches(dataset: Dataset, split: Split, training: config.Training, target: Unlabelled | None) -> TrainingBatches:
+    """What is shown in training; without a `target` at hand it is the one that the settings name, if any."""
+    if training.adapt is not None and target is None:
+        target = targets.to_adapt_to(training.adapt, dataset, split)
+    return TrainingBatches(
+        dataset.images,
+        dataset.labels,
+        split.train,
+        **training.model_dump(include={"batch_size", "balance", "augment", "seed"}),
+        degradation=Degradation.of(training, dataset),
+        target=target if training.adapt is not None else None,
+    )
+
+
+def require_learnable(dataset: Dataset, split: Split, network: config.Network, training: config.Training) -> None:
+    """Raise InputError where a training could learn nothing: of one class, or of pixels that are all alike."""
+    batches = _batches(dataset, split, training, None)
+    if network.start is None or network.start_stretch != "kept":
+        _pixel_statistics(dataset, batches, split.seed, network.stretch)
 
 
 def require_sound(dataset: Dataset, network: config.Network, body: Body | None = None) -> None:
