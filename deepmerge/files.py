@@ -1,10 +1,19 @@
-"""Writing files so that a failure never leaves a half-written one behind."""
+"""Writing files so that a failure never leaves a half-written one behind, and a kill none for long.
 
+What is written aside is locked as long as its process lives; the system lets go of the lock when that is killed. So
+whoever writes in the same place next can tell what was left from what somebody else is writing.
+"""
+
+import fcntl
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+ASIDE = "-part-"  # in the name of all that is written aside
 
 
 @contextmanager
@@ -15,10 +24,12 @@ def replacing(path: Path) -> Iterator[Path]:
     and pandas choose the format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+    prefix = f".{path.stem}{ASIDE}"
+    _remove_left(path.parent, prefix, path.suffix)
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
     aside = Path(name)
     try:
+        _lock(handle)
         yield aside
         # mkstemp makes private files; a result should be as readable as any other new file.
         umask = os.umask(0)
@@ -27,3 +38,58 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+        os.close(handle)
+
+
+@contextmanager
+def folder_aside(name: str, within: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary folder, by default where the system keeps such; it is deleted at the end.
+
+    `name` begins its name, and those of the folders that this removes because their process was killed.
+    """
+    within = within or Path(tempfile.gettempdir())
+    _remove_left(within, name + ASIDE, "")
+    with tempfile.TemporaryDirectory(prefix=name + ASIDE, dir=within, ignore_cleanup_errors=True) as made:
+        handle = os.open(made, os.O_RDONLY)
+        try:
+            _lock(handle)
+            yield Path(made)
+        finally:
+            os.close(handle)
+
+
+def hidden_folder(path: Path) -> None:
+    """Make a folder for what the program keeps for itself, which no version control shall look at."""
+    path.mkdir(parents=True, exist_ok=True)
+    ignore = path / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")
+
+
+def _remove_left(folder: Path, prefix: str, suffix: str) -> None:
+    """Remove what processes left in a folder that were killed: what is ours and locked by nobody."""
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.name.startswith(prefix) and entry.name.endswith(suffix):
+                with suppress(OSError):  # somebody else's, or locked, or on a disk that knows no locks
+                    _remove_unlocked(entry.path)
+
+
+def _remove_unlocked(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        found = os.fstat(handle)
+        if found.st_uid != os.getuid():
+            return
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if stat.S_ISDIR(found.st_mode):
+            shutil.rmtree(path, ignore_errors=True)
+        elif stat.S_ISREG(found.st_mode):
+            Path(path).unlink()
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    with suppress(OSError):  # without locks nothing is ever taken for left
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -39,7 +39,7 @@ def run(monkeypatch, capsys):
             cli.main()
         return ended.value.code or 0, capsys.readouterr().err.splitlines()
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
     yield run
     for number, handler in handlers.items():
@@ -53,6 +53,7 @@ JOBS = {
     "evaluate": "jobs.evaluate",
     "gradcam": "jobs.gradcam",
     "predict": "jobs.predict",
+    "serve": "jobs.serve",
     "write_report": "report.collect",
     "cross_validate": "studies.folds.study",
     "measure_leakage": "studies.leakage",
@@ -257,6 +258,8 @@ def test_evaluate_and_gradcam_name_data_set_and_model(run, jobs):
             ["report", "pristine,noisy", "mine", "--out", "a.html", "--readme", README],
             ("write_report", ["pristine", "noisy", "mine"], Path("a.html"), [Path(README)]),
         ),
+        (["serve", "noisy"], ("serve", "noisy", "127.0.0.1", 5002)),
+        (["serve", "m", "--host", "0.0.0.0", "--port", "80"], ("serve", "m", "0.0.0.0", 80)),
         (["predict", "x.npy", "--model", "m"], ("predict", Path("x.npy"), "m", Path("scores.parquet"), None, None)),
         (
             ["predict", "x.npy", "--model", "m", "--merger-fraction", "0.1", "--out", "a.csv"],

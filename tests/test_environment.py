@@ -21,6 +21,7 @@ def test_what_the_environment_leaves_open_is_set_and_what_it_says_stays():
     environment.prepare()
     assert {name: os.environ[name] for name in environment.VARIABLES} == {
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",

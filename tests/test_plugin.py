@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -194,13 +195,16 @@ def test_the_fallback_can_be_switched_off(launch, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("ours", "logged"), [(True, "postgresql://me@host/db"), (False, "postgresql://me:s3cret@host/db")]
 )
-def test_the_run_of_this_project_is_made_with_addresses_without_passwords(tmp_path, ours, logged):
-    made = []
-    local = SimpleNamespace(get_or_create_run=lambda *arguments: made.append(arguments) or "run")
+def test_the_run_of_this_project_is_made_with_addresses_without_passwords(tmp_path, monkeypatch, ours, logged):
+    made, tags = [], []
+    run = SimpleNamespace(info=SimpleNamespace(run_id="abc"))
+    monkeypatch.setattr(mlflow.tracking, "MlflowClient", lambda: SimpleNamespace(set_tag=lambda *tag: tags.append(tag)))
+    local = SimpleNamespace(get_or_create_run=lambda *arguments: made.append(arguments) or run)
     plugin.hide_passwords(local)
     given = {"dataset": "noisy", "trials": 8, "storage": "postgresql://me:s3cret@host/db"}
     folder = str(ROOT if ours else tmp_path)
-    assert local.get_or_create_run(None, ".", "7", folder, None, "tune", given) == "run"
+    assert local.get_or_create_run(None, ".", "7", folder, None, "tune", given) is run
+    assert [(tag[:2], json.loads(tag[2])["pid"]) for tag in tags] == [(("abc", "process"), str(os.getpid()))] * ours
     assert {name: str(value) for name, value in made[0][-1].items()} == {**given, "trials": "8", "storage": logged}
     assert given["storage"] == "postgresql://me:s3cret@host/db"  # the command connects with it
 

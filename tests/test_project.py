@@ -78,7 +78,7 @@ def test_no_other_file_describes_the_environment():
 # The arrows of DESIGN.md
 
 # What each room may import besides itself and the ground; DESIGN.md draws it.
-GROUND = {"errors", "files", "progress", "estimate", "cluster", "closure", "loading"}
+GROUND = {"errors", "files", "progress", "estimate", "cluster", "closure", "loading", "stopping"}
 BELOW_JOBS = {"model", "analysis", "tracking", "data", "plots", "config"}
 MAY_IMPORT = {
     "__main__": {"cli"},

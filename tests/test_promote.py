@@ -329,6 +329,40 @@ def test_a_promotion_that_was_overtaken_by_a_better_model_is_refused(client, tra
     assert against[-1] == "version 2"
 
 
+class Killed(BaseException):
+    """In place of the end of a process."""
+
+
+def fail(*given, **options):
+    raise Killed
+
+
+@pytest.mark.parametrize("moment", ["registry.record", "registry.crown"])
+def test_a_promotion_that_is_cut_off_leaves_no_champion_without_a_verdict(client, trained, monkeypatch, moment):
+    run_id = trained(1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"deepmerge.tracking.{moment}", fail)
+        with pytest.raises(Killed):
+            promote("tiny", run_id)
+    assert aliases(client) == {}
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert promote("tiny", run_id)["decision"] == "promoted"
+    assert aliases(client) == {"champion": 1}
+    assert runs.read_json(client.get_run(run_id), "promotion.json")["decision"] == "promoted"
+
+
+def test_a_champion_without_a_verdict_is_judged_again(client, trained, tmp_path):
+    """As earlier versions left it when they were cut off: crowned first, the verdict not written."""
+    promote("tiny", trained(0.4))
+    version = registry.register(client.get_run(trained(0.95)))
+    registry.crown(version, registry.champion(version.name))
+    found = promote("tiny", trained(0.95), out=tmp_path / "out")
+    assert (found["decision"], found["against"]) == ("promoted", "version 1")
+    assert aliases(client) == {"champion": 2, "previous": 1}
+    assert json.loads((tmp_path / "out" / "promotion.json").read_text())["decision"] == "promoted"
+    assert promote("tiny", trained(0.95))["decision"] == "none"
+
+
 def test_a_model_of_one_fold_is_no_candidate(client, trained):
     for others in ({runs.TRAINED: "fold"}, {runs.TRAINED: "fold", "dataset": None}):  # older ones name no data set
         run_id = trained(0.9)
@@ -356,7 +390,7 @@ def run(monkeypatch, capsys):
         calls = []
         promote = lambda *given, **options: calls.append((*given, options)) or found  # noqa: E731
         monkeypatch.setattr(job, "promote", promote)
-        monkeypatch.setattr(program, "_clean_up_on_signals", lambda: None)
+        monkeypatch.setattr(program.stopping, "on_signals", lambda: None)
         monkeypatch.setattr("logging.basicConfig", lambda **_: None)
         monkeypatch.setattr(sys, "argv", ["deepmerge", *arguments])
         with pytest.raises(SystemExit) as ended:

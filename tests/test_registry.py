@@ -5,6 +5,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow.entities import LoggedModelOutput
+from mlflow.tracking import MlflowClient
 
 from deepmerge.errors import InputError
 from deepmerge.tracking import mutex, registry, runs
@@ -170,6 +171,65 @@ def test_a_rollback_swaps_champion_and_previous_and_a_second_one_swaps_back(clie
     assert tags[2].endswith("version 1 is champion again")
     registry.rollback(name)
     assert champions(client, name) == {"champion": 2, "previous": 1}
+
+
+class Killed(BaseException):
+    """In place of the end of a process."""
+
+
+WRITES = ("set_registered_model_tag", "set_registered_model_alias", "delete_registered_model_tag")
+
+
+@pytest.fixture
+def cut_off(monkeypatch):
+    """Let a call be cut off before the n-th of its WRITES; returns whether it was."""
+
+    def cut(place, do, *given):
+        numbers = iter(range(1, 100))
+
+        def counted(real):
+            def write(*arguments):
+                if next(numbers) == place:
+                    raise Killed
+                return real(*arguments)
+
+            return write
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in WRITES:
+                patch.setattr(MlflowClient, name, counted(getattr(MlflowClient, name)))
+            try:
+                do(*given)
+            except Killed:
+                return True
+        return False
+
+    return cut
+
+
+def test_a_rollback_or_promotion_that_is_cut_off_anywhere_forgets_no_champion(client, trained, name, cut_off):
+    first, second, third = (registry.register(trained(name)) for _ in range(3))
+    for place in range(1, 10):
+        registry.crown(first, registry.champion(first.name))
+        registry.crown(second, first)
+        was_cut_off = cut_off(place, registry.rollback, name)
+        registry.register(client.get_run(first.run_id))  # any command that takes the lock
+        swapped = {"champion": 1, "previous": 2}
+        assert champions(client, name) == (swapped if place > 1 else {"champion": 2, "previous": 1})
+        if not was_cut_off:
+            break
+    assert place > 4
+    for place in range(1, 10):
+        registry.crown(first, registry.champion(first.name))
+        registry.crown(second, first)
+        was_cut_off = cut_off(place, registry.crown, third, second)
+        registry.register(client.get_run(first.run_id))
+        crowned = {"champion": 3, "previous": 2}
+        assert champions(client, name) == (crowned if place > 1 else {"champion": 2, "previous": 1})
+        if not was_cut_off:
+            break
+    assert place > 4
+    assert not client.get_registered_model(first.name).tags.get(registry.MOVING)
 
 
 @pytest.mark.parametrize(

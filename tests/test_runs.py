@@ -82,13 +82,57 @@ def test_a_failing_body_ends_the_run_failed_with_the_reason(client):
     assert mlflow.active_run() is None
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143)])
-def test_a_stopped_run_ends_killed(client, stop):
+@pytest.mark.parametrize(
+    ("stop", "said"), [(KeyboardInterrupt(), "stopped by SIGINT"), (SystemExit(143), "stopped by SIGTERM")]
+)
+def test_a_stopped_run_ends_killed_with_the_reason(client, monkeypatch, stop, said):
+    monkeypatch.setattr("deepmerge.stopping._told", {})
     with pytest.raises(type(stop)), runs.new_run("a", {}) as run_id:
         raise stop
     run = client.get_run(run_id)
-    assert run.info.status == "KILLED"
-    assert "failure" not in run.data.tags
+    assert (run.info.status, run.data.tags["failure"]) == ("KILLED", said)
+
+
+GONE = {"pid": "1", "started": "0.0"}  # no process started in 1970
+
+
+def own(client):
+    with runs.new_run("a", {}) as run_id:
+        return json.loads(client.get_run(run_id).data.tags["process"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [(GONE, "KILLED"), ({}, "RUNNING"), ({**GONE, "host": "elsewhere"}, "RUNNING")],
+    ids=["gone", "alive", "on another machine"],
+)
+def test_the_next_command_closes_the_runs_of_processes_that_are_gone(client, monkeypatch, changes, status):
+    process = json.dumps({**own(client), **changes})
+    experiment = client.get_experiment_by_name(plugin.EXPERIMENT).experiment_id
+    left = client.create_run(experiment, tags={"process": process, runs.TRAINED: "yes", "dataset": "left"}).info.run_id
+    foreign = client.create_run(experiment, tags={"process": "somebody else's"}).info.run_id
+    monkeypatch.setattr("deepmerge.tracking.runs.opening._closed", set())  # as in a process of its own
+    runs.connect()
+    run = client.get_run(left)
+    assert run.info.status == status
+    assert run.data.tags.get("failure") == ("process gone" if status == "KILLED" else None)
+    assert client.get_run(foreign).info.status == "RUNNING"
+    with pytest.raises(InputError, match="should be of a run that ended well"):
+        runs.find(left, "left")
+    client.set_terminated(left)
+
+
+def test_a_run_that_goes_on_is_owned_by_the_process_that_goes_on_with_it(client, monkeypatch):
+    with runs.new_run("a", {}) as run_id:
+        pass
+    runs.abandon(run_id, "process gone")
+    client.set_tag(run_id, "process", json.dumps({**own(client), **GONE}))
+    with runs.continued(run_id, "a", {}):
+        monkeypatch.setattr("deepmerge.tracking.runs.opening._closed", set())
+        runs.connect()
+        run = client.get_run(run_id)
+        assert (run.info.status, "failure" in run.data.tags) == ("RUNNING", False)
+    assert client.get_run(run_id).info.status == "FINISHED"
 
 
 @pytest.fixture
@@ -202,17 +246,17 @@ def test_a_model_that_is_written_to_is_still_the_newest_and_never_looks_as_if_it
     start("written")
     run = start("written")
     with runs.reopened(run):
-        assert client.get_run(run.info.run_id).info.status == "FINISHED"  # should this process be killed now
+        runs.log_metrics({"test_auc": 0.5})
+        runs.log_json({}, "a.json")
+        runs.describe("words")
+        runs.set_tags({"some": "tag"})
+        found = client.get_run(run.info.run_id)  # should this process be killed now
+        assert (found.info.status, found.info.end_time) == ("FINISHED", run.info.end_time)
         assert runs.find("last", "written").info.run_id == run.info.run_id
-    mlflow.start_run(run_id=run.info.run_id)  # another process is at the moment between the two
-    mlflow.tracking.fluent._active_run_stack.set([])
-    assert client.get_run(run.info.run_id).info.status == "RUNNING"
-    found = runs.find("last", "written")
-    assert found.info.run_id == run.info.run_id
-    with runs.reopened(found):
-        pass
-    again = client.get_run(run.info.run_id).info
-    assert (again.status, again.end_time) == ("FINISHED", run.info.end_time)
+    after = client.get_run(run.info.run_id)
+    assert (after.info.status, after.info.end_time) == ("FINISHED", run.info.end_time)
+    assert after.data.metrics == {"test_auc": 0.5}
+    assert (after.data.tags["some"], after.data.tags["mlflow.note.content"]) == ("tag", "words")
 
 
 def test_studies_of_the_same_name_are_told_apart_by_their_data(client):
@@ -317,6 +361,46 @@ def test_the_saved_model_has_signature_example_and_pins_and_no_pickle(trained):
     assert folder / "data" / "model.keras" in files
     assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".cloudpickle")]
     assert not [path for path in files if path.read_bytes()[:1] == b"\x80"]  # how pickles begin
+
+
+PLANTED = "data/custom_objects.cloudpickle"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("data/model.keras", b"another", "was changed"),
+        ("MLmodel", b"flavors: {}", "was changed"),
+        ("requirements.txt", b"evil", "was changed"),
+        (PLANTED, b"code", "was added"),
+        ("code/evil.py", b"code", "was added"),
+        ("data/save_format.txt", None, "is missing"),
+    ],
+)
+def test_a_model_whose_files_are_not_those_that_were_logged_is_refused(client, trained, name, content, said):
+    folder = runs.model_file(trained).parents[1]
+    path = folder / name
+    before = path.read_bytes() if path.exists() else None
+    path.parent.mkdir(exist_ok=True)
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    try:
+        with pytest.raises(InputError, match=f"{name} {said}; bring back the files"):
+            runs.model_file(trained)
+    finally:
+        if before is None:
+            path.unlink()
+        else:
+            path.write_bytes(before)
+    assert runs.model_file(trained).exists()
+
+
+def test_what_promotions_put_beside_a_model_does_not_change_it(client, trained, tmp_path):
+    (tmp_path / "promotion.json").write_text("{}")
+    client.log_model_artifacts(runs.model_id(trained), str(tmp_path))
+    assert runs.model_file(trained).exists()
 
 
 def test_metrics_of_a_run_with_a_model_stand_on_the_model_too(client, trained):

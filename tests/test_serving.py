@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.slow  # a server takes a while to start
 
 devices.prepare()
 
+ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"
 START_SECONDS = 240
 CHAMPION = "models:/deepmerge-tiny@champion"
@@ -114,6 +116,50 @@ def test_the_server_and_predict_give_the_same_numbers_for_the_same_pixels(server
     scores = pd.read_parquet(tmp_path / "scores.parquet")["probability"]
     np.testing.assert_allclose(served[:, 0], scores, atol=1e-6)
     assert scores.std() > 1e-3
+
+
+PLANT = """
+import os, pickle
+class Planted:
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+print(pickle.dumps({"custom": Planted()}).hex())
+"""
+
+
+@pytest.mark.parametrize("refused_by", ["deepmerge serve", "mlflow models serve"])
+def test_code_that_was_planted_beside_a_model_is_never_run(champion, refused_by):
+    planted = bytes.fromhex(subprocess.run([sys.executable, "-c", PLANT], capture_output=True, text=True).stdout)
+    (folder,) = champion.glob("artifacts/models/*/artifacts/data")
+    file = folder / "custom_objects.cloudpickle"
+    file.write_bytes(planted)
+    words = ["deepmerge", "serve", CHAMPION]
+    if refused_by != "deepmerge serve":
+        words = ["mlflow", "models", "serve", "-m", CHAMPION, "--env-manager", "local", "--port", "5999"]
+    environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "PYTHONPATH": str(ROOT)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    try:
+        done = subprocess.Popen(
+            [sys.executable, "-m", *words],
+            cwd=champion,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        said = done.communicate(timeout=START_SECONDS)[0]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(done.pid, signal.SIGKILL)
+        file.unlink()
+    assert not (champion / "ran").exists()
+    if refused_by == "deepmerge serve":
+        assert done.returncode == 2
+        assert said.count("\n") == 1
+        assert "custom_objects.cloudpickle was added" in said
+    else:
+        assert "MLFLOW_ALLOW_PICKLE_DESERIALIZATION" in said
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 32, 32), (1, 32, 32, 3), (1, 16, 16, 2), (32, 32, 2)])

@@ -618,6 +618,8 @@ def test_interruption_ends_the_workers(tmp_path, how):
         assert list(tmp_path.iterdir()) == []
     else:
         assert not list(tmp_path.glob("*.npy")), "only the hidden folder is left"
+        simulate.simulate(tmp_path, **SMALL)
+        assert not list(tmp_path.glob(".simulate*")), "the next command removes it"
 
 
 def is_running(process):

@@ -1,16 +1,16 @@
 """The program: run a command, and end it well: cleaned up on a signal, with a message and a status on a failure."""
 
 import logging
-import signal
 import sys
 import traceback
 from typing import Any
 
 import typer
 
+from deepmerge import stopping
 from deepmerge.cli.commands import app
 from deepmerge.errors import Failed, InputError, Refused
-from deepmerge.tracking import environment, failures, passwords
+from deepmerge.tracking import environment, failures, launcher, passwords
 
 
 def main() -> None:
@@ -19,7 +19,8 @@ def main() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(passwords.Formatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    _clean_up_on_signals()
+    stopping.on_signals()
+    launcher.watch()
 
     # Without arguments there is nothing to be wrong: the parser shows the help.
     one_line = sys.argv[1:] not in ([], ["data"], ["study"])
@@ -32,13 +33,6 @@ def main() -> None:
         status, message = _explained(error)
     print(passwords.scrubbed(message).rstrip(), file=sys.stderr)
     sys.exit(status)
-
-
-def _clean_up_on_signals() -> None:
-    """Let SIGTERM and SIGHUP end the process as an exception does: servers stopped, files half-written removed."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` ignores SIGHUP, and that should stay so
-            signal.signal(number, lambda number, frame: sys.exit(128 + number))
 
 
 def _explained(error: Any) -> tuple[int, str]:

@@ -106,6 +106,19 @@ def report(
 
 
 @app.command()
+def serve(
+    model: Annotated[str, Argument(help="Run id, run.json of a training, or models:/deepmerge-pristine@champion.")],
+    host: Annotated[str, Option(help="Address to listen at; 0.0.0.0 lets other machines ask.")] = "127.0.0.1",
+    port: Annotated[int, Option(help="Port to listen at.", min=1, max=65535)] = 5002,
+) -> None:
+    """Serve a model: images as JSON in, merger probabilities out. Its files are checked, its input is bounded."""
+    with quietly():
+        from deepmerge.jobs import serve as job
+
+    job.serve(model, host=host, port=port)
+
+
+@app.command()
 def ui(
     port: Annotated[int, Option(help="Port on this machine.", min=1, max=65535)] = 5000,
     datasets: Annotated[

@@ -1,6 +1,7 @@
 """Settings of a data set: its files, what their columns are called, and what stands for missing pixels."""
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from deepmerge.config.section import Settings
+
+LONGEST = 255  # bytes of the name of a file, on all systems
 
 
 class Columns(Settings):
@@ -84,6 +87,13 @@ class Data(Settings):
         if self.images.suffix == ".npy" and self.labels is None and self.catalogue is None:
             raise ValueError("should name labels, an npy or a catalogue with a column label")
         return self
+
+    @field_validator("images", "labels", "catalogue", "masks", "folder", "cache")
+    @classmethod
+    def _is_a_path(cls, path: Path | None) -> Path | None:
+        if path is not None and any(len(os.fsencode(part)) > LONGEST for part in path.parts):
+            raise ValueError(f"should be a path of names of at most {LONGEST} bytes each")
+        return path
 
     @field_validator("filters")
     @classmethod

@@ -28,7 +28,8 @@ class Network(Settings):
     )
     stretch: Literal["raw", "standard", "asinh", "log"] = Field("asinh", description="scaling of the pixel values")
     dropout: float = Field(0.2, ge=0, lt=1, description="share of units dropped in training")
-    l2: float = Field(1e-4, ge=0, description="penalty on the weights of the dense layers")
+    # Far above these a weight, or the memory of any machine, ends.
+    l2: float = Field(1e-4, ge=0, le=1e6, description="penalty on the weights of the dense layers")
     batch_norm: Literal["architecture", "channels", "width"] = Field(
         "architecture", description="axis of batch norm; 'architecture': as the network has it"
     )
@@ -36,7 +37,7 @@ class Network(Settings):
     hidden: Literal["architecture", "relu", "softmax"] = Field(
         "architecture", description="activation of the hidden dense layers; 'architecture': as the network has it"
     )
-    width: float = Field(1.0, gt=0, description="factor on the numbers of convolution filters and hidden units")
+    width: float = Field(1.0, gt=0, le=100, description="factor on the numbers of convolution filters and hidden units")
     symmetry: Literal["none", "average"] = Field(
         "average", description="'average': the answer is the mean over the flips and turns of an image"
     )

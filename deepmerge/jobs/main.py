@@ -22,18 +22,20 @@ def main(
 ) -> Results:
     """Train, evaluate and explain; the model is judged as it was saved.
 
+    What an interrupted call with the same experiment has done is not done again.
+
     A network without a convolution has no maps, and is not explained.
     """
     if not devices.is_chief():
         return assist(experiment)
     experiment = networks.pinned(experiment)
-    with training_run(experiment) as (experiment, data, split):
-        trained = train_in_run(experiment, data, split, pdf)
+    with training_run(experiment) as (experiment, data, split, unfinished):
+        trained = train_in_run(experiment, data, split, unfinished, pdf)
         run = runs.find(trained["run_id"], experiment.name)
         judged = load(Trained(run, experiment, data), split)
-        results = {**trained, **evaluate_in_run(judged, pdf)}
-        gallery_in_run(judged)
+        results = {**trained, **unfinished.once("evaluate", lambda: evaluate_in_run(judged, pdf))}
+        unfinished.once("gallery", lambda: gallery_in_run(judged))
         if not saliency.convolutions(judged.model):
             log.warning("a network without a Conv2D has no saliency maps: it is trained and evaluated, not explained")
             return results
-        return {**results, **gradcam_in_run(judged, layer, method, pdf)}
+        return {**results, **unfinished.once("gradcam", lambda: gradcam_in_run(judged, layer, method, pdf))}

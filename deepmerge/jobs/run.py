@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,17 @@ def open_run(
     name: str | None = None,
     parent: str | None = None,
     continues: str | None = None,
+    begin: Callable[[str], None] = lambda run_id: None,
     tags: Mapping[str, str] | None = None,
     parameters: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
     """Open an MLflow run of a `kind` (train, trial, study …) and write its header; yields its id.
 
     name: of the run, by default made of experiment and kind; parent: the run below which it stands; continues: a run of
-    an earlier call that goes on; tags, parameters: beside, and instead of, those that follow from the experiment. The
-    header: tags of kind, data set, data and split, the settings as parameters, the experiment as RECORD, the split as
-    SPLIT_TABLE, the data; versions and uncommitted changes unless the run has a parent, which holds them.
+    an earlier call that goes on; begin: called with the run's id before the header; tags, parameters: beside, and
+    instead of, those that follow from the experiment. The header, which is completed in a run that goes on: tags of
+    kind, data set, data and split, the settings as parameters, the experiment as RECORD, the split as SPLIT_TABLE, the
+    data; versions and uncommitted changes unless the run has a parent, which holds them.
     """
     name = name or f"{experiment.name}-{kind}"
     depends = {}
@@ -57,15 +59,15 @@ def open_run(
     tags = {**header_tags(kind, data, split), **depends, **(tags or {})}
     opened = runs.child(parent, name, tags) if parent else runs.continued(continues, name, tags)
     with opened as run_id:
-        if run_id != continues:
-            runs.log_parameters({"dataset": experiment.name, **(parameters or experiment.settings())})
-            runs.log_json(experiment.model_dump(mode="json"), RECORD)
-            runs.log_data(data.images, data.labels, experiment.data.images, data.name, data.fingerprint)
-            if split is not None:
-                log_split(split, data)
-            if parent is None:
-                networks.log_source(experiment.network)
-                runs.log_environment()
+        begin(run_id)
+        runs.log_parameters({"dataset": experiment.name, **(parameters or experiment.settings())})
+        runs.log_json(experiment.model_dump(mode="json"), RECORD)
+        runs.log_data(data.images, data.labels, experiment.data.images, data.name, data.fingerprint)
+        if split is not None:
+            log_split(split, data)
+        if parent is None:
+            networks.log_source(experiment.network)
+            runs.log_environment()
         yield run_id
 
 

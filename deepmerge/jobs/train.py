@@ -18,13 +18,14 @@ from deepmerge.data.catalogue import STAGES
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.data.targets import Unlabelled
-from deepmerge.jobs import networks
+from deepmerge.jobs import networks, resuming
 from deepmerge.jobs.judged import MERGER_FRACTION, PIXELS
+from deepmerge.jobs.resuming import Unfinished
 from deepmerge.jobs.run import Results, log_figures, open_run, warning, write_json, write_table
 from deepmerge.model import devices, familiarity, training
 from deepmerge.model.calling import Body
 from deepmerge.plots import images
-from deepmerge.plots.history import history
+from deepmerge.plots.history import history as draw_history
 from deepmerge.progress import progress_bar
 from deepmerge.tracking import runs
 
@@ -41,8 +42,8 @@ def train(experiment: config.Experiment, pdf: bool = False, out: Path | None = N
     if not devices.is_chief():
         return assist(experiment)
     experiment = networks.pinned(experiment)
-    with training_run(experiment) as (experiment, data, split):
-        return train_in_run(experiment, data, split, pdf, out)
+    with training_run(experiment) as (experiment, data, split, unfinished):
+        return train_in_run(experiment, data, split, unfinished, pdf, out)
 
 
 def assist(experiment: config.Experiment) -> Results:
@@ -55,7 +56,7 @@ def assist(experiment: config.Experiment) -> Results:
 
 
 def prepared(experiment: config.Experiment) -> tuple[config.Experiment, Dataset, Split]:
-    """The experiment, its data and their split, checked: pixels finite, no copy of a galaxy in two parts.
+    """The experiment, its data and their split, checked: pixels finite, not all alike, no copy of a galaxy in two parts.
 
     The network is checked with them: that it can be built for these images, begin as it should, and be saved. Noise
     that is to be like that of other images is measured.
@@ -65,7 +66,9 @@ def prepared(experiment: config.Experiment) -> tuple[config.Experiment, Dataset,
     split = splits.make(data, experiment.split)
     copies.require_apart(data, [split])
     training.require_sound(data, networks.at_hand(experiment.network, experiment.name))
-    return measured(experiment, data, split), data, split
+    experiment = measured(experiment, data, split)
+    training.require_learnable(data, split, experiment.network, experiment.training)
+    return experiment, data, split
 
 
 def measured(
@@ -77,8 +80,11 @@ def measured(
 
 
 @contextmanager
-def training_run(experiment: config.Experiment) -> Iterator[tuple[config.Experiment, Dataset, Split]]:
-    """Open a run with settings, data, split and code in its header; yields the experiment as `prepared`, and these."""
+def training_run(experiment: config.Experiment) -> Iterator[tuple[config.Experiment, Dataset, Split, Unfinished]]:
+    """Open a run with settings, data, split and code in its header; yields the experiment as `prepared`, and these.
+
+    Where an earlier process was interrupted at the same training, its run goes on; what it has done is yielded, too.
+    """
     threads = devices.prepare()
     tags = {"threads": str(threads), "devices": str(devices.strategy().num_replicas_in_sync)}
     experiment, data, split = prepared(experiment)
@@ -92,19 +98,49 @@ def training_run(experiment: config.Experiment) -> Iterator[tuple[config.Experim
     for said in oddities.warnings(data, split.train.rows):
         log.warning("%s ('deepmerge data check' looks at all of them)", said)
     name = f"{experiment.name}-{experiment.network.title}"
-    with open_run("train", experiment, data, split, name=name, tags=tags, parameters=parameters):
-        yield experiment, data, split
+    with (
+        resuming.remembered(experiment, data, split, threads) as unfinished,
+        open_run(
+            "train",
+            experiment,
+            data,
+            split,
+            name=name,
+            continues=unfinished.run_id,
+            begin=unfinished.begin,
+            tags=tags,
+            parameters=parameters,
+        ),
+    ):
+        yield experiment, data, split, unfinished
 
 
 def train_in_run(
-    experiment: config.Experiment, data: Dataset, split: Split, pdf: bool, out: Path | None = None
+    experiment: config.Experiment,
+    data: Dataset,
+    split: Split,
+    unfinished: Unfinished,
+    pdf: bool,
+    out: Path | None = None,
 ) -> Results:
-    """Train in the run that is open."""
-    trained = fit(data, split, experiment.network, experiment.training, log_epoch)
-    results = log_trained(trained, data, split, pdf)
+    """Train in the run that is open, from where an earlier process left it."""
+
+    def do() -> Results:
+        logged = runs.logged_steps("val_loss")
+
+        def on_epoch(number: int, values: Mapping[str, float]) -> None:
+            if number not in logged:
+                log_epoch(number, values)
+
+        kept_in = unfinished.checkpoint
+        trained = fit(data, split, experiment.network, experiment.training, on_epoch, kept_in=kept_in)
+        return {**log_trained(trained, data, split, pdf), "history": trained.history}
+
+    results = unfinished.once("train", do)
+    history = results.pop("history")
     if out is not None:
-        epochs = range(1, len(trained.history["loss"]) + 1)
-        write_table(pd.DataFrame({"epoch": epochs, **trained.history}), out / "history.csv")
+        epochs = range(1, len(history["loss"]) + 1)
+        write_table(pd.DataFrame({"epoch": epochs, **history}), out / "history.csv")
         write_json(results, out / "run.json")
     return results
 
@@ -116,6 +152,7 @@ def fit(
     settings: config.Training,
     on_epoch: training.EpochReport,
     body: Body | None = None,
+    kept_in: Path | None = None,
 ) -> training.Trained:
     """Train as `training.train` does, behind a progress bar."""
     with progress_bar(f"Training on {data.name}", settings.epochs) as advance:
@@ -124,7 +161,8 @@ def fit(
             on_epoch(epoch, values)
             advance(note=f"validation log loss {values['val_log_loss']:.3f}")
 
-        return training.train(data, split, networks.at_hand(network, data.name), settings, report, body)
+        at_hand = networks.at_hand(network, data.name)
+        return training.train(data, split, at_hand, settings, report, body, kept_in=kept_in)
 
 
 def log_epoch(epoch: int, values: Mapping[str, float]) -> None:
@@ -147,7 +185,7 @@ def log_trained(trained: training.Trained, data: Dataset, split: Split, pdf: boo
     runs.log_json(trained.history, "history.json")
     note = warning(data, split)
     drawn = {
-        "history": history(trained.history, trained.best_epoch, note=note),
+        "history": draw_history(trained.history, trained.best_epoch, note=note),
         "examples": _examples(data, split, note),
     }
     log_figures(drawn, pdf)

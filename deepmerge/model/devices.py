@@ -52,6 +52,12 @@ def strategy() -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
+def kind() -> str:
+    """What computes a training on one device: the name of the GPU, or CPU."""
+    gpus = tf.config.get_visible_devices("GPU")
+    return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")) if gpus else "CPU"
+
+
 def is_chief() -> bool:
     """Whether this process writes results: the only one, or the first of the machines that train together."""
     return not os.environ.get(CLUSTER) or _place() == 0

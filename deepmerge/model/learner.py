@@ -1,6 +1,6 @@
 """Steps of training on one device, on several, or on several machines; Keras 3's own `fit` cannot do the last."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -50,6 +50,19 @@ class Learner:
     def learning_rate(self) -> float:
         """The rate of the next step."""
         return float(self._optimizer.learning_rate)
+
+    def variables(self) -> list[np.ndarray]:
+        """All that changes in training: network with the seeds of its dropout, optimizer, adaptation."""
+        return [variable.numpy() for variable in self._state()]
+
+    def restore(self, variables: Sequence[np.ndarray]) -> None:
+        """Go on from what `variables` gave."""
+        for variable, value in zip(self._state(), variables, strict=True):
+            variable.assign(value)
+
+    def _state(self) -> list[keras.Variable]:
+        own = [] if self._adaptation is None else self._adaptation.variables
+        return [*self.model.variables, *self._optimizer.variables, *own]
 
     def learn(self, epoch: Epoch) -> tuple[np.ndarray, float]:
         """Show the batches of an epoch in turn.

@@ -1,16 +1,15 @@
 """What a network has to be so that it can be saved, and loaded wherever Keras is: layers of Keras, all in a row."""
 
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
 from deepmerge.errors import InputError
+from deepmerge.files import folder_aside
 
 
 def plain(model: keras.Model) -> keras.Model:
@@ -46,8 +45,8 @@ def numbered(model: keras.Model) -> keras.Model:
 def require_reloadable(model: keras.Model) -> None:
     """Raise InputError unless the network gives the same numbers when it was saved and loaded."""
     images = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype(np.float32)
-    with tempfile.TemporaryDirectory(prefix="deepmerge-") as name:
-        path = Path(name, "model.keras")
+    with folder_aside("deepmerge") as folder:
+        path = folder / "model.keras"
         try:
             model.save(path)
             loaded = keras.models.load_model(path, compile=False, safe_mode=True)

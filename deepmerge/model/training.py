@@ -1,15 +1,17 @@
 """Train a network: Adam, to the end of its schedule or with early stopping on the validation log loss."""
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import keras
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from deepmerge import config
+from deepmerge import config, stopping
 from deepmerge.data import labels, targets
 from deepmerge.data.batches import Epoch, TrainingBatches, class_weights, gather
 from deepmerge.data.dataset import Dataset
@@ -17,12 +19,15 @@ from deepmerge.data.noise import Degradation
 from deepmerge.data.splits import Split
 from deepmerge.data.targets import Unlabelled
 from deepmerge.errors import Failed
-from deepmerge.model import devices, own, prediction, saved, stretch
+from deepmerge.model import checkpoint, devices, own, prediction, saved, stretch
 from deepmerge.model import network as networks
 from deepmerge.model import start as starts
 from deepmerge.model.adaptation import Adaptation
 from deepmerge.model.calling import Body
+from deepmerge.model.checkpoint import Checkpoint
 from deepmerge.model.learner import Learner
+
+log = logging.getLogger(__name__)
 
 # 512 images of the release: enough that the median pixel is known to a fraction of a per cent, at any sample size.
 STATISTICS_VALUES = 512 * 75 * 75 * 2
@@ -62,6 +67,7 @@ def train(
     on_epoch: EpochReport = lambda epoch, values: None,
     body: Body | None = None,
     target: Unlabelled | None = None,
+    kept_in: Path | None = None,
 ) -> Trained:
     """Train on the training part; test images are never read.
 
@@ -72,21 +78,12 @@ def train(
     The pixel statistics, and all validation numbers, are of images with the noise and blur of `training`; an image
     validates with the same random numbers in each epoch. `target` are the images to adapt to, by default those of
     `training.adapt` that the split leaves to training; the pixel statistics are theirs then.
+    `kept_in` is a file that holds the training after each epoch. Where it is there already, the training goes on from
+    it, to the same weights bit by bit; `on_epoch` is called for the epochs before, too.
     Both classes weigh the same in all validation numbers. Raises TrainingDiverged on a loss that is not finite.
     """
     keras.utils.set_random_seed(training.seed)
-    degradation = Degradation.of(training, dataset)
-    if training.adapt is not None and target is None:
-        target = targets.to_adapt_to(training.adapt, dataset, split)
-    batches = TrainingBatches(
-        dataset.images,
-        dataset.labels,
-        split.train,
-        **training.model_dump(include={"batch_size", "balance", "augment", "seed"}),
-        degradation=degradation,
-        target=target if training.adapt is not None else None,
-        codes=labels.codes(dataset.catalogue["stage"], split.train.rows) if network.labels == "stage" else None,
-    )
+    batches = _batches(dataset, split, training, target)
     shape = _shape(dataset)
     body, start = own.body(network, body), starts.load(network)
     kept = starts.pixel_statistics(start, network) if start and network.start_stretch == "kept" else None
@@ -108,21 +105,66 @@ def train(
         return Adaptation(model, training.adapt, steps)
 
     learner = Learner(devices.strategy(), make, adaptation, training.label_smoothing)
-    history: dict[str, list[float]] = {}
-    best, best_epoch, best_weights = math.inf, 0, learner.model.get_weights()
-    for number in range(1, training.epochs + 1):
+    reached = Checkpoint(best_weights=learner.model.get_weights(), variables=learner.variables())
+    if kept_in is not None:
+        reached = checkpoint.read(kept_in, reached)
+        learner.restore(reached.variables)
+    for number in range(1, reached.epochs + 1):
+        on_epoch(number, reached.values(number))
+    while not _is_over(reached, training):
+        number = reached.epochs + 1
         values = _epoch(learner, batches.epoch(number - 1), dataset, split)
         _require_finite(values, number, training)
-        for name, value in values.items():
-            history.setdefault(name, []).append(value)
+        reached.add(values)
+        if training.keep == "last" or values[STOPPED_BY] < reached.best:
+            reached.best, reached.best_epoch = values[STOPPED_BY], number
+            reached.best_weights = learner.model.get_weights()
+        if kept_in is not None:
+            reached.variables = learner.variables()
+            kept_in = _kept(reached, kept_in)
         on_epoch(number, values)
-        if training.keep == "last" or values[STOPPED_BY] < best:
-            best, best_epoch, best_weights = values[STOPPED_BY], number, learner.model.get_weights()
-        elif number - best_epoch >= training.patience:
-            break
+        stopping.end_if_told()
     trained = networks.build(shape, network, pixels, body)
-    trained.set_weights(best_weights)
-    return Trained(trained, history, best_epoch, batches.merger_fraction, degradation, batches.target)
+    trained.set_weights(reached.best_weights)
+    prior = batches.merger_fraction
+    return Trained(trained, reached.history, reached.best_epoch, prior, batches.degradation, batches.target)
+
+
+def _is_over(reached: Checkpoint, training: config.Training) -> bool:
+    """Whether all epochs were learned, or the validation has not become better for too many of them."""
+    has_stalled = training.keep == "best" and reached.epochs - reached.best_epoch >= training.patience
+    return reached.epochs >= training.epochs or has_stalled
+
+
+def _kept(reached: Checkpoint, path: Path) -> Path | None:
+    """Write the checkpoint; its path, or None where it cannot be written (a full disk): the training goes on."""
+    try:
+        reached.write(path)
+    except OSError as error:
+        log.warning("The training goes on, but could not be resumed if it were interrupted: %s", error)
+        return None
+    return path
+
+
+def _batches(dataset: Dataset, split: Split, training: config.Training, target: Unlabelled | None) -> TrainingBatches:
+    """What is shown in training; without a `target` at hand it is the one that the settings name, if any."""
+    if training.adapt is not None and target is None:
+        target = targets.to_adapt_to(training.adapt, dataset, split)
+    return TrainingBatches(
+        dataset.images,
+        dataset.labels,
+        split.train,
+        **training.model_dump(include={"batch_size", "balance", "augment", "seed"}),
+        degradation=Degradation.of(training, dataset),
+        target=target if training.adapt is not None else None,
+    )
+
+
+def require_learnable(dataset: Dataset, split: Split, network: config.Network, training: config.Training) -> None:
+    """Raise InputError where a training could learn nothing: of one class, or of pixels that are all alike."""
+    batches = _batches(dataset, split, training, None)
+    if network.start is None or network.start_stretch != "kept":
+        _pixel_statistics(dataset, batches, split.seed, network.stretch)
 
 
 def require_sound(dataset: Dataset, network: config.Network, body: Body | None = None) -> None:

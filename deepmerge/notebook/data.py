@@ -1,9 +1,7 @@
 """Data for a notebook: an experiment's images, mock galaxies, and their split."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +12,7 @@ from deepmerge.data.dataset import Dataset
 from deepmerge.data.demo import simulate as simulator
 from deepmerge.data.splits import Split
 from deepmerge.errors import InputError
+from deepmerge.files import folder_aside
 
 _SPLIT = config.Split()  # its defaults
 
@@ -73,8 +72,7 @@ def simulate(
     """
     if variant not in simulator.VARIANTS:
         raise InputError(f"variant should be one of {', '.join(simulator.VARIANTS)}, got {variant!r}")
-    with tempfile.TemporaryDirectory(prefix="deepmerge-") as name:
-        folder = Path(name)
+    with folder_aside("deepmerge") as folder:
         # One process: a script without an `if __name__ == "__main__"` would be run again by each further one.
         simulator.simulate(
             folder, galaxies=galaxies, merger_fraction=merger_fraction, seed=seed, without=without, workers=1

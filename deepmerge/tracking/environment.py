@@ -7,6 +7,7 @@ import sys
 TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
 VARIABLES = {
     TELEMETRY: "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # of models that others could have written to: it runs their code
     "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from deepmerge.tracking import passwords
+from deepmerge.tracking import launcher, passwords
 
 EXPERIMENT = "deepmerge"
 OPT_OUT = "DEEPMERGE_CONDA_FALLBACK"  # set it to 'off' to let MLflow fail where there is no conda
@@ -126,9 +126,10 @@ def with_fallback(backend: Any) -> type:
                     file=sys.stderr,
                 )
                 backend_config[utils.PROJECT_ENV_MANAGER] = "local"
-            submitted = super().run(
-                project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id
-            )
+            with launcher.announced():
+                submitted = super().run(
+                    project_uri, entry_point, params, version, backend_config, tracking_uri, experiment_id
+                )
             if falls_back:
                 MlflowClient().set_tag(submitted.run_id, MLFLOW_PROJECT_ENV, "local")
             return submitted
@@ -139,16 +140,22 @@ def with_fallback(backend: Any) -> type:
 def hide_passwords(local: ModuleType) -> None:
     """Let MLflow's local backend make the run of this project with addresses (`storage`) without their passwords.
 
-    The command that it starts gets them as they are. A parameter that is logged cannot be changed any more.
+    The command that it starts gets them as they are. A parameter that is logged cannot be changed any more. The run
+    tells whose it is, so that it does not look as if it ran for ever should the launcher be killed.
     """
+    from mlflow.tracking import MlflowClient
+
     make_run = local.get_or_create_run
 
     def make_run_without_passwords(
         run_id: Any, uri: str, experiment_id: str, work_dir: str, version: Any, entry_point: str, parameters: dict
     ) -> Any:
-        if is_this_project(work_dir):
-            parameters = {name: passwords.hidden(str(value)) for name, value in parameters.items()}
-        return make_run(run_id, uri, experiment_id, work_dir, version, entry_point, parameters)
+        if not is_this_project(work_dir):
+            return make_run(run_id, uri, experiment_id, work_dir, version, entry_point, parameters)
+        parameters = {name: passwords.hidden(str(value)) for name, value in parameters.items()}
+        run = make_run(run_id, uri, experiment_id, work_dir, version, entry_point, parameters)
+        MlflowClient().set_tag(run.info.run_id, launcher.PROCESS, launcher.named())
+        return run
 
     local.get_or_create_run = make_run_without_passwords  # type: ignore[attr-defined]
 

@@ -1,8 +1,8 @@
 """The model registry: a registered model for each data set, a version for each run, aliases for the champions."""
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from deepmerge.tracking import mutex, runs
 
 PREFIX = "deepmerge-"
 CHAMPION, PREVIOUS = "champion", "previous"
+MOVING = "moving"  # tag of a registered model while its aliases are moved, one after another: where each goes
 # What a version takes over from its run, where the run has it.
 TAGS = ("dataset", "data_source", "data_fingerprint", "split", "split_fingerprint", "git_commit", "git_dirty")
 SETTINGS = ("dropout", "l2", "learning_rate", "params", "study")
@@ -36,7 +37,7 @@ def register(run: runs.Run) -> Version:
     model_id = runs.model_id(run)
     name = PREFIX + run.data.tags["dataset"]
     tags, description = _tags(run), _description(run)
-    with mutex.only_one(name):
+    with _only_one(name):
         versions = _versions(f"name = '{name}' and run_id = '{run.info.run_id}'")
         if versions:
             version = versions[0]
@@ -71,15 +72,17 @@ def crown(version: Version, reigning: Version | None) -> bool:
 
     False, and nothing is changed, when another than `reigning` has become champion meanwhile.
     """
-    client = MlflowClient()
-    with mutex.only_one(version.name):
+    with _only_one(version.name):
         now = champion(version.name)
         if (now and now.version) != (reigning and reigning.version):
             return False
-        if now is not None:
-            client.set_registered_model_alias(version.name, PREVIOUS, now.version)
-        client.set_registered_model_alias(version.name, CHAMPION, version.version)
+        _move(version.name, {PREVIOUS: now.version} if now else {}, version.version)
     return True
+
+
+def previous(name: str) -> Version | None:
+    """The version that was champion of a registered model before the reigning one."""
+    return _aliased(name, PREVIOUS)
 
 
 def rollback(dataset: str) -> dict[str, str]:
@@ -88,18 +91,16 @@ def rollback(dataset: str) -> dict[str, str]:
     Raises InputError when there is none.
     """
     runs.connect()
-    client = MlflowClient()
     name = PREFIX + config.name_of(dataset)
-    with mutex.only_one(name):
-        now, before = champion(name), _aliased(name, PREVIOUS)
+    with _only_one(name):
+        now, before = champion(name), previous(name)
         if now is None or before is None or now.version == before.version:
             present = "no champion" if now is None else f"champion version {now.version} and no previous one"
             raise InputError(
                 f"a rollback needs a champion of {name} and the one before it, found {present} in "
                 f"{runs.store()}; 'deepmerge promote {dataset}' makes champions"
             )
-        client.set_registered_model_alias(name, CHAMPION, before.version)
-        client.set_registered_model_alias(name, PREVIOUS, now.version)
+        _move(name, {PREVIOUS: now.version}, before.version)
     when = datetime.now(UTC).isoformat(timespec="seconds")
     _tag(before, {"rollback": f"{when}: champion again in place of version {now.version}"})
     _tag(now, {"rollback": f"{when}: version {before.version} is champion again"})
@@ -165,6 +166,33 @@ def listing(dataset: str | None = None) -> list[dict[str, str]]:
         if model.name in wanted and model.name.startswith(PREFIX)  # LIKE takes the case as it comes
         for version in sorted(_versions(f"name = '{model.name}'"), key=lambda version: -int(version.version))
     ]
+
+
+@contextmanager
+def _only_one(name: str) -> Iterator[None]:
+    """Hold the lock of a registered model, whose aliases are moved to the end first where somebody was cut off."""
+    with mutex.only_one(name):
+        try:
+            left = MlflowClient().get_registered_model(name).tags.get(MOVING)
+        except MlflowException:  # not made yet
+            left = None
+        if left is not None:
+            _set_aliases(name, json.loads(left))
+        yield
+
+
+def _move(name: str, others: Mapping[str, str], champion: str) -> None:
+    """Move aliases to versions, the champion's last. Cut off in between, whoever holds the lock next moves the rest."""
+    aliases = {**others, CHAMPION: champion}
+    MlflowClient().set_registered_model_tag(name, MOVING, json.dumps(aliases))
+    _set_aliases(name, aliases)
+
+
+def _set_aliases(name: str, aliases: Mapping[str, str]) -> None:
+    client = MlflowClient()
+    for alias, version in aliases.items():
+        client.set_registered_model_alias(name, alias, str(version))
+    client.delete_registered_model_tag(name, MOVING)
 
 
 def _tag(version: Version, tags: Mapping[str, str]) -> None:

@@ -8,7 +8,6 @@ render; here are the sample as a whole and its files.
 import csv
 import json
 import math
-import tempfile
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +22,7 @@ from deepmerge.data.demo.render import FILTERS, IMAGE_SIZE, VIEWS, Views, render
 from deepmerge.data.demo.scene import Stage, Truth, draw_scene
 from deepmerge.data.formats import npy_file
 from deepmerge.errors import InputError
+from deepmerge.files import folder_aside
 from deepmerge.progress import progress_bar
 
 # 301 of the release's 406 mergers (74 %) are past ones.
@@ -92,8 +92,7 @@ def simulate(
         },
     }
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".simulate-", dir=folder) as name:
-        aside = Path(name)
+    with folder_aside(".simulate", folder) as aside:
         _write_sample(aside, tasks, workers)
         for variant in VARIANTS:
             write_source(aside / f"{variant}_2filt_source.json", source)

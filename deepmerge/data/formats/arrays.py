@@ -16,7 +16,7 @@ def open_array(path: Path, what: str) -> np.ndarray:
             f"{what} expected at {path}, where there is no file; "
             "'deepmerge data simulate' makes the demo sample, 'deepmerge data fetch' gets the released one"
         ) from None
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, TypeError, OverflowError, EOFError, OSError) as error:
         raise InputError(f"{what} in {path} should be a plain numeric npy file, but: {error}") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
         raise InputError(f"{what} in {path} should be a numeric npy array, got {getattr(array, 'dtype', 'an archive')}")

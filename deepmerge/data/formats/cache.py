@@ -32,7 +32,7 @@ def array(folder: Path, name: str, made_from: Iterable[Any], make: Callable[[Pat
     """The memory-mapped array that `make` writes to the npy file that it is given, or wrote to it before.
 
     made_from: all that the array depends on, told by its repr. A process that comes while another makes the same waits
-    for it. What one left that was killed never counts, and is deleted. Raises InputError where nothing can be written.
+    for it. Raises InputError where nothing can be written.
     """
     digest = hashlib.sha256(repr(VERSION).encode())
     for part in made_from:
@@ -40,11 +40,9 @@ def array(folder: Path, name: str, made_from: Iterable[Any], make: Callable[[Pat
     path = folder / f"{name}-{digest.hexdigest()[:16]}.npy"
     if not path.exists():
         try:
-            _prepare(folder)
+            files.hidden_folder(folder)
             with FileLock(path.with_suffix(".lock")):
                 if not path.exists():
-                    for left in folder.glob(f".{path.stem}-*.npy"):
-                        left.unlink(missing_ok=True)
                     with files.replacing(path) as aside:
                         make(aside)
         except OSError as error:
@@ -62,11 +60,3 @@ def create(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
-
-
-def _prepare(folder: Path) -> None:
-    """Make the folder, which no version control shall look at."""
-    folder.mkdir(parents=True, exist_ok=True)
-    ignore = folder / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n")

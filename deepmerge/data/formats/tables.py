@@ -58,6 +58,9 @@ def _lines(path: Path, title: str) -> list[str]:
         raise InputError(f"{title} should be a CSV file in UTF-8, but: {error}; save it as such") from None
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{title} should be a readable CSV file, but: {error}") from None
+    if "\0" in text:
+        number = text[: text.index("\0")].count("\n") + 1
+        raise InputError(f"{title} should be a CSV file, but holds a null character in line {number}; save it as text")
     return list(io.StringIO(text, newline=""))
 
 

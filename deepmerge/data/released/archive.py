@@ -8,7 +8,6 @@ the first HDU, and in the second a table of one column, the label.
 import errno
 import logging
 import math
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from deepmerge.data import dataset
 from deepmerge.data.formats import fits_file, fits_table, npy_file
 from deepmerge.data.released import download, layout
 from deepmerge.errors import InputError
-from deepmerge.files import replacing
+from deepmerge.files import folder_aside, replacing
 from deepmerge.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -236,11 +235,11 @@ def _read_catalogue(folder: Path) -> pd.DataFrame:
 
 
 def _download_catalogue(url: str) -> pd.DataFrame | None:
-    with tempfile.TemporaryDirectory() as scratch:
+    with folder_aside("deepmerge") as scratch:
         try:
             for file in layout.CATALOGUE_FILES.values():
-                download.download(f"{url.rstrip('/')}/{file}", Path(scratch) / file, magic=b"\x93NUMPY")
-            return _read_catalogue(Path(scratch))
+                download.download(f"{url.rstrip('/')}/{file}", scratch / file, magic=b"\x93NUMPY")
+            return _read_catalogue(scratch)
         except InputError as error:
             logger.warning(
                 "No catalogue arrays: %s Galaxy ids follow from the row order instead; past and future, "

@@ -78,9 +78,10 @@ def gallery(
     return {**results, "images": len(page.thumbnails), "tagged": len(page.tagged), "written": str(out)}
 
 
-def gallery_in_run(judged: Judged) -> None:
+def gallery_in_run(judged: Judged) -> Results:
     """Log the gallery of a model to its own run, which is open."""
     _log(of_model(judged))
+    return {}
 
 
 def of_file(path: Path, table: Path | None, tagged: Path | None, stretch: str = "log", most: int = MOST) -> Gallery:

@@ -51,12 +51,16 @@ def promote(
     version = registry.register(run)
     while True:
         reigning = registry.champion(version.name)
-        if reigning is not None and reigning.version == version.version:
+        is_champion = reigning is not None and reigning.version == version.version
+        if is_champion and _is_recorded(run):
             return _champion_already(run, version, out)
-        verdict = verdict_on(candidate, reigning, metric, force, on)
+        # A champion without a verdict was cut off before that was written, by a version that crowned first.
+        rival = registry.previous(version.name) if is_champion else reigning
+        verdict = verdict_on(candidate, rival, metric, force, on)
+        results = _recorded(candidate, version, verdict, on, out)
         # Another promotion may have come in between: then the candidate has to beat that champion.
-        if verdict.decision == gate.REFUSED or registry.crown(version, reigning):
-            return _recorded(candidate, version, verdict, on, out)
+        if is_champion or verdict.decision == gate.REFUSED or registry.crown(version, reigning):
+            return results
 
 
 def verdict_on(
@@ -127,6 +131,14 @@ def _recorded(candidate: Judged, version: registry.Version, verdict: Verdict, on
             canvas.save(drawn, picture)
         registry.record(version, results, folder)
     return results
+
+
+def _is_recorded(run: runs.Run) -> bool:
+    try:
+        runs.read_artifact(run, RECORD)
+    except InputError:
+        return False
+    return True
 
 
 def _champion_already(run: runs.Run, version: registry.Version, out: Path | None) -> Results:

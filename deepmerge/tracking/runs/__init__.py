@@ -16,6 +16,7 @@ from deepmerge.tracking.runs.artifacts import (
     log_model,
     log_parameters,
     log_table,
+    logged_steps,
     model_file,
     model_id,
     model_metadata,

@@ -15,10 +15,11 @@ from deepmerge import config
 from deepmerge.errors import InputError
 from deepmerge.tracking import passwords
 from deepmerge.tracking.runs.artifacts import FINGERPRINT, TRAINED
-from deepmerge.tracking.runs.opening import FAILURE, connect, store
+from deepmerge.tracking.runs.opening import FAILURE, connect, is_open, store
 from deepmerge.tracking.runs.provenance import STARTED_IN
 
 LAST = "last"
+FINISHED = "FINISHED"  # the status of runs that ended well: no other counts as a model
 PAGE = 10  # runs that are asked for at a time
 MOST = 1000  # runs that are looked at to tell what there is
 
@@ -49,8 +50,7 @@ def find(model: str, dataset: str, fingerprint: str | None = None) -> Run:
     except MlflowException as error:
         words = passwords.scrubbed(error.message)
         raise InputError(f"model should exist in {store()}, got {model!r}: {words}{hint}") from None
-    active = mlflow.active_run()
-    if not _ended_well(run) and not (active and active.info.run_id == run.info.run_id):
+    if run.info.status != FINISHED and not is_open(run.info.run_id):
         why = run.data.tags.get(FAILURE, "it was stopped, or still runs")
         raise InputError(
             f"model should be of a run that ended well, got run {run.info.run_id}, which is {run.info.status} ({why}); "
@@ -80,7 +80,7 @@ def newest_studies(kind: str, dataset: str, fingerprint: str | None = None) -> I
     """Finished runs of this kind about a data set, newest first; those of the data with this fingerprint, if any."""
     connect()
     tags = {"kind": kind, "dataset": dataset, FINGERPRINT: fingerprint}
-    yield from _newest_runs(tags, "attributes.status = 'FINISHED'")
+    yield from _newest_runs(tags, f"attributes.status = '{FINISHED}'")
 
 
 def newest_study(kind: str, command: str, dataset: str, fingerprint: str | None = None) -> Run:
@@ -91,11 +91,6 @@ def newest_study(kind: str, command: str, dataset: str, fingerprint: str | None 
     raise InputError(
         f"expected a run of kind {kind} about {dataset!r}{data} in {store()}, found none; make one with '{command}'"
     )
-
-
-def _ended_well(run: Run) -> bool:
-    """Whether a run ended FINISHED; one that is open again keeps the end of its training."""
-    return run.info.status == "FINISHED" or (run.info.status == "RUNNING" and bool(run.info.end_time))
 
 
 def _described(run: Run) -> str:
@@ -145,7 +140,7 @@ def _last_run(dataset: str, fingerprint: str | None) -> Run:
 def _trained_runs(dataset: str | None = None, fingerprint: str | None = None) -> Iterator[Run]:
     """Runs with a trained model that ended well, newest first."""
     tags = {TRAINED: "yes", "dataset": dataset, FINGERPRINT: fingerprint}
-    return filter(_ended_well, _newest_runs(tags, "attributes.status != 'FAILED'", "attributes.status != 'KILLED'"))
+    yield from _newest_runs(tags, f"attributes.status = '{FINISHED}'")
 
 
 def _newest_runs(tags: Mapping[str, str | None], *conditions: str) -> Iterator[Run]:

@@ -1,9 +1,11 @@
 """Open and close MLflow runs: where they are kept, and how they end whatever becomes of their process."""
 
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import mlflow
@@ -11,7 +13,8 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from deepmerge.tracking import database, environment, passwords, soundness
+from deepmerge import stopping
+from deepmerge.tracking import database, environment, launcher, passwords, processes, soundness
 from deepmerge.tracking.plugin import EXPERIMENT, experiment_id
 from deepmerge.tracking.runs.provenance import STARTED_IN, code_state, process
 
@@ -19,20 +22,28 @@ log = logging.getLogger(__name__)
 
 DATABASE = Path("mlflow.db")
 FAILURE = "failure"  # tag with the reason why a run did not end well
+MOST = 1000  # runs that are looked at for one whose process is gone
+
+_open: ContextVar[str | None] = ContextVar("open", default=None)  # id of the run that is written to
+_closed: set[str] = set()  # stores whose runs this process has looked at
 
 
 def connect() -> None:
     """Choose the tracking store: MLFLOW_TRACKING_URI, or else ``mlflow.db`` in the working directory.
 
     In the temporary copy that `dvc exp run --temp` works in, it is the one of the project itself, which stays. A
-    database file is made if need be. Raises InputError where it was left half made, or its artifacts do not lie where
-    it says.
+    database file is made if need be. Runs that look as if they ran are closed where their process was on this machine
+    and is gone. Raises InputError where the database was left half made, or its artifacts do not lie where it says.
     """
     environment.prepare()
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(f"sqlite:///{project() / DATABASE}")
-    database.make_store(mlflow.get_tracking_uri())
-    soundness.require_sound(mlflow.get_tracking_uri())
+    url = mlflow.get_tracking_uri()
+    database.make_store(url)
+    soundness.require_sound(url)
+    if url not in _closed:
+        _closed.add(url)
+        _close_abandoned()
 
 
 def store() -> str:
@@ -68,26 +79,16 @@ def new_run(name: str, tags: Mapping[str, str]) -> Iterator[str]:
     with mlflow.start_run(run_name=name, tags={**code_state(), **process(), **tags}) as run, _ended_truthfully():
         # An adopted run keeps the random name that the launcher gave it unless renamed.
         mlflow.set_tag("mlflow.runName", name)
-        yield run.info.run_id
+        with _writing_to(run.info.run_id):
+            yield run.info.run_id
 
 
 @contextmanager
 def reopened(run: Run) -> Iterator[None]:
-    """Write to a run that has ended; its status and its duration stay those of the training, also after a failure."""
-    # RUNNING: somebody else writes to it, or was killed right after it had begun to.
-    status = "FINISHED" if run.info.status == "RUNNING" else run.info.status
-
-    def restore() -> None:
-        MlflowClient().set_terminated(run.info.run_id, status, run.info.end_time)
-
+    """Write to a run that has ended; it stays so, whatever becomes of this process."""
     _link_launcher(run.info.run_id)
-    mlflow.start_run(run_id=run.info.run_id)
-    restore()  # should this process be killed, the run does not look as if it ran for ever
-    try:
+    with _writing_to(run.info.run_id):
         yield
-    finally:
-        mlflow.end_run(status)
-        restore()
 
 
 @contextmanager
@@ -99,10 +100,13 @@ def continued(run_id: str | None, name: str, tags: Mapping[str, str]) -> Iterato
             yield made
         return
     _link_launcher(run_id)
+    client = MlflowClient()
+    client.set_tag(run_id, launcher.PROCESS, launcher.named())  # before it runs, or it would seem abandoned
     with mlflow.start_run(run_id=run_id), _ended_truthfully():
         if FAILURE in mlflow.get_run(run_id).data.tags:
             mlflow.delete_tag(FAILURE)
-        yield run_id
+        with _writing_to(run_id):
+            yield run_id
 
 
 @contextmanager
@@ -110,8 +114,13 @@ def child(
     parent: str, name: str, tags: Mapping[str, str], stops: tuple[type[BaseException], ...] = ()
 ) -> Iterator[str]:
     """Start a run below the run `parent`, open here or in another process; `stops` are no failures: KILLED."""
-    below = {STARTED_IN: str(Path.cwd()), **tags, "mlflow.parentRunId": parent}
-    with mlflow.start_run(run_name=name, tags=below, nested=True) as run, _ended_truthfully(stops):
+    own = {STARTED_IN: str(Path.cwd()), launcher.PROCESS: launcher.named()}
+    below = {**own, **tags, "mlflow.parentRunId": parent}
+    with (
+        mlflow.start_run(run_name=name, tags=below, nested=True) as run,
+        _ended_truthfully(stops),
+        _writing_to(run.info.run_id),
+    ):
         yield run.info.run_id
 
 
@@ -134,11 +143,16 @@ def knows(run_id: str) -> bool:
 
 
 def active_id() -> str:
-    """Id of the run that is open."""
-    run = mlflow.active_run()
-    if run is None:
+    """Id of the run that is written to."""
+    run_id = _open.get()
+    if run_id is None:
         raise RuntimeError("no MLflow run is open")
-    return run.info.run_id
+    return run_id
+
+
+def is_open(run_id: str) -> bool:
+    """Whether this process writes to the run."""
+    return _open.get() == run_id
 
 
 def for_workers() -> dict[str, str]:
@@ -153,10 +167,34 @@ def _ended_truthfully(stops: tuple[type[BaseException], ...] = ()) -> Iterator[N
         yield
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, SystemExit, *stops)):
+            if not isinstance(error, stops):
+                mlflow.set_tag(FAILURE, stopping.reason(error))
             mlflow.end_run("KILLED")
             raise
         mlflow.set_tag(FAILURE, passwords.scrubbed(f"{type(error).__name__}: {error}")[:500])
         raise
+
+
+@contextmanager
+def _writing_to(run_id: str) -> Iterator[None]:
+    token = _open.set(run_id)
+    try:
+        yield
+    finally:
+        _open.reset(token)
+
+
+def _close_abandoned() -> None:
+    """End the runs that look as if they ran, but whose process was on this machine and is gone."""
+    experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
+    condition = f"attributes.status = 'RUNNING' and tags.`{launcher.PROCESS}` LIKE '%'"
+    for run in MlflowClient().search_runs(experiments, condition, max_results=MOST):
+        try:
+            is_gone = processes.is_gone(json.loads(run.data.tags[launcher.PROCESS]))
+        except (ValueError, KeyError, TypeError, AttributeError):  # not written by us
+            continue
+        if is_gone:
+            abandon(run.info.run_id, "process gone")
 
 
 def _link_launcher(run_id: str) -> None:

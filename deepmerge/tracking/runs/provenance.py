@@ -10,6 +10,8 @@ from pathlib import Path
 
 import mlflow
 
+from deepmerge.tracking import launcher
+
 STARTED_IN = "started_in"  # tag with the folder where the command was given, at which relative paths begin
 
 
@@ -36,8 +38,9 @@ def code_state() -> dict[str, str]:
 
 
 def process() -> dict[str, str]:
-    """From which folder this process was started, and which DVC stage and experiment it is, if any."""
+    """Which process this is, from which folder it was started, and which DVC stage and experiment it is, if any."""
     tags = {
+        launcher.PROCESS: launcher.named(),
         STARTED_IN: str(Path.cwd()),
         "dvc_stage": os.environ.get("DVC_STAGE"),
         "dvc_experiment": os.environ.get("DVC_EXP_NAME"),
