@@ -25,6 +25,7 @@ GRID = np.linspace(0, 1, 11)
 CURVE = RocCurve(GRID, GRID**0.5, GRID**0.6, GRID**0.4, Estimate(0.912, 0.881, 0.941), (0.2, 0.447), "pristine")
 ESTIMATES = [
     (0.912, 0.881, 0.941),
+    (0.935, 0.89, 0.96),
     (0.8, 0.75, 0.85),
     (0.7, 0.6, 0.8),
     (0.6, 0.5, 0.7),
@@ -71,7 +72,7 @@ def test_title_and_note_are_written_within_the_page_and_no_setting_is_touched(bu
 
 def test_comparison_draws_and_writes_every_estimate():
     figure = figures.comparison([PRISTINE, NOISY])
-    names = [["AUC", "Balanced accuracy", "Purity at balance", "Completeness"]]
+    names = [["AUC", "AUC of galaxies", "Balanced accuracy", "Purity at balance", "Completeness"]]
     names.append(["Brier score at balance", "Calibration error at balance"])
     written = texts(figure)
     rows = list(figures.SHOWN)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from deepmerge.analysis.calibration import LINE
 from deepmerge.analysis.metrics import evaluate
-from deepmerge.estimate import AT_BALANCE, METRICS, UNDEFINED, Estimate, flat, gathered, names, read
+from deepmerge.estimate import AT_BALANCE, METRICS, OF_GALAXIES, UNDEFINED, Estimate, flat, gathered, names, read
 
 NAN = math.nan
 
@@ -87,6 +87,9 @@ def test_every_metric_that_is_measured_has_a_label_and_a_better_side_but_the_cou
     assert {metric.better for name, metric in METRICS.items() if name not in LINE} == {1, -1}
     assert len({metric.label for metric in METRICS.values()}) == len(METRICS)
     for name, metric in METRICS.items():
-        if name.endswith(AT_BALANCE):
+        if name.startswith(OF_GALAXIES):
+            label, better = METRICS[name.removeprefix(OF_GALAXIES)]
+            assert metric == (f"{label} of galaxies", better)
+        elif name.endswith(AT_BALANCE):
             label, better = METRICS[name.removesuffix(AT_BALANCE)]
             assert metric == (f"{label} at balance", better)

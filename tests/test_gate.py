@@ -32,7 +32,7 @@ def test_the_metrics_that_may_decide_are_all_whose_differences_have_an_interval_
 
 @pytest.mark.parametrize("metric", gate.DECISIVE)
 def test_the_better_model_is_promoted_and_the_worse_one_refused_by_every_metric(metric):
-    labels, galaxies = LABELS[:120], GALAXIES[:120]  # thirty galaxies tell these two apart, and quickly
+    labels, galaxies = LABELS[:240], GALAXIES[:240]  # sixty galaxies tell these two apart, and quickly
     perfect, poor = np.where(labels == 1, 0.99, 0.01), scores(labels, np.random.default_rng(1), 0.2)
     up = gate.judge(labels, perfect, poor, galaxies, metric, "version 1")
     down = gate.judge(labels, poor, perfect, galaxies, metric, "version 1")

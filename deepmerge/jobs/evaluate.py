@@ -75,7 +75,7 @@ def log_evaluation(
     figures = drawn(evaluation, test, name, note)
     if (told := stages_of(test)) is not None:
         results |= flat(told.metrics, "test")
-        figures["stages"] = stage_matrix(told, note)
+        figures["stage_confusion"] = stage_matrix(told, note)
     galaxies = test["galaxy_id"].nunique()
     runs.log_metrics({**results, "test_images": len(test), "test_galaxies": galaxies})
     auc, accuracy, of_galaxies = (evaluation.metrics[metric].text() for metric in HEADLINE)

@@ -40,7 +40,9 @@ MODEL_FIGURES = {
         "Reliability", "Share of mergers among images of a predicted probability, at the sample's own ratio."
     ),
     "confusion_matrix": Caption("Confusion matrix", "Images by true and predicted class, at a probability of 0.5."),
-    "stages": Caption("Stages", "Images by true stage, and by the one that the network finds most probable."),
+    "stage_confusion": Caption(
+        "Confusion matrix of stages", "Images by true stage, and by the one that the network finds most probable."
+    ),
     "scores": Caption("Scores by stage", "How the predicted probabilities of each stage are spread."),
     "history": Caption("Training history", "The weights kept are those of the star."),
     "gradcam": Caption(
