@@ -105,8 +105,8 @@ async def _body(request: Request) -> bytes:
 
 def _answer(content: bytes, network: keras.Model, shape: tuple[int, ...]) -> Mapping[str, Any]:
     images = _images(content, shape)
-    (scores,) = prediction.predict_pieces(network, [np.moveaxis(images, -1, 1)])
-    return {"predictions": [[None if np.isnan(score) else score] for score in scores.tolist()]}
+    (outputs,) = prediction.outputs_of_pieces(network, [np.moveaxis(images, -1, 1)])
+    return {"predictions": [[None if np.isnan(number) else number for number in row] for row in outputs.tolist()]}
 
 
 def _images(content: bytes, shape: tuple[int, ...]) -> np.ndarray:

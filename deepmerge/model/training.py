@@ -12,9 +12,10 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from deepmerge import config, stopping
-from deepmerge.data import labels, targets
+from deepmerge.data import targets
 from deepmerge.data.batches import Epoch, TrainingBatches, class_weights, gather
 from deepmerge.data.dataset import Dataset
+from deepmerge.data.labels import codes as stage_codes
 from deepmerge.data.noise import Degradation
 from deepmerge.data.splits import Split
 from deepmerge.data.targets import Unlabelled
@@ -83,7 +84,7 @@ def train(
     Both classes weigh the same in all validation numbers. Raises TrainingDiverged on a loss that is not finite.
     """
     keras.utils.set_random_seed(training.seed)
-    batches = _batches(dataset, split, training, target)
+    batches = _batches(dataset, split, network, training, target)
     shape = _shape(dataset)
     body, start = own.body(network, body), starts.load(network)
     kept = starts.pixel_statistics(start, network) if start and network.start_stretch == "kept" else None
@@ -146,7 +147,9 @@ def _kept(reached: Checkpoint, path: Path) -> Path | None:
     return path
 
 
-def _batches(dataset: Dataset, split: Split, training: config.Training, target: Unlabelled | None) -> TrainingBatches:
+def _batches(
+    dataset: Dataset, split: Split, network: config.Network, training: config.Training, target: Unlabelled | None
+) -> TrainingBatches:
     """What is shown in training; without a `target` at hand it is the one that the settings name, if any."""
     if training.adapt is not None and target is None:
         target = targets.to_adapt_to(training.adapt, dataset, split)
@@ -157,12 +160,13 @@ def _batches(dataset: Dataset, split: Split, training: config.Training, target: 
         **training.model_dump(include={"batch_size", "balance", "augment", "seed"}),
         degradation=Degradation.of(training, dataset),
         target=target if training.adapt is not None else None,
+        codes=stage_codes(dataset.catalogue["stage"], split.train.rows) if network.labels == "stage" else None,
     )
 
 
 def require_learnable(dataset: Dataset, split: Split, network: config.Network, training: config.Training) -> None:
     """Raise InputError where a training could learn nothing: of one class, or of pixels that are all alike."""
-    batches = _batches(dataset, split, training, None)
+    batches = _batches(dataset, split, network, training, None)
     if network.start is None or network.start_stretch != "kept":
         _pixel_statistics(dataset, batches, split.seed, network.stretch)
 
