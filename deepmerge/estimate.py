@@ -61,8 +61,9 @@ _BASIC = {
 }
 # Those that depend on the class ratio; the others do not, or are one of them at balance.
 WITH_BALANCE = ("purity", "f1", "average_precision", "brier", "log_loss", "calibration_error")
-# Those that are also of galaxies, by all of their views together.
-WITH_VIEWS = ("auc", "balanced_accuracy", "purity", "completeness", "average_precision", f"log_loss{AT_BALANCE}")
+# Those that are also of galaxies, by all of their views together. None with a threshold: of some 24 mergers often all
+# are found, and then nothing tells how far the share may be from the truth (tests/test_coverage.py).
+WITH_VIEWS = ("auc", "average_precision", f"log_loss{AT_BALANCE}")
 _OF_IMAGES: dict[str, Metric] = {
     **_BASIC,
     # Of the line that calibrated probabilities lie on: 0 and 1; and 0.

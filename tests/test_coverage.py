@@ -12,6 +12,7 @@ from scipy import special, stats
 
 from deepmerge.analysis import intervals, metrics
 from deepmerge.analysis.sample import Sample
+from deepmerge.estimate import OF_GALAXIES, WITH_VIEWS
 from deepmerge.jobs.promote import gate
 
 pytestmark = pytest.mark.slow
@@ -43,7 +44,10 @@ def draw(rng, auc, models=1, together=0.0, mergers=MERGERS, others=OTHERS):
 def truth(auc):
     """The metrics of a sample so large that they hardly scatter."""
     labels, (probability,), _ = draw(np.random.default_rng(0), auc, mergers=2400 * 20, others=12100 * 20)
-    return metrics.point_metrics(labels, probability)
+    of_galaxies = metrics.point_metrics(labels[::VIEWS], probability.reshape(-1, VIEWS).mean(axis=1))
+    return metrics.point_metrics(labels, probability) | {
+        f"{OF_GALAXIES}{name}": of_galaxies[name] for name in WITH_VIEWS
+    }
 
 
 @pytest.mark.parametrize("auc", AUCS)

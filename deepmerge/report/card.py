@@ -10,7 +10,6 @@ HEADLINE = {
     "auc": "AUC",
     "galaxy_auc": "AUC of galaxies, each by the mean of its views",
     "balanced_accuracy": "Balanced accuracy",
-    "galaxy_balanced_accuracy": "Balanced accuracy of galaxies, each by the mean of its views",
     "accuracy": "Accuracy at the sample's own ratio",
     "completeness": "Completeness",
     "purity_at_balance": "Purity, both classes equally many",
