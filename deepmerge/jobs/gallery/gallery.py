@@ -130,7 +130,7 @@ def of_data(
 
 
 def of_model(judged: Judged, tagged: Path | None = None, stretch: str = "log", most: int = MOST) -> Gallery:
-    """The gallery of a model: all images that its split holds, or its data leave out, those of large errors first."""
+    """The gallery of a model: all images that its split holds or its data leave out, large errors first."""
     data, run = judged.data, judged.run
     parts = judged.split.table().drop_duplicates("row")
     probability = judged.scores(Part(parts["row"].to_numpy(), parts["transform"].to_numpy()))
@@ -150,7 +150,7 @@ def of_model(judged: Judged, tagged: Path | None = None, stretch: str = "log", m
         page,
         warning=warning(data, judged.split) or "",
         facts=[*page.facts, f"model {run.info.run_name}", f"run {run.info.run_id[:8]}"],
-        sort="error",
+        sort="galaxy_error",
         maps=_maps(judged, rows),
         maps_title=f"{saliency.METHODS[SALIENCY_METHOD]} maps",
         places=None if embedding is None else embedding[["map_x", "map_y"]].to_numpy(),
