@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 PAGE = "gallery.html"
 MOST = 20_000  # images on a page
 OTHERS = 4  # other models whose scores are compared with this one's
-BATCH = 256
+BATCH_PIXELS = 256 * 2 * 75 * 75  # of images that are drawn at a time
 
 
 def gallery(
@@ -97,7 +97,7 @@ def of_file(path: Path, table: Path | None, tagged: Path | None, stretch: str = 
         rows = _some(np.arange(count), most)
         pictures, start = Packs(), 0
         with progress_bar(f"Drawing {path.name}", count) as advance:
-            for piece in file.pieces(BATCH):
+            for piece in file.pieces(_batch(file.shape)):
                 chosen = np.isin(np.arange(start, start + len(piece)), rows)
                 pictures.add(colours(shrunk(piece[chosen]), stretch))
                 start += len(piece)
@@ -190,7 +190,7 @@ def _page(
     rows = shown["row"].to_numpy()
     pictures = Packs()
     with progress_bar(f"Drawing {data.name}", len(rows)) as advance:
-        for part in np.array_split(rows, -(-len(rows) // BATCH)):
+        for part in np.array_split(rows, -(-len(rows) // _batch(data.images.shape))):
             pixels = undefined(np.asarray(data.images[part]), data.missing)
             pictures.add(colours(shrunk(pixels), stretch))
             forget(data.images)
@@ -258,6 +258,11 @@ def _maps(judged: Judged, rows: np.ndarray) -> Packs | None:
 
 def _some(rows: np.ndarray, most: int) -> np.ndarray:
     return rows if len(rows) <= most else np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+
+
+def _batch(shape: tuple[int, ...]) -> int:
+    """How many images of an array (N, F, H, W) are drawn at a time."""
+    return max(1, BATCH_PIXELS // int(np.prod(shape[1:])))
 
 
 def _facts(shown: pd.DataFrame, count: int) -> list[str]:
