@@ -94,6 +94,8 @@ def test_a_file_of_images_is_shown_with_a_table(tmp_path, shape):
 def test_what_is_none_of_the_three_is_refused(write, tmp_path):
     with pytest.raises(InputError, match="got 'nothing'"):
         gallery("nothing", tmp_path / "page.html")
+    with pytest.raises(InputError, match=r"or a file of images, got nothing\.npy, where there is no file"):
+        gallery("nothing.npy", tmp_path / "page.html")
     with pytest.raises(InputError, match=r"ending in \.html"):
         gallery(str(write()), tmp_path / "page.png")
     with pytest.raises(InputError, match="a table is for a file of images"):

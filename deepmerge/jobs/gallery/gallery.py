@@ -170,6 +170,10 @@ def _file(subject: str) -> Path:
 def _model(subject: str) -> Judged | None:
     """The model that is meant, with its data; None for a data set without one."""
     if not _names_data(subject):
+        if Path(subject).suffix not in ("", ".json") and not subject.startswith("models:/"):
+            raise InputError(
+                f"subject should be a data set, a model, or a file of images, got {subject}, where there is no file"
+            )
         run = runs.find(subject, "DATASET")
         return reload(run.data.tags["dataset"], run.info.run_id)
     experiment = config.load(subject)
