@@ -115,6 +115,7 @@ def test_main_leaves_every_artifact_that_the_readme_promises(whole, client):
         "split.csv",
         "history.json",
         "predictions.parquet",
+        "gallery.html",
         "environment/packages.txt",
         "environment/machine.json",
         "saliency/README.txt",

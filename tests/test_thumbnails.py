@@ -61,6 +61,21 @@ def test_images_without_any_light_are_black(image, no_warnings):
     assert not colours(image).any()
 
 
+@pytest.mark.parametrize("share_missing", [0, 0.3])
+def test_the_white_point_and_the_sky_are_those_of_plain_quantiles(share_missing):
+    images = galaxies(filters=1)
+    images[np.random.default_rng(2).random(images.shape) < share_missing] = np.nan
+    found = colours(images, "log")
+    for image, picture in zip(images[:, 0].astype(float), found[..., 0], strict=True):
+        sky = np.nanmedian(image)
+        noise = 1.4826 * np.nanmedian(np.abs(image - sky))
+        reach = max(np.nanquantile(image, 0.997) - sky, 15 * noise)
+        soft = max(2 * noise / reach, 1e-3)
+        by_hand = 255 * np.log1p(np.clip((image - sky) / reach, 0, 1) / soft) / np.log1p(1 / soft)
+        there = np.isfinite(image)
+        assert np.abs(picture[there] - by_hand[there]).max() <= 0.51
+
+
 def test_one_odd_pixel_on_a_flat_sky_is_seen():
     image = np.zeros((1, 1, 40, 40))
     image[0, 0, 3, 3] = 1

@@ -94,13 +94,20 @@ def _scaled(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     flat[empty] = 0
     largest = np.maximum(np.nanmax(np.abs(flat), -1, keepdims=True), np.finfo(np.float64).tiny)
     flat /= largest  # the squares of values near the largest float would overflow
-    whole = not np.isnan(flat).any()
-    median, percentile = (np.median, np.percentile) if whole else (np.nanmedian, np.nanpercentile)
-    sky = median(flat, -1, keepdims=True)
-    noise = MAD * median(np.abs(flat - sky), -1, keepdims=True)
-    reach = np.maximum(percentile(flat, 99.7, axis=-1, keepdims=True) - sky, 15 * noise)
+    sky = _quantile(flat, 0.5)
+    noise = MAD * _quantile(np.abs(flat - sky), 0.5)
+    reach = np.maximum(_quantile(flat, 0.997) - sky, 15 * noise)
     highest = np.nanmax(flat, -1, keepdims=True) - sky
     reach = np.where(reach > 0, reach, np.where(highest > 0, highest, 1))  # a few odd pixels on a flat sky
     scaled = np.nan_to_num((flat - sky) / reach).reshape(images.shape)
     soft = np.maximum(SOFT * noise / reach, FLAT)[..., np.newaxis]
     return scaled, soft
+
+
+def _quantile(values: np.ndarray, share: float) -> np.ndarray:
+    """Linear quantile of the values along the last axis that are not NaN, (…, 1), as np.nanquantile has it."""
+    ordered = np.sort(values, -1)  # NaN comes last
+    place = share * ((~np.isnan(values)).sum(-1, keepdims=True) - 1)
+    below = np.floor(place).astype(int)
+    low, high = (np.take_along_axis(ordered, each, -1) for each in (below, np.ceil(place).astype(int)))
+    return low + (place - below) * (high - low)

@@ -19,6 +19,7 @@ HELP = {
     "label": "what the catalogue says, after data.relabel",
     "probability": "what the network says: from 0.5 on it calls the galaxy a merger",
     "error": "distance of the probability from the label: near 1, network and label contradict each other",
+    "galaxy_error": "mean error of the galaxy's images: what a wrong label makes large in all of them",
     "uncertainty": "1 where the probability is 0.5, 0 where the network is sure",
     "views": "largest less smallest probability among the images of a galaxy",
     "models": "standard deviation of the probability over this and the newest other models of the same data and split",
@@ -28,7 +29,7 @@ HELP = {
     "split": "train, validation or test; 'left out' by data.exclude",
 }
 TITLES = {"galaxy_id": "galaxy", "probability": "P(merger)", "m20": "M20", "log_mstar": "log stellar mass"}
-TITLES |= {"views": "disagreement of views", "models": "disagreement of models"}
+TITLES |= {"galaxy_error": "error of the galaxy", "views": "disagreement of views", "models": "disagreement of models"}
 
 
 def of_data(data: Dataset, rows: np.ndarray) -> Known:
@@ -55,7 +56,10 @@ def of_scores(scores: pd.Series, data: Dataset, rows: np.ndarray) -> Known:
         "error": np.abs(data.labels[rows] - p),
         "uncertainty": 1 - np.abs(2 * p - 1),
     }
-    of_galaxy = scores.groupby(data.galaxies[scores.index])
+    galaxies = data.galaxies[scores.index]
+    errors = pd.Series(np.abs(data.labels[scores.index] - scores.to_numpy()))
+    known["galaxy_error"] = errors.groupby(galaxies).mean().reindex(data.galaxies[rows]).to_numpy(float)
+    of_galaxy = scores.groupby(galaxies)
     spread = (of_galaxy.max() - of_galaxy.min()).where(of_galaxy.size() > 1)
     if spread.notna().any():
         known["views"] = spread.reindex(data.galaxies[rows]).to_numpy(float)

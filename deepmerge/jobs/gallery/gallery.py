@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 PAGE = "gallery.html"
 MOST = 20_000  # images on a page
 OTHERS = 4  # other models whose scores are compared with this one's
-BATCH = 256
+BATCH_PIXELS = 256 * 2 * 75 * 75  # of images that are drawn at a time
 
 
 def gallery(
@@ -98,7 +98,7 @@ def of_file(path: Path, table: Path | None, tagged: Path | None, stretch: str = 
         rows = _some(np.arange(count), most)
         pictures, start = Packs(), 0
         with progress_bar(f"Drawing {path.name}", count) as advance:
-            for piece in file.pieces(BATCH):
+            for piece in file.pieces(_batch(file.shape)):
                 chosen = np.isin(np.arange(start, start + len(piece)), rows)
                 pictures.add(colours(shrunk(piece[chosen]), stretch))
                 start += len(piece)
@@ -131,7 +131,7 @@ def of_data(
 
 
 def of_model(judged: Judged, tagged: Path | None = None, stretch: str = "log", most: int = MOST) -> Gallery:
-    """The gallery of a model: all images that its split holds, or its data leave out, those of large errors first."""
+    """The gallery of a model: all images that its split holds or its data leave out, large errors first."""
     data, run = judged.data, judged.run
     parts = judged.split.table().drop_duplicates("row")
     probability = judged.scores(Part(parts["row"].to_numpy(), parts["transform"].to_numpy()))
@@ -151,7 +151,7 @@ def of_model(judged: Judged, tagged: Path | None = None, stretch: str = "log", m
         page,
         warning=warning(data, judged.split) or "",
         facts=[*page.facts, f"model {run.info.run_name}", f"run {run.info.run_id[:8]}"],
-        sort="error",
+        sort="galaxy_error",
         maps=_maps(judged, rows),
         maps_title=f"{saliency.METHODS[SALIENCY_METHOD]} maps",
         places=None if embedding is None else embedding[["map_x", "map_y"]].to_numpy(),
@@ -171,6 +171,10 @@ def _file(subject: str) -> Path:
 def _model(subject: str) -> Judged | None:
     """The model that is meant, with its data; None for a data set without one."""
     if not _names_data(subject):
+        if Path(subject).suffix not in ("", ".json") and not subject.startswith("models:/"):
+            raise InputError(
+                f"subject should be a data set, a model, or a file of images, got {subject}, where there is no file"
+            )
         run = runs.find(subject, "DATASET")
         return reload(run.data.tags["dataset"], run.info.run_id)
     experiment = config.load(subject)
@@ -191,7 +195,7 @@ def _page(
     rows = shown["row"].to_numpy()
     pictures = Packs()
     with progress_bar(f"Drawing {data.name}", len(rows)) as advance:
-        for part in np.array_split(rows, -(-len(rows) // BATCH)):
+        for part in np.array_split(rows, -(-len(rows) // _batch(data.images.shape))):
             pixels = undefined(np.asarray(data.images[part]), data.missing)
             pictures.add(colours(shrunk(pixels), stretch))
             forget(data.images)
@@ -259,6 +263,11 @@ def _maps(judged: Judged, rows: np.ndarray) -> Packs | None:
 
 def _some(rows: np.ndarray, most: int) -> np.ndarray:
     return rows if len(rows) <= most else np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+
+
+def _batch(shape: tuple[int, ...]) -> int:
+    """How many images of an array (N, F, H, W) are drawn at a time."""
+    return max(1, BATCH_PIXELS // int(np.prod(shape[1:])))
 
 
 def _facts(shown: pd.DataFrame, count: int) -> list[str]:
