@@ -400,7 +400,7 @@ STORES = {
     "database a folder": (a_folder("mlflow.db"), "should be a whole database of MLflow"),
     "database of a later MLflow": (
         sql("UPDATE alembic_version SET version_num = 'ffffffffffff'"),
-        "should be a whole database of MLflow",
+        "mlflow db upgrade sqlite:///",
     ),
     "artifacts gone": (lambda folder: shutil.rmtree(folder / "mlruns"), "mlruns"),
     "model gone": (lambda folder: keras_file(folder).unlink(), "model.keras is missing"),

@@ -12,7 +12,7 @@ from mlflow.utils.uri import is_local_uri
 from sqlalchemy.exc import DatabaseError
 
 from deepmerge.errors import InputError
-from deepmerge.tracking import database
+from deepmerge.tracking import database, passwords
 
 ARTIFACTS = "mlruns"  # where MLflow puts artifacts unless told otherwise
 MOST = 1000  # runs whose artifacts are looked for
@@ -30,6 +30,11 @@ def require_sound(url: str) -> None:
         words = str(error)
         if re.search("database is locked", words):
             raise
+        if "mlflow db upgrade" in words:
+            raise InputError(
+                f"{file} should be a database of MLflow {mlflow.__version__}, got one of another version; take a "
+                f"copy of it, then: {shlex.join(['mlflow', 'db', 'upgrade', passwords.hidden(url)])}"
+            ) from None
         why = f"but: {' '.join(words.split(chr(10))[0].split())}"
         if re.search("already exists|duplicate column", words):
             why = "but a command that was stopped while making it left it half made"
