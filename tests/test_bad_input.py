@@ -1,18 +1,25 @@
 """Wrong input of many kinds, given to real commands: one clear line, exit status 2, and nothing left behind."""
 
 import logging
+import os
+import shutil
 import signal
+import sqlite3
 import sys
+import tempfile
+from contextlib import closing, contextmanager
+from pathlib import Path
+from unittest import mock
 
+import keras
+import mlflow
 import numpy as np
 import pytest
 import yaml
 
-from deepmerge import cli
-from deepmerge.loading import quietly
-
-with quietly():
-    from deepmerge.model import devices
+from deepmerge import cli, config
+from deepmerge.model import devices, network, stretch
+from deepmerge.tracking import runs
 
 devices.prepare()
 
@@ -307,5 +314,133 @@ def test_wrong_input_is_refused_in_one_line_and_leaves_nothing(case, write_sampl
     assert files(tmp_path) == before
 
 
+# Stores of runs, and the models in them
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder with a store that holds a model of images of 32 × 32 pixels in two filters; and the id of its run."""
+    folder = tmp_path_factory.mktemp("project")
+    np.save(folder / "images.npy", np.random.default_rng(0).normal(size=(4, 2, 32, 32)).astype(np.float32))
+    pixels = np.moveaxis(np.load(folder / "images.npy"), 1, -1)
+    model = network.build((32, 32, 2), config.Network(width=0.25), stretch.measure(pixels, "asinh"))
+    with as_a_user(folder), runs.new_run("tiny", {"dataset": "tiny"}) as run_id:
+        runs.log_model(model, pixels[:2], np.asarray(model(pixels[:2], training=False)), {})
+    return folder, run_id
+
+
+@contextmanager
+def as_a_user(folder):
+    """Work in a folder, with nothing told to MLflow."""
+    with mock.patch.dict(os.environ), pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+            os.environ.pop(name)
+        patch.chdir(folder)
+        patch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+        patch.setattr("deepmerge.tracking.runs.opening._closed", set())
+        mlflow.set_tracking_uri(None)
+        yield
+        mlflow.set_tracking_uri(None)
+
+
+def keras_file(folder):
+    (found,) = folder.glob("mlruns/*/models/*/artifacts/data/model.keras")
+    return found
+
+
+def database(change_bytes):
+    def change(folder):
+        path = folder / "mlflow.db"
+        path.write_bytes(change_bytes(path.read_bytes()))
+
+    return change
+
+
+def sql(*statements):
+    def change(folder):
+        with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
+            for statement in statements:
+                connection.execute(statement)
+            connection.commit()
+
+    return change
+
+
+def model(change_bytes, checked=True):
+    """Change the model's file; without its digest where it is not `checked`, as models of before have none."""
+
+    def change(folder):
+        if not checked:
+            sql("DELETE FROM tags WHERE key = 'model_files_sha256'")(folder)
+        path = keras_file(folder)
+        path.write_bytes(change_bytes(path.read_bytes()))
+
+    return change
+
+
+def another_network(*layers, shape=(32, 32, 2)):
+    """Put a network in place of the model that no training of ours would make."""
+
+    def save(content):
+        with tempfile.TemporaryDirectory() as folder:
+            keras.Sequential([keras.Input(shape), *layers]).save(Path(folder, "a.keras"))
+            return Path(folder, "a.keras").read_bytes()
+
+    return model(save, checked=False)
+
+
+def dense():
+    return keras.layers.Flatten(), keras.layers.Dense(1, activation="sigmoid")
+
+
+STORES = {
+    "database of zeros": (database(lambda content: b"\0" * 8192), "should be a whole database of MLflow"),
+    "database of text": (database(lambda content: b"no database" * 999), "should be a whole database of MLflow"),
+    "database truncated": (database(lambda content: content[:20000]), "should be a whole database of MLflow"),
+    "database a folder": (a_folder("mlflow.db"), "should be a whole database of MLflow"),
+    "database of a later MLflow": (
+        sql("UPDATE alembic_version SET version_num = 'ffffffffffff'"),
+        "mlflow db upgrade sqlite:///",
+    ),
+    "artifacts gone": (lambda folder: shutil.rmtree(folder / "mlruns"), "mlruns"),
+    "model gone": (lambda folder: keras_file(folder).unlink(), "model.keras is missing"),
+    "model empty": (model(lambda content: b""), "model.keras was changed"),
+    "model truncated": (model(lambda content: content[:1000]), "model.keras was changed"),
+    "unchecked, empty": (model(lambda content: b"", checked=False), "model.keras"),
+    "unchecked, truncated": (model(lambda content: content[:1000], checked=False), "model.keras"),
+    "unchecked, text": (model(lambda content: b"no network", checked=False), "model.keras"),
+    "of another shape": (another_network(*dense(), shape=(64, 64, 2)), "64"),
+    "of flat input": (another_network(keras.layers.Dense(1), shape=(7,)), "takes (None, 7)"),
+    "of three outputs": (another_network(keras.layers.Flatten(), keras.layers.Dense(3)), "gives (None, 3)"),
+    "of a map": (another_network(keras.layers.Conv2D(1, 3)), "gives (None, 30, 30, 1)"),
+    "of a lambda": (another_network(keras.layers.Lambda(lambda pixels: pixels), *dense()), "safe mode"),
+}
+
+
+@pytest.mark.parametrize("case", STORES)
+def test_a_damaged_store_or_model_is_refused_in_one_line_and_leaves_nothing(case, project, run, tmp_path):
+    change, said = STORES[case]
+    made, run_id = project
+    folder = tmp_path / "project"
+    shutil.copytree(made, folder)
+    places = {"experiments": "artifact_location", "runs": "artifact_uri", "logged_models": "artifact_location"}
+    sql(*(f"UPDATE {table} SET {name} = replace({name}, '{made}', '{folder}')" for table, name in places.items()))(
+        folder
+    )
+    change(folder)
+    before = files(tmp_path)
+    with as_a_user(folder):
+        status, message = run(["predict", "images.npy", "--model", run_id])
+    assert (status, message.count("\n")) == (2, 1), message
+    assert said in message
+    assert len(message) < 1200
+    assert set(files(tmp_path)) == set(before)
+
+
+def test_an_undamaged_store_is_fine(project, run):
+    with as_a_user(project[0]):
+        assert run(["predict", "images.npy", "--model", project[1]])[0] == 0
+
+
 def test_there_are_many():
-    assert len(CASES) >= 120
+    assert len(CASES) + len(STORES) >= 150

@@ -400,7 +400,7 @@ SETTINGS = st.fixed_dictionaries(
         "architecture": st.sampled_from(["default", "published"]),
         "stretch": st.sampled_from(["raw", "standard", "asinh", "log"]),
         "dropout": st.floats(0, 1, exclude_max=True),
-        "l2": st.floats(0, allow_infinity=False),
+        "l2": st.floats(0, 1e6),
         "epochs": st.integers(1),
         "learning_rate": st.floats(0, exclude_min=True, allow_infinity=False),
         "augment": st.booleans(),

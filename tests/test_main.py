@@ -247,7 +247,7 @@ def test_a_model_of_another_data_set_is_not_the_last_of_this_one(whole):
 def failing(monkeypatch):
     """Training that diverges in its first epoch."""
 
-    def train(*arguments):
+    def train(*arguments, **options):
         raise training.TrainingDiverged("loss should stay finite, got nan in epoch 1")
 
     monkeypatch.setattr(training, "train", train)

@@ -169,8 +169,9 @@ def test_the_citation_names_the_version_and_the_licence_of_the_package():
 
 def test_the_workflow_runs_the_gate_and_the_gate_builds_the_docs():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
-    [job] = workflow["jobs"].values()
-    assert "bash .ci/run" in [step.get("run") for step in job["steps"]]
+    steps = {job: [step.get("run") for step in content["steps"]] for job, content in workflow["jobs"].items()}
+    assert "bash .ci/run" in steps["gate"]
+    assert any("pip-audit" in str(step) for step in steps["audit"])
     assert "\nmake docs\n" in (ROOT / ".ci" / "run").read_text()
 
 

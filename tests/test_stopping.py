@@ -91,21 +91,25 @@ def test_a_signal_that_was_lost_ends_the_process_after_the_epoch():
     assert process.returncode == 143
 
 
-LAUNCHER = """
+SHELL = """
 import subprocess, sys
 from deepmerge.tracking import launcher
-with launcher.announced():
-    subprocess.Popen(["bash", "-c", sys.argv[2] + " -c " + "'" + sys.argv[1] + "'; true", "x"])
-print("launched", flush=True)
-sys.stdin.read()
+def start():
+    subprocess.Popen(["bash", "-c", sys.argv[2] + " -c " + "'" + sys.argv[1] + "'; true"])
 """
+LAUNCHERS = {
+    "mlflow": SHELL + "with launcher.announced(): start()\n",
+    "dvc": SHELL + "import os\nos.environ['DVC_STAGE'] = 'train'\nstart()\n",
+}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_what_a_launcher_started_ends_when_that_is_gone(number):
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_what_a_launcher_started_ends_when_that_is_gone(tmp_path, name, number):
     """By way of a shell, which stays."""
+    (tmp_path / name).write_text(LAUNCHERS[name] + 'print("launched", flush=True)\nsys.stdin.read()\n')
     process = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, PROGRAM, sys.executable],
+        [sys.executable, str(tmp_path / name), PROGRAM, sys.executable],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -116,3 +120,15 @@ def test_what_a_launcher_started_ends_when_that_is_gone(number):
     rest = process.stdout.read().splitlines()
     assert rest == ["cleaned", "stopped: the process that had started it is gone"]
     process.wait(timeout=30)
+
+
+def test_without_a_launcher_a_process_goes_on_when_its_parent_is_gone():
+    """As with `nohup deepmerge train &` and a shell that ends."""
+    code = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {PROGRAM.replace('60', '3')!r}])"
+    started = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert started.communicate(timeout=60)[0].splitlines() == ["ready", "cleaned"]

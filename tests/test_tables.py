@@ -108,7 +108,7 @@ def test_a_table_of_one_column_needs_no_separator(read):
         ("galaxy_id,mag\n7," + "9" * 200_000 + "\n", "readable CSV file, but: field larger than"),
         ("galaxy_id,name\n7,André\n".encode("latin-1"), "CSV file in UTF-8, but: .* save it as such"),
         (text().encode("utf-16"), "CSV file in UTF-8"),
-        (text().encode("utf-16-le"), "a column galaxy_id"),
+        (text().encode("utf-16-le"), "a null character in line 1; save it as text"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_without_a_guess_is_refused(read, content, said):

@@ -56,7 +56,7 @@ def assist(experiment: config.Experiment) -> Results:
 
 
 def prepared(experiment: config.Experiment) -> tuple[config.Experiment, Dataset, Split]:
-    """The experiment, its data and their split, checked: pixels finite, not all alike, no copy of a galaxy in two parts.
+    """The experiment, its data and their split, checked: pixels finite, not all alike, no copy in two parts.
 
     The network is checked with them: that it can be built for these images, begin as it should, and be saved. Noise
     that is to be like that of other images is measured.

@@ -25,8 +25,27 @@ Item = TypeVar("Item")
 
 
 def load(path: Path) -> keras.Model:
-    """Load a saved network, with faster layers, not to be saved again; safe mode refuses files with code in them."""
-    return faster(keras.models.load_model(path, compile=False, safe_mode=True))
+    """Load a network as `read` does, with faster layers, not to be saved again."""
+    return faster(read(path))
+
+
+def read(path: Path) -> keras.Model:
+    """Read a saved network; safe mode refuses files with code in them.
+
+    Raises InputError for a file that is damaged, or no network that makes one probability of images (n, H, W, F).
+    """
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # of zip, JSON, HDF5 and of every layer
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} should be a network that Keras loads in safe mode, but: {said}; train anew") from None
+    takes, gives = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    if not (isinstance(takes, tuple) and len(takes) == 4 and None not in takes[1:] and gives == (None, 1)):
+        raise InputError(
+            f"{path} should be a network of images (n, H, W, F) with one output, got one that takes {takes} and gives "
+            f"{gives}; train one with 'deepmerge train'"
+        )
+    return model
 
 
 def batches(images: np.ndarray, rows: np.ndarray, transforms: np.ndarray) -> Iterator[np.ndarray]:

@@ -154,9 +154,9 @@ def load_model(reference: str | Path) -> Model:
     if name.endswith(".keras"):
         if not Path(name).is_file():
             raise InputError(f"model expected at {name}, where there is no file")
-        return Model(keras.models.load_model(name, compile=False, safe_mode=True))
+        return Model(prediction.read(Path(name)))
     run = runs.find(name, name)
-    network = keras.models.load_model(runs.model_file(run), compile=False, safe_mode=True)
+    network = prediction.read(runs.model_file(run))
     best_epoch = run.data.metrics.get("best_epoch")
     history = runs.read_json(run, "history.json")
     return Model(network, history, None if best_epoch is None else int(best_epoch), trained_merger_fraction(run))

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deepmerge import stopping
@@ -55,9 +55,10 @@ def _found() -> Mapping[str, str]:
 
     from deepmerge.tracking import processes
 
-    for parent in psutil.Process().parents():
-        if any(Path(word).name == "dvc" for word in parent.cmdline()[:3]):
-            return {**processes.own(), "pid": str(parent.pid), "started": str(parent.create_time())}
+    with suppress(psutil.Error):  # of a parent that may not be looked at, or is gone just now
+        for parent in psutil.Process().parents():
+            if any(Path(word).name == "dvc" for word in parent.cmdline()[:3]):
+                return {**processes.own(), "pid": str(parent.pid), "started": str(parent.create_time())}
     return {}
 
 

@@ -114,7 +114,7 @@ def behind(version: Version) -> tuple[runs.Run, Path]:
         deleted = run.info.lifecycle_stage == "deleted"
         path = runs.model_file(run)
         problem = f"run {version.run_id} was deleted" * deleted or f"there is no file {path}" * (not path.exists())
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, InputError) as error:
         problem = " ".join(str(error).split()).rstrip(".")
     if problem:
         raise InputError(

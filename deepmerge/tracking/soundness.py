@@ -6,12 +6,13 @@ from pathlib import Path
 
 import mlflow
 from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 
 from deepmerge.errors import InputError
-from deepmerge.tracking import database
+from deepmerge.tracking import database, passwords
 
 ARTIFACTS = "mlruns"  # where MLflow puts artifacts unless told otherwise
 MOST = 1000  # runs whose artifacts are looked for
@@ -25,12 +26,21 @@ def require_sound(url: str) -> None:
     file = path.absolute()
     try:
         experiments = mlflow.search_experiments()
-    except OperationalError as error:
-        if not re.search("already exists|duplicate column", str(error)):
+    except (DatabaseError, MlflowException) as error:
+        words = str(error)
+        if re.search("database is locked", words):
             raise
+        if "mlflow db upgrade" in words:
+            raise InputError(
+                f"{file} should be a database of MLflow {mlflow.__version__}, got one of another version; take a "
+                f"copy of it, then: {shlex.join(['mlflow', 'db', 'upgrade', passwords.hidden(url)])}"
+            ) from None
+        why = f"but: {' '.join(words.split(chr(10))[0].split())}"
+        if re.search("already exists|duplicate column", words):
+            why = "but a command that was stopped while making it left it half made"
         raise InputError(
-            f"{file} should be a whole database, but a command that was stopped while making it left it half made; "
-            f"move it away and the next command makes a new one: {shlex.join(['mv', str(file), f'{file}.broken'])}"
+            f"{file} should be a whole database of MLflow, {why}; bring back a copy, or move it away and the next "
+            f"command makes a new one: {shlex.join(['mv', str(file), f'{file}.broken'])}"
         ) from None
     for experiment in experiments:
         _require_in_place(experiment, file)

@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from deepmerge.errors import InputError
 from deepmerge.files import folder_aside
+from deepmerge.tracking import passwords
 from deepmerge.tracking.runs import integrity
 from deepmerge.tracking.runs.opening import active_id
 
@@ -86,7 +87,14 @@ def model_file(run: Run) -> Path:
 
     Raises InputError when the run has none, or its files are not those that were logged.
     """
-    folder = _folder(model_id(run))
+    try:
+        folder = _folder(model_id(run))
+    except (MlflowException, OSError) as error:
+        words = " ".join(str(error).split())
+        raise InputError(
+            f"the model of run {run.info.run_id} should lie at {passwords.hidden(str(run.info.artifact_uri))}, "
+            f"but: {words}; bring the artifacts back, or train anew"
+        ) from None
     integrity.require_unchanged(run, folder)
     return folder / "data" / "model.keras"
 
