@@ -25,8 +25,8 @@ from deepmerge.config.schema import Promotion as Promotion
 from deepmerge.config.schema import Range as Range
 from deepmerge.config.schema import Split as Split
 from deepmerge.config.schema import Study as Study
-from deepmerge.config.schema import Training as Training
 from deepmerge.config.schema import Tuning as Tuning
 from deepmerge.config.section import Settings as Settings
+from deepmerge.config.training import Training as Training
 from deepmerge.config.transfer import Adapt as Adapt
 from deepmerge.config.transfer import Noise as Noise

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from deepmerge.config import yaml_file
 from deepmerge.config.network import OPTION, Network
-from deepmerge.config.schema import SECTIONS, Experiment, Promotion, Study, Training, explain
+from deepmerge.config.schema import SECTIONS, Experiment, Promotion, Study, explain
 from deepmerge.config.section import Settings
+from deepmerge.config.training import Training
 from deepmerge.config.yaml_file import shown
 from deepmerge.errors import InputError
 
