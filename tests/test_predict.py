@@ -248,6 +248,28 @@ def test_the_catalogue_noted_beside_the_images_is_taken(score, tmp_path):
     assert table["galaxy_id"].tolist() == [2**60 + i for i in range(23)]
 
 
+@pytest.mark.parametrize("out", ["scores.parquet", "scores.csv"])
+def test_galaxies_have_the_mean_of_their_images_in_a_table_of_their_own(score, network, tmp_path, monkeypatch, out):
+    monkeypatch.setattr(job, "GROUP", 5)
+    galaxies = [f"G{i % 5}" for i in range(22)] + ["single"]
+    pd.DataFrame({"galaxy_id": galaxies}).to_csv(tmp_path / "ids.csv", index=False)
+    images = IMAGES.copy()
+    images[[0, 22]] = np.nan
+    said = score(images, out=out, catalogue=tmp_path / "ids.csv")
+    table = read(Path(said["written_galaxies"]))
+    each = expected(network)
+    means = {f"G{i}": np.mean([each[row] for row in range(1, 22) if row % 5 == i]) for i in range(5)}
+    assert table["galaxy_id"].tolist() == [*means, "single"]
+    assert table["images"].tolist() == [4, 5, 4, 4, 4, 0]
+    np.testing.assert_allclose(table["probability"], [*means.values(), np.nan], rtol=1e-5)
+
+
+def test_where_each_galaxy_has_one_image_there_is_no_table_of_galaxies(score, tmp_path):
+    SKY.to_csv(tmp_path / "ids.csv", index=False)
+    assert "written_galaxies" not in score(catalogue=tmp_path / "ids.csv")
+    assert not list(tmp_path.glob("*_galaxies*"))
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [

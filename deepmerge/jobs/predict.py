@@ -57,6 +57,9 @@ def predict(
     image's pixels lie beyond those of training images, as `familiarity.Comparison` has it, where the model knows them;
     and `anomaly`, how far it lies from them to the network, as `embed` has it, where that was called for the model.
 
+    Where galaxies have several images, a second table beside `out`, with `_galaxies` in its name, has a line for each
+    galaxy: `galaxy_id`; `images`, those with a probability; and `probability`, the mean of theirs.
+
     The metadata of a Parquet file tell of the model: `model` as given, `run_id`, and `data_fingerprint` of the training
     data. `model` is what `runs.find` takes, without 'last'. Raises InputError for other files, images of another shape
     than the model's and a place that cannot be written to; then an older `out` stays as it was.
@@ -86,6 +89,8 @@ def predict(
             calibrate = partial(_calibrated, **priors)
         beside = _identities(images, catalogue, file.shape[0])
         comparison, newcomers = _comparison(run), _newcomers(run)
+        in_views = "galaxy_id" in beside and beside["galaxy_id"].duplicated().any()
+        found: list[np.ndarray] = []
         totals = np.zeros(4)  # images, those with a probability, mergers among these, sum of the probabilities
         with (
             explained_disk_errors(out.parent),
@@ -105,8 +110,14 @@ def predict(
                 if calibrate is not None:
                     columns["calibrated"] = calibrate(scores)
                 write(pd.DataFrame({**columns, **group}))
+                if in_views:
+                    found.append(scores)
                 defined = scores[~np.isnan(scores)]
                 totals += len(scores), len(defined), (defined >= 0.5).sum(), defined.sum()
+        if in_views:
+            galaxies = _by_galaxy(beside["galaxy_id"], np.concatenate(found))
+            with replacing(_of_galaxies(out)) as aside, _table(aside, metadata) as write:
+                write(galaxies)
     count, scored, mergers, total = totals.tolist()
     if scored < count:
         log.warning(
@@ -121,7 +132,19 @@ def predict(
             log.log(logging.WARNING if comparison.unlike > EXPECTED * count else logging.INFO, said)
     if newcomers is not None:
         summary |= _told(newcomers)
-    return {"run_id": run.info.run_id, "images": int(count), **summary, "written": str(out)}
+    written = {"written": str(out), **({"written_galaxies": str(_of_galaxies(out))} if in_views else {})}
+    return {"run_id": run.info.run_id, "images": int(count), **summary, **written}
+
+
+def _of_galaxies(out: Path) -> Path:
+    return out.with_stem(f"{out.stem}_galaxies")
+
+
+def _by_galaxy(galaxies: pd.Series, probability: np.ndarray) -> pd.DataFrame:
+    """A line a galaxy, in the order of its first image: id, how many images were scored, their mean probability."""
+    images = pd.DataFrame({"galaxy_id": galaxies, "probability": probability})
+    groups = images.groupby("galaxy_id", sort=False)["probability"]
+    return groups.agg(images="count", probability="mean").reset_index()
 
 
 def _identities(images: Path, catalogue: Path | None, count: int) -> pd.DataFrame:
