@@ -1,5 +1,6 @@
 """Penalties between the features of two samples, against slow numpy, and how they act on features."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -137,6 +138,29 @@ def test_the_gradient_of_the_sinkhorn_divergence_is_that_of_its_value(monkeypatc
 def test_the_weight_rises_as_published():
     progress = np.array([0, 0.1, 0.5, 1], np.float32)
     np.testing.assert_allclose(adaptation.rise(progress), [0, 0.46212, 0.98661, 0.99991], atol=1e-4)
+
+
+def test_scales_that_are_learned_rest_where_their_squares_are_loss_and_penalty():
+    of_loss, of_penalty = adaptation.scales()
+    optimizer = keras.optimizers.Adam(0.02)
+    for _ in range(400):
+        with tf.GradientTape() as tape:
+            added, factor = adaptation.balanced(tf.constant(0.04), of_loss.value, of_penalty.value)
+            total = factor * 0.36 + added
+        optimizer.apply(tape.gradient(total, [of_loss.value, of_penalty.value]), [of_loss, of_penalty])
+    assert (float(of_loss.value), float(of_penalty.value)) == pytest.approx((0.6, 0.2), abs=0.01)
+    assert float(factor) == pytest.approx(1 / (2 * 0.36), rel=0.02)
+
+
+def test_the_scale_of_the_penalty_stays_above_a_quarter_of_that_of_the_loss():
+    of_loss, of_penalty = adaptation.scales()
+    optimizer = keras.optimizers.SGD(0.5)
+    for _ in range(50):
+        with tf.GradientTape() as tape:
+            added, factor = adaptation.balanced(tf.constant(1e-6), of_loss.value, of_penalty.value)
+            total = factor * 0.25 + added
+        optimizer.apply(tape.gradient(total, [of_loss.value, of_penalty.value]), [of_loss, of_penalty])
+    assert float(of_penalty.value) == pytest.approx(0.25 * float(of_loss.value), rel=0.05)
 
 
 def test_an_adversary_learns_to_tell_and_the_features_not_to_be_told():

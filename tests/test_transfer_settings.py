@@ -78,7 +78,12 @@ def test_a_file_and_the_command_line_say_the_same_and_the_record_keeps_it(load, 
             {"adapt": {"to": "noisy", "method": "mdd"}},
             "should be 'stretch', 'mmd', 'coral', 'sinkhorn' or 'dann'",
         ),
-        ({"adapt": {"to": "noisy", "weight": 0}}, "'training.adapt.weight' should be greater than 0"),
+        ({"adapt": {"to": "noisy", "weight": 0}}, "'training.adapt.weight' should be a number above 0, or 'learned'"),
+        ({"adapt": {"to": "noisy", "weight": "learnt"}}, "should be a number above 0, or 'learned', got 'learnt'"),
+        (
+            {"adapt": {"to": "noisy", "method": "dann", "weight": "learned"}},
+            "'training.adapt' should have a weight that is learned with mmd, coral or sinkhorn alone",
+        ),
         ({"adapt": {"to": "noisy", "wait": 1}}, "unknown key 'training.adapt.wait'; expected one of: to, method"),
     ],
 )

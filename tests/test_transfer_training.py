@@ -162,6 +162,17 @@ def test_adaptation_goes_with_other_settings_of_the_training(setting, noisy, opt
 
 
 @slow
+def test_the_weight_of_adaptation_is_learned_after_a_third_of_the_training(setting, noisy):
+    options = {"epochs": 3, "adapt": f"{{to: {noisy}, method: sinkhorn, weight: learned}}"}
+    learned = train(*setting(**options))
+    fixed = train(*setting(epochs=3, adapt=f"{{to: {noisy}, method: sinkhorn, weight: 1.0e-12}}"))
+    first, later = (np.array(one.history["log_loss"]) for one in (learned, fixed))
+    assert first[0] == pytest.approx(later[0], rel=1e-4)
+    assert (first[1:] != later[1:]).all()
+    assert np.isfinite(learned.history["loss"]).all()
+
+
+@slow
 def test_a_target_may_be_handed_over(setting, noisy):
     data, split, experiment = setting(adapt=f"{{to: {noisy}}}")
     given = targets.to_adapt_to(experiment.training.adapt, data, split)

@@ -1,5 +1,6 @@
 """Settings that carry a network from the images that it learns on to others: their noise, and their features."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -11,6 +12,7 @@ from deepmerge.config.section import Settings
 
 FILES = (".yaml", ".yml", ".npy", ".fits", ".fit", ".fz", ".h5", ".hdf5", ".csv", ".parquet")
 
+LEARNED = "learned"
 Method = Literal["stretch", "mmd", "coral", "sinkhorn", "dann"]
 Named = TypeVar("Named", "Noise", "Adapt")
 
@@ -56,20 +58,40 @@ class Adapt(Settings):
         description="what pulls the features in front of the last layer together; 'stretch': nothing. With all of them "
         "the constants of the stretch are those of the target",
     )
-    weight: float | None = Field(
+    weight: float | Literal["learned"] | None = Field(
         None,
-        gt=0,
         description="of that penalty beside the log loss, at its full height; by default 2 for mmd, 50 for coral, "
-        "0.07 for sinkhorn, 0.1 for dann",
+        "0.07 for sinkhorn, 0.1 for dann. 'learned': with the network, after a third of the training (SIDDA)",
     )
     ramp: bool | None = Field(
         None,
         description="whether the weight rises from 0 over the training (Ganin et al. 2016); default: only dann",
     )
 
+    @field_validator("weight", mode="before")
+    @classmethod
+    def _is_above_0(cls, value: Any) -> Any:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is None or value == LEARNED or (is_number and 0 < value < math.inf):
+            return value
+        raise ValueError(f"should be a number above 0, or {LEARNED!r}, got {value!r}")
+
+    @model_validator(mode="after")
+    def _has_a_weight_to_learn(self) -> "Adapt":
+        if self.learns_weight and (self.method in ("stretch", "dann") or self.ramp):
+            raise ValueError("should have a weight that is learned with mmd, coral or sinkhorn alone, without ramp")
+        return self
+
+    @property
+    def learns_weight(self) -> bool:
+        """Whether the weight is learned with the network."""
+        return self.weight == LEARNED
+
     @property
     def full_weight(self) -> float:
-        """The weight at its full height."""
+        """The weight at its full height; 1 where it is learned."""
+        if isinstance(self.weight, str):
+            return 1.0
         return WEIGHTS[self.method] if self.weight is None else self.weight
 
     @property

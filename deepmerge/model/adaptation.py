@@ -16,6 +16,8 @@ BLUR = 0.05  # of the Sinkhorn divergence, times the largest distance, as in SID
 SCALING = 0.5  # by which the blur falls from the largest distance to its value, as geomloss does by default
 LAST = 10  # iterations at the final blur: divergence and gradient are then those of a thousand to some per cent
 UNITS = 64  # of the hidden layer of the discriminator
+WARM_UP = 1 / 3  # of the training without a penalty, before its weight is learned: 20 of SIDDA's 60 epochs
+LEAST_ETA, LEAST_RATIO = 1e-3, 0.25  # of the scales that are learned, as in SIDDA's code
 STEEPNESS = 10.0  # of the rise of the weight, Ganin et al. 2016
 LEAST = 1e-12  # of squared distances, whose root would have no gradient at 0
 
@@ -36,9 +38,14 @@ class Adaptation:
         if settings.method == "dann":
             self._discriminator = discriminator(features.shape[-1])
             self.variables = self._discriminator.trainable_variables
+        if settings.learns_weight:
+            self.variables = scales()
 
-    def __call__(self, images: tf.Tensor, targets: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The model's answers to source images (n, H, W, F) in training, and the penalty beside as many target images.
+    def __call__(
+        self, images: tf.Tensor, targets: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The model's answers to source images (n, H, W, F) in training, the penalty beside as many target images, and
+        the factor that belongs to the log loss of the answers: 1 unless the weights of both are learned.
 
         Both go through the network together: batch norm is of both, as it will be when the network is used on either.
         """
@@ -46,13 +53,36 @@ class Adaptation:
         answers, features = self._with_features(tf.concat([images, targets], axis=0), training=True)
         features = tf.cast(features, tf.float32)
         source, target = features[:count], features[count:]
-        weight = tf.constant(self._settings.full_weight, tf.float32)
+        weight, factor = tf.constant(self._settings.full_weight, tf.float32), tf.constant(1.0)
         if self._settings.rises:
             weight *= rise(tf.cast(step, tf.float32) / self._steps)
         if self._discriminator is not None:
-            return answers[:count], adversarial(self._discriminator, source, target, weight)
-        penalty = {"mmd": mmd, "coral": coral, "sinkhorn": sinkhorn}[self._settings.method]
-        return answers[:count], weight * penalty(source, target)
+            return answers[:count], adversarial(self._discriminator, source, target, weight), factor
+        penalty = weight * {"mmd": mmd, "coral": coral, "sinkhorn": sinkhorn}[self._settings.method](source, target)
+        if self._settings.learns_weight:
+            is_warm = tf.cast(step, tf.float32) >= WARM_UP * self._steps
+            penalty, factor = balanced(penalty, *self.variables)
+            penalty, factor = tf.where(is_warm, penalty, 0.0), tf.where(is_warm, factor, 1.0)
+        return answers[:count], penalty, factor
+
+
+def scales() -> list[keras.Variable]:
+    """The scales of log loss and penalty, 1 and 1, kept from 0, and the second from falling far below the first."""
+    of_loss, of_penalty = keras.Variable(1.0, name="eta_1"), keras.Variable(1.0, name="eta_2")
+    of_loss.constraint = lambda value: tf.maximum(value, LEAST_ETA)
+    of_penalty.constraint = lambda value: tf.maximum(value, LEAST_RATIO * of_loss)
+    return [of_loss, of_penalty]
+
+
+def balanced(penalty: tf.Tensor, of_loss: tf.Tensor, of_penalty: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """What is added to the log loss, and the factor of this, at the scales η₁ and η₂ of both.
+
+    The sum is loss / (2 η₁²) + penalty / (2 η₂²) + log(η₁ η₂), with SIDDA's dynamic weighting (arXiv:2501.14048; after
+    Kendall et al. 2018, arXiv:1705.07115), in which the scales learn with the network: each is at rest where its square
+    is the loss, or penalty.
+    """
+    factor = 1 / (2 * of_loss**2)
+    return penalty / (2 * of_penalty**2) + tf.math.log(of_loss * of_penalty), factor
 
 
 def rise(progress: tf.Tensor) -> tf.Tensor:

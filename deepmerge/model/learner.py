@@ -123,15 +123,15 @@ class Learner:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """One step on one device; `size` is that of the whole batch. Gives probabilities and penalty."""
         with tf.GradientTape() as tape:
-            apart = tf.constant(0.0)
+            apart, factor = tf.constant(0.0), tf.constant(1.0)
             if self._adaptation is None or targets is None:
                 answers = self.model(images, training=True)
             else:
-                answers, apart = self._adaptation(images, targets, self._optimizer.iterations)
+                answers, apart, factor = self._adaptation(images, targets, self._optimizer.iterations)
             each = cross_entropy(labels, answers, self._smoothing)
             penalty = tf.add_n([apart, *self.model.losses])
             # The optimizer adds up the gradients of all devices.
-            loss = tf.reduce_sum(weights * each) / size + penalty / self._strategy.num_replicas_in_sync
+            loss = factor * tf.reduce_sum(weights * each) / size + penalty / self._strategy.num_replicas_in_sync
             loss = self._optimizer.scale_loss(loss)
         self._optimizer.apply(tape.gradient(loss, self._variables), self._variables)
         return answers[:, 0], penalty
