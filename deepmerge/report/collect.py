@@ -114,6 +114,7 @@ class Subject:
                 "data fingerprint": tags["data_fingerprint"],
                 "split fingerprint": tags["split_fingerprint"],
                 "commit": f"{tags['git_commit']} (changes not committed: {tags['git_dirty']})",
+                "images": f"deepmerge gallery {self.name} shows all of them with scores and saliency maps",
             },
             pictures=pictures(self.run, MODEL_FIGURES),
             sections=[study_section(STUDIES[kind], run, self.name) for kind, run in self.studies.items()],
