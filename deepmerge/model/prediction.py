@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepmerge.data.batches import gather
+from deepmerge.data.labels import UNIT
 from deepmerge.errors import InputError
 from deepmerge.model.layers import faster
 from deepmerge.progress import Advance
@@ -32,7 +33,8 @@ def load(path: Path) -> keras.Model:
 def read(path: Path) -> keras.Model:
     """Read a saved network; safe mode refuses files with code in them.
 
-    Raises InputError for a file that is damaged, or no network that makes one probability of images (n, H, W, F).
+    Raises InputError for a file that is damaged, or no network that makes one probability of images (n, H, W, F), or
+    the three of one that tells stages.
     """
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
@@ -40,7 +42,9 @@ def read(path: Path) -> keras.Model:
         said = " ".join(str(error).split())[:200]
         raise InputError(f"{path} should be a network that Keras loads in safe mode, but: {said}; train anew") from None
     takes, gives = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
-    if not (isinstance(takes, tuple) and len(takes) == 4 and None not in takes[1:] and gives == (None, 1)):
+    is_ours = any(layer.name == UNIT for layer in getattr(model, "layers", ()))
+    possible = [(None, 1), (None, 1 + len(STAGES))] if is_ours else [(None, 1)]
+    if not (isinstance(takes, tuple) and len(takes) == 4 and None not in takes[1:] and gives in possible):
         raise InputError(
             f"{path} should be a network of images (n, H, W, F) with one output, got one that takes {takes} and gives "
             f"{gives}; train one with 'deepmerge train'"

@@ -2,7 +2,10 @@
 
 import re
 import shlex
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import mlflow
 from mlflow.entities import Experiment
@@ -24,6 +27,7 @@ def require_sound(url: str) -> None:
     if path is None:
         return
     file = path.absolute()
+    _require_openable(file)
     try:
         experiments = mlflow.search_experiments()
     except (DatabaseError, MlflowException) as error:
@@ -38,12 +42,28 @@ def require_sound(url: str) -> None:
         why = f"but: {' '.join(words.split(chr(10))[0].split())}"
         if re.search("already exists|duplicate column", words):
             why = "but a command that was stopped while making it left it half made"
-        raise InputError(
-            f"{file} should be a whole database of MLflow, {why}; bring back a copy, or move it away and the next "
-            f"command makes a new one: {shlex.join(['mv', str(file), f'{file}.broken'])}"
-        ) from None
+        raise _damaged(file, why) from None
     for experiment in experiments:
         _require_in_place(experiment, file)
+
+
+def _damaged(file: Path, why: str) -> InputError:
+    return InputError(
+        f"{file} should be a whole database of MLflow, {why}; bring back a copy, or move it away and the next "
+        f"command makes a new one: {shlex.join(['mv', str(file), f'{file}.broken'])}"
+    )
+
+
+def _require_openable(file: Path) -> None:
+    """Raise InputError where a file that is there cannot be opened as a database: MLflow tries that for 100 seconds."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as connection:
+            connection.execute("PRAGMA schema_version")
+    except sqlite3.OperationalError as error:
+        if file.exists() and "locked" not in str(error):
+            raise _damaged(file, f"but it cannot be opened as a file: {error}") from None
+    except sqlite3.DatabaseError:  # said below
+        pass
 
 
 def _require_in_place(experiment: Experiment, file: Path) -> None:
