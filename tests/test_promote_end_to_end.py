@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ import urllib.request
 import mlflow
 import numpy as np
 import pytest
-from conftest import environment
+from conftest import environment, free_port
 from mlflow.tracking import MlflowClient
 from test_promote import network
 
@@ -24,12 +23,6 @@ from deepmerge.tracking import plugin, runs
 pytestmark = pytest.mark.slow
 
 SKILLS = (0.0, 0.2, 1.0)  # the last is clearly the best, also at the third look
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Server:

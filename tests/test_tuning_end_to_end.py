@@ -6,7 +6,6 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from conftest import environment
+from conftest import environment, free_port
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
@@ -309,12 +308,6 @@ def postgres_programs():
     found = shutil.which("initdb")
     candidates = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     return candidates[-1] if candidates else None
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

@@ -187,7 +187,7 @@ def _again(
 def trial_code() -> list[str]:
     """Files that decide which settings a study tries and what comes of them: with other code it is another study."""
     return [
-        *closure(["deepmerge.model.objective"]),
+        *closure(["deepmerge.model.objective"], without=["deepmerge/cluster/*"]),  # where it is done changes nothing
         *(f"deepmerge/tracking/{name}.py" for name in ("sampler", "studies")),
     ]
 
