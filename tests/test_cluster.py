@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -45,6 +46,13 @@ def nap(seconds):
     began = time.time()
     time.sleep(seconds)
     return os.getpid(), began, time.time()
+
+
+def drawn(seconds):
+    """A random number, some time after its generator was seeded."""
+    random.seed(5)
+    time.sleep(seconds)
+    return random.random()
 
 
 def dies_unless(path):
@@ -163,6 +171,10 @@ def test_workers_do_one_piece_at_a_time_and_know_their_threads_and_our_folder(ro
             spans = sorted(span for other, *span in naps if other == pid)
             assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
         assert {found[1:] for found in rooms[name].map(place, range(4))} == {(threads, str(Path.cwd()))}
+
+
+def test_nobody_else_draws_random_numbers_of_a_piece(room):
+    assert set(room.map(drawn, [2.0] * 2)) == {drawn(0)}
 
 
 def test_nothing_given_is_one_process_a_core_but_no_more_than_there_are_pieces(monkeypatch):

@@ -9,6 +9,7 @@ from typer import Argument, Context, Option
 import deepmerge
 from deepmerge.cli import data, results, study
 from deepmerge.cli.options import (
+    Cluster,
     Command,
     Dataset,
     Layer,
@@ -121,6 +122,7 @@ def evaluate(
         int | None,
         Option(help="Instead train its recipe anew on so many folds, so that every galaxy is scored once.", min=2),
     ] = None,
+    cluster: Cluster = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
@@ -132,7 +134,7 @@ def evaluate(
     if folds is None:
         show(evaluate.evaluate(dataset, model, pdf=pdf, out=out))
     else:
-        show(cross_validate(dataset, model, count=folds, pdf=pdf, out=out))
+        show(cross_validate(dataset, model, count=folds, pdf=pdf, out=out, workers=cluster))
 
 
 @app.command()

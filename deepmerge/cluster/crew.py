@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 import queue
+import random
 import signal
 import sys
 import threading
@@ -42,6 +43,20 @@ def be_quiet() -> None:
     """Leave it to us to say what is wrong; Dask tells it over many lines."""
     for name in ("distributed", "tornado", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _draw_apart() -> None:
+    """Let Dask draw random numbers of its own.
+
+    Its threads draw from Python's generator at any moment (to guess the size of a list, say), from which Keras seeds
+    layers: no training would repeat.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in ("dask", "distributed", "tornado") and getattr(module, "random", None) is random:
+            module.random = random.Random()  # type: ignore[attr-defined]
+
+
+_draw_apart()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,17 @@ import numpy as np
 import pandas as pd
 from mlflow.data.dataset_source_registry import get_dataset_source_from_json
 from mlflow.data.numpy_dataset import NumpyDataset
-from mlflow.entities import Run
+from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
+from mlflow.tracking import MlflowClient
 
 from deepmerge.errors import InputError
 from deepmerge.tracking.runs.opening import active_id
 
 TRAINED = "trained"  # tag of the runs that hold a model
 FINGERPRINT = "data_fingerprint"  # tag that tells the data of a run from others of the same name
+MOST_METRICS = 1000  # that MLflow takes at a time
 SERVING_PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
 
 
@@ -43,6 +45,18 @@ def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
     run = mlflow.get_run(active_id()) if step is None else None
     of_model = model_id(run) if run and run.outputs and run.outputs.model_outputs else None
     mlflow.log_metrics(defined, step=step, model_id=of_model)
+
+
+def log_history(values: Mapping[str, Sequence[float]], ends: Sequence[float]) -> None:
+    """Log metrics of all epochs, a value for each; ends: when each ended, in seconds since 1970."""
+    entries = [
+        Metric(name, float(value), round(1000 * end), step)
+        for name, series in values.items()
+        for step, (value, end) in enumerate(zip(series, ends, strict=True), 1)
+        if np.isfinite(value)
+    ]
+    for start in range(0, len(entries), MOST_METRICS):
+        MlflowClient().log_batch(active_id(), entries[start : start + MOST_METRICS])
 
 
 def log_model(

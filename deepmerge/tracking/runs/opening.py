@@ -125,6 +125,11 @@ def abandon(run_id: str, reason: str) -> None:
         log.warning("run %s could not be ended: %s", run_id, passwords.scrubbed(error.message))
 
 
+def put_below(run_id: str, parent: str) -> None:
+    """Let a run stand below another one than before."""
+    MlflowClient().set_tag(run_id, "mlflow.parentRunId", parent)
+
+
 def knows(run_id: str) -> bool:
     """Whether MLflow has the run, and it was not deleted."""
     try:

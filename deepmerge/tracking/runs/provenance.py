@@ -10,6 +10,9 @@ from pathlib import Path
 
 import mlflow
 
+from deepmerge.tracking import processes
+
+PROCESS = "process"  # tag with the process that writes a run, as `processes.own` names it
 STARTED_IN = "started_in"  # tag with the folder where the command was given, at which relative paths begin
 
 
@@ -38,6 +41,7 @@ def code_state() -> dict[str, str]:
 def process() -> dict[str, str]:
     """From which folder this process was started, and which DVC stage and experiment it is, if any."""
     tags = {
+        PROCESS: json.dumps(processes.own()),
         STARTED_IN: str(Path.cwd()),
         "dvc_stage": os.environ.get("DVC_STAGE"),
         "dvc_experiment": os.environ.get("DVC_EXP_NAME"),
