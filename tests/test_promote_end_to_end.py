@@ -231,19 +231,6 @@ def test_the_commands_from_the_first_champion_to_the_rollback(store, candidates,
     assert [line["run_id"] for line in found] == [poor, best]
 
 
-@on_a_database
-def test_a_promotion_that_was_killed_with_the_lock_does_not_stop_the_next(store, candidates):
-    held = "import os\nfrom deepmerge.tracking import mutex\nwith mutex.only_one(name): os.kill(os.getpid(), 9)"
-    held = f"name = 'deepmerge-tiny'\n{held}"
-    killed = subprocess.run([sys.executable, "-c", held], env=environment(MLFLOW_TRACKING_URI=store), check=False)
-    assert killed.returncode == -9
-    assert [model.name for model in mlflow.search_registered_models()] == ["lock.deepmerge-tiny"]
-    _, err = command(store, "promote", candidates["file"], "--model", candidates[1.0])
-    assert "The lock of deepmerge-tiny was left by process" in err
-    assert aliases() == {"champion": candidates[1.0]}
-    assert "lock" not in command(store, "models")[0]
-
-
 @on_a_server
 def test_the_champion_answers_the_same_with_its_verdict_beside_it(store, candidates, tmp_path):
     command(store, "promote", candidates["file"], "--model", candidates[1.0])

@@ -4,4 +4,4 @@
 
 from deepmerge.cluster.cores import WORKER, count_cores, count_side_by_side, threads_each
 from deepmerge.cluster.places import Where, opened
-from deepmerge.cluster.room import Here, Piece, Report, Room, WorkerLost
+from deepmerge.cluster.room import Here, Piece, Report, Room, Stopped, WorkerLost

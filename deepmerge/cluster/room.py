@@ -19,6 +19,10 @@ class WorkerLost(Failed):
     """A piece of work was given up, since each worker that took it on was lost: out of memory, say."""
 
 
+class Stopped(Exception):
+    """For work to end itself with, where nobody wants it any more."""
+
+
 @dataclass(eq=False)
 class Piece:
     """A piece of work; once `Room.next` has given it, `result` is what it returned, or raises what it raised.

@@ -119,13 +119,13 @@ class Training:
             seconds.append(time.perf_counter() - began)
             ends.append(time.time())
             if not report((epoch, float(values["val_log_loss"]))):
-                raise _Stopped
+                raise cluster.Stopped
 
         target = None if self.target is None else self.target.read()
         with networks.beginning_with(self.experiment.network, self.start) as network:
             try:
                 trained = training.train(data, self.split, network, self.experiment.training, on_epoch, target=target)
-            except _Stopped:
+            except cluster.Stopped:
                 return None
         scores = {
             name: judging.probability(trained.model, source.read(), part).tolist()
@@ -151,10 +151,6 @@ class Training:
         known = [self.source.fingerprint, self.split.fingerprint, settings, parts, start, target, code]
         known.append(networks.digests(self.experiment.network.model_copy(update={"start": None}), ""))
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
-
-
-class _Stopped(Exception):
-    """Nobody wants this training any more."""
 
 
 def train_all(parent: str, title: str, orders: Sequence[Order], workers: cluster.Where = None) -> list[Trial]:

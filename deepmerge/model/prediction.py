@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
+from deepmerge.model import saved
 from deepmerge.model.layers import faster
 from deepmerge.progress import Advance
 
@@ -25,6 +26,12 @@ Item = TypeVar("Item")
 def load(path: Path) -> keras.Model:
     """Load a saved network, with faster layers, not to be saved again; safe mode refuses files with code in them."""
     return faster(keras.models.load_model(path, compile=False, safe_mode=True))
+
+
+@lru_cache(maxsize=1)
+def unpacked(content: bytes) -> keras.Model:
+    """The same of the content of such a file, for workers that get the same network again and again."""
+    return faster(saved.unpacked(content))
 
 
 def batches(images: np.ndarray, rows: np.ndarray, transforms: np.ndarray) -> Iterator[np.ndarray]:

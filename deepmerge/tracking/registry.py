@@ -72,12 +72,18 @@ def crown(version: Version, reigning: Version | None) -> bool:
     False, and nothing is changed, when another than `reigning` has become champion meanwhile.
     """
     client = MlflowClient()
-    with mutex.only_one(version.name):
+
+    def reigns() -> bool:
         now = champion(version.name)
-        if (now and now.version) != (reigning and reigning.version):
+        return (now and now.version) == (reigning and reigning.version)
+
+    with mutex.only_one(version.name):
+        if not reigns():
             return False
-        if now is not None:
-            client.set_registered_model_alias(version.name, PREVIOUS, now.version)
+        if reigning is not None:
+            client.set_registered_model_alias(version.name, PREVIOUS, reigning.version)
+        if not reigns():  # another machine was faster
+            return False
         client.set_registered_model_alias(version.name, CHAMPION, version.version)
     return True
 

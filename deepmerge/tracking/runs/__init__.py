@@ -34,13 +34,14 @@ from deepmerge.tracking.runs.finding import (
     running_children,
 )
 from deepmerge.tracking.runs.opening import (
-    abandon,
     active_id,
+    begin_below,
     child,
     connect,
     continued,
-    for_workers,
+    end_below,
     knows,
+    log_below,
     new_run,
     project,
     put_below,
