@@ -244,6 +244,7 @@ def knowing(monkeypatch):
     familiar = familiarity.measure(data, splits.make(data, config.Split(validation_fraction=0.2, test_fraction=0.2)))
     carried = json.loads(json.dumps({judged.PIXELS: familiar.metadata()}))
     monkeypatch.setattr(runs, "model_metadata", lambda run: carried)
+    return carried
 
 
 @pytest.mark.parametrize("out", ["scores.parquet", "scores.csv"])
@@ -376,6 +377,8 @@ def test_calibration_of_nothing_is_nothing(score, calibrated, tmp_path, out, kin
 def sharded(score, knowing, calibrated, tmp_path, monkeypatch):
     """`score` into a folder, ten images a part, with everything that a row can tell."""
     monkeypatch.setattr(job, "SHARD", 10)
+    calibrated(1.5)
+    monkeypatch.setattr(runs, "model_metadata", lambda run: {**knowing, judged.MERGER_FRACTION: 0.5})
     pd.DataFrame({"galaxy_id": [f"g{n}" for n in range(23)]}).to_csv(tmp_path / "known.csv", index=False)
 
     def call(out="scores", workers=1, images=IMAGES):
