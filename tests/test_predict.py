@@ -23,7 +23,7 @@ from deepmerge.data import splits
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.formats.image_file import open_images
 from deepmerge.errors import InputError
-from deepmerge.jobs import judged
+from deepmerge.jobs import judged, scoring, shards
 from deepmerge.jobs import predict as job
 from deepmerge.jobs.evaluate import evaluate
 from deepmerge.jobs.predict import predict
@@ -82,7 +82,7 @@ def expected(network, images=IMAGES):
 
 
 def test_every_image_gets_a_row_with_its_probability(score, network, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "GROUP", 5)
+    monkeypatch.setattr(scoring, "GROUP", 5)
     monkeypatch.setattr("deepmerge.model.prediction.BATCH_PIXELS", 3 * 32 * 32)
     results = score()
     table = pd.read_parquet(tmp_path / "scores.parquet")
@@ -157,7 +157,7 @@ def test_images_channels_last_are_refused_and_an_older_table_stays(score, tmp_pa
 def test_a_failure_half_way_leaves_the_older_table_and_nothing_else(score, tmp_path, monkeypatch, out):
     score(out=out)
     before = (tmp_path / out).read_bytes()
-    monkeypatch.setattr(job, "GROUP", 5)
+    monkeypatch.setattr(scoring, "GROUP", 5)
     monkeypatch.setattr("deepmerge.model.prediction.BATCH_PIXELS", 3 * 32 * 32)
 
     @contextmanager
@@ -196,7 +196,7 @@ SKY = pd.DataFrame({"galaxy_id": [f"G{i}" for i in range(23)], "ra": np.linspace
 @pytest.mark.parametrize("out", ["scores.parquet", "scores.csv"])
 @pytest.mark.parametrize("kind", ["csv", "parquet", "fits"])
 def test_ids_and_positions_stand_beside_the_scores(score, tmp_path, monkeypatch, out, kind):
-    monkeypatch.setattr(job, "GROUP", 5)
+    monkeypatch.setattr(scoring, "GROUP", 5)
     monkeypatch.setattr("deepmerge.model.prediction.BATCH_PIXELS", 3 * 32 * 32)
     path = tmp_path / f"sky.{kind}"
     if kind == "fits":
@@ -307,7 +307,7 @@ def test_calibrated_probabilities_follow_from_temperature_and_the_rule_of_bayes(
     score, calibrated, network, tmp_path, monkeypatch, out, fraction, trained_at
 ):
     """In odds: those of the network over those of its training, to the power of 1 / T, times those of the survey."""
-    monkeypatch.setattr(job, "GROUP", 5)
+    monkeypatch.setattr(scoring, "GROUP", 5)
     calibrated(2.5, trained_at)
     images = IMAGES / 4  # that no probability is 0 or 1 in float32
     images[7, 1, 2, 2] = np.nan
@@ -376,7 +376,7 @@ def test_calibration_of_nothing_is_nothing(score, calibrated, tmp_path, out, kin
 @pytest.fixture
 def sharded(score, knowing, calibrated, tmp_path, monkeypatch):
     """`score` into a folder, ten images a part, with everything that a row can tell."""
-    monkeypatch.setattr(job, "SHARD", 10)
+    monkeypatch.setattr(shards, "SHARD", 10)
     calibrated(1.5)
     monkeypatch.setattr(runs, "model_metadata", lambda run: {**knowing, judged.MERGER_FRACTION: 0.5})
     pd.DataFrame({"galaxy_id": [f"g{n}" for n in range(23)]}).to_csv(tmp_path / "known.csv", index=False)
