@@ -439,5 +439,5 @@ def test_children_that_look_as_if_they_ran_are_found_by_their_tags(client):
             left[number] = client.create_run(experiment, tags=tags).info.run_id
         assert runs.running_children(parent, {"trial": "2"}) == [left["2"]]
         assert runs.running_children(parent, {"trial": "1"}) == []
-        runs.abandon(left["2"], "gone")
+        runs.end_below(left["2"], "KILLED", "gone")
         assert runs.running_children(parent, {"trial": "2"}) == []
