@@ -58,7 +58,7 @@ def test_seeds_count_from_the_experiments_own(orders):
 
 def test_what_a_training_depends_on_is_in_its_digest(orders):
     def digest(order):
-        return trial._piece(order).digest
+        return trial.piece_of(order).digest
 
     known = {digest(order) for order in over_seeds(orders[0], 2)} | {digest(orders[1])}
     other = orders[0].experiment.with_settings({"epochs": 2})

@@ -164,7 +164,7 @@ def train_all(parent: str, title: str, orders: Sequence[Order], workers: cluster
     failures: list[str] = []
     total = sum(order.experiment.training.epochs for order in orders)
     with progress_bar(title, total) as advance:
-        pieces = [_piece(order) for order in orders]
+        pieces = [piece_of(order) for order in orders]
         for number, (order, piece) in enumerate(zip(orders, pieces, strict=True)):
             if not order.wants_model and (run := runs.cut_off_from_its_study({DIGEST: piece.digest})):
                 done[number] = _taken_over(run, parent)
@@ -210,7 +210,7 @@ def again(judged: Judged, count: int) -> list[Order]:
     return over_seeds(Order(judged.data.name, judged.experiment, judged.data, judged.split, tags), count)[1:]
 
 
-def _piece(order: Order) -> Training:
+def piece_of(order: Order) -> Training:
     """The training as a worker gets it."""
     experiment = measured(order.experiment, order.data, order.split, order.target)
     source = Source.of(order.data, experiment.data)
