@@ -89,10 +89,15 @@ class Desk:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "nothing happened"
             time.sleep(0.1)
-            # Before its databases may be half made, and looking would make tables too.
-            if not self.storage.startswith("sqlite") or (self.folder / "optuna.db").exists():
+            if self.has_begun:  # before, its databases may be half made, and looking would make tables too
                 found = [trial for trial in self.trials(state) if also(trial)]
         return found
+
+    @property
+    def has_begun(self):
+        """Whether the command has opened the run of the study, when both databases are there."""
+        there = not self.tracking.startswith("sqlite") or (self.folder / "mlflow.db").exists()
+        return there and bool(self.runs("study"))
 
     def runs(self, kind):
         client = MlflowClient(self.tracking)
