@@ -11,7 +11,18 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 import typer
 from rich.console import Console
 
-TOPICS = ("training", "inference", "Grad-CAM", "bootstrap", "start-up", "launching", "tracking", "cutouts", "memory")
+TOPICS = (
+    "training",
+    "inference",
+    "Grad-CAM",
+    "bootstrap",
+    "start-up",
+    "launching",
+    "tracking",
+    "cutouts",
+    "cluster",
+    "memory",
+)
 PAGE, PICTURE = Path("BENCHMARKS.md"), Path("docs/images/benchmark-memory.png")
 
 
@@ -31,7 +42,7 @@ def main(
     from deepmerge.loading import quietly
 
     with quietly():
-        from benchmarks import commands, cutouts, memory, peers, report, speed
+        from benchmarks import commands, cutouts, memory, peers, report, side_by_side, speed
         from deepmerge.plots import canvas
 
     console = Console(width=None if Console().is_terminal else 200)
@@ -40,7 +51,7 @@ def main(
     rows = list(speed.run(chosen, quick))
     facts = list(commands.run(chosen, quick))
     of_rows, of_facts = cutouts.run(chosen, quick)
-    rows, facts = rows + of_rows, facts + of_facts
+    rows, facts = rows + of_rows, [*facts, *of_facts, *side_by_side.run(chosen, quick)]
     picture = None
     if "memory" in chosen:
         with tempfile.TemporaryDirectory() as folder:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import warnings
@@ -135,6 +136,13 @@ def environment(**variables):
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     folders = [str(BIN), *(f for f in os.environ["PATH"].split(os.pathsep) if not Path(f, "conda").exists())]
     return {**kept, "PATH": os.pathsep.join(folders), "MLFLOW_DISABLE_TELEMETRY": "true", **variables}
+
+
+def free_port():
+    """A port on loopback that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class Project:

@@ -233,25 +233,28 @@ def test_evaluate_and_gradcam_name_data_set_and_model(run, jobs):
 @pytest.mark.parametrize(
     ("words", "called"),
     [
-        (["evaluate", "noisy", "--folds", "5"], ("cross_validate", "noisy", "last", 5, False, None)),
+        (["evaluate", "noisy", "--folds", "5"], ("cross_validate", "noisy", "last", 5, False, None, None)),
         (
-            ["evaluate", "noisy", "--folds=3", "--model", "abc", "--pdf", "--out", "a"],
-            ("cross_validate", "noisy", "abc", 3, True, Path("a")),
+            ["evaluate", "noisy", "--folds=3", "--model", "abc", "--pdf", "--out", "a", "--cluster", "tcp://h:1"],
+            ("cross_validate", "noisy", "abc", 3, True, Path("a"), "tcp://h:1"),
         ),
-        (["study", "baselines", "noisy"], ("judge_baselines", "noisy", "last", 5, False, None)),
+        (["study", "baselines", "noisy"], ("judge_baselines", "noisy", "last", 5, False, None, None)),
         (
             ["study", "baselines", "noisy", "--model", "abc", "--seeds", "1", "--pdf", "--out", "a"],
-            ("judge_baselines", "noisy", "abc", 1, True, Path("a")),
+            ("judge_baselines", "noisy", "abc", 1, True, Path("a"), None),
         ),
         (["study", "selection", "noisy"], ("measure_selection", "noisy", "last", 5, False, None)),
         (
             ["study", "selection", "noisy", "--model", "folds", "--bins", "3", "--pdf", "--out", "a"],
             ("measure_selection", "noisy", "folds", 3, True, Path("a")),
         ),
-        (["study", "probabilities", "noisy"], ("judge_probabilities", "noisy", "last", config.Study(), False, None)),
+        (
+            ["study", "probabilities", "noisy"],
+            ("judge_probabilities", "noisy", "last", config.Study(), False, None, None),
+        ),
         (
             ["study", "probabilities", "noisy", "--members", "2", "--passes", "4", "--purity", "0.6", "--model", "m"],
-            ("judge_probabilities", "noisy", "m", config.Study(members=2, passes=4, purity=0.6), False, None),
+            ("judge_probabilities", "noisy", "m", config.Study(members=2, passes=4, purity=0.6), False, None, None),
         ),
         (["report", "noisy"], ("write_report", ["noisy"], Path("results/report.html"), ())),
         (
@@ -260,10 +263,13 @@ def test_evaluate_and_gradcam_name_data_set_and_model(run, jobs):
         ),
         (["serve", "noisy"], ("serve", "noisy", "127.0.0.1", 5002)),
         (["serve", "m", "--host", "0.0.0.0", "--port", "80"], ("serve", "m", "0.0.0.0", 80)),
-        (["predict", "x.npy", "--model", "m"], ("predict", Path("x.npy"), "m", Path("scores.parquet"), None, None)),
+        (
+            ["predict", "x.npy", "--model", "m"],
+            ("predict", Path("x.npy"), "m", Path("scores.parquet"), None, None, None),
+        ),
         (
             ["predict", "x.npy", "--model", "m", "--merger-fraction", "0.1", "--out", "a.csv"],
-            ("predict", Path("x.npy"), "m", Path("a.csv"), 0.1, None),
+            ("predict", Path("x.npy"), "m", Path("a.csv"), 0.1, None, None),
         ),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",
@@ -276,17 +282,17 @@ def test_what_is_asked_arrives_at_the_job(run, jobs, words, called):
 @pytest.mark.parametrize(
     ("words", "stage", "others"),
     [
-        (["leakage"], "measure_leakage", [5, None, False, None]),
+        (["leakage"], "measure_leakage", [5, None, False, None, None]),
         (
             ["leakage", "--seeds", "2", "--catalogue-arrays", "c", "--pdf", "--out", "a"],
             "measure_leakage",
-            [2, Path("c"), True, Path("a")],
+            [2, Path("c"), True, Path("a"), None],
         ),
-        (["recipes"], "compare_recipes", [5, 5, 60, 0.5, False, None]),
+        (["recipes"], "compare_recipes", [5, 5, 60, 0.5, False, None, None]),
         (
             ["recipes", "--folds", "2", "--seeds", "1", "--published-epochs", "1", "--target", "0.69", "--out", "a"],
             "compare_recipes",
-            [2, 1, 1, 0.69, False, Path("a")],
+            [2, 1, 1, 0.69, False, Path("a"), None],
         ),
     ],
 )
@@ -302,7 +308,7 @@ def test_a_transfer_takes_two_data_sets_and_the_settings_of_the_first(run, jobs,
     [(name, source, target, reference, study, *others)] = jobs
     assert (name, source.name, target.name, reference) == ("measure_transfer", "mine", "noisy", "noisy")
     assert source.settings()["epochs"] == 7
-    assert (study.folds, study.seeds, study.methods, others) == (2, 1, ("noise", "mmd"), [False, Path("a")])
+    assert (study.folds, study.seeds, study.methods, others) == (2, 1, ("noise", "mmd"), [False, Path("a"), None])
 
 
 @pytest.mark.parametrize(

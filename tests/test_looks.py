@@ -12,9 +12,8 @@ from deepmerge.jobs.gradcam import gradcam
 from deepmerge.jobs.main import main
 from deepmerge.jobs.promote.promote import promote
 from deepmerge.jobs.train import train
-from deepmerge.jobs.trial import train_below
+from deepmerge.jobs.trial import Order, train_all
 from deepmerge.model import devices
-from deepmerge.progress import progress_bar
 from deepmerge.studies.probabilities.study import judge_probabilities
 from deepmerge.tracking import looks, runs
 
@@ -101,8 +100,8 @@ def test_every_command_that_scores_test_images_counts_the_models_that_did(client
     assert compared["_minus_".join(pair) + "_auc"] == lines.loc["auc", "difference"]
     assert lines.loc["auc", "difference_low"] < lines.loc["auc", "difference"] < lines.loc["auc", "difference_high"]
     assert 0 < lines.loc["auc", "p"] <= 1
-    with runs.new_run("study", {}) as study, progress_bar("", 1) as advance:
-        assert look(train_below, study, "a trial", data, split, experiment, advance)[1] == 1
+    with runs.new_run("study", {}) as study:
+        assert look(train_all, study, "", [Order("a trial", experiment, data, split)], 1)[1] == 1
     assert (
         look(judge_probabilities, file, ours, config.Study(members=2, passes=2))[1] == 1
     )  # the ensemble's other member

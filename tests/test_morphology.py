@@ -281,7 +281,7 @@ def test_interrupted_work_keeps_what_was_done(images, quick, tmp_path):
         ({"rows": [0.5]}, "row numbers 0 … 19"),
         ({"rows": [True, False]}, "row numbers 0 … 19"),
         ({"filter_index": 2}, "filter_index should be 0 … 1"),
-        ({"workers": 0}, "at least one worker"),
+        ({"workers": 0}, "at least one worker, got 0"),
         ({"cache": Path("cache")}, "fingerprint"),
         ({"images": np.zeros((20, 32, 32))}, r"\(N, filters, H, W\)"),
     ],

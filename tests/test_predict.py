@@ -24,7 +24,7 @@ from deepmerge.data import splits
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.formats.image_file import open_images
 from deepmerge.errors import InputError
-from deepmerge.jobs import judged
+from deepmerge.jobs import judged, scoring, shards
 from deepmerge.jobs import predict as job
 from deepmerge.jobs.evaluate import evaluate
 from deepmerge.jobs.predict import predict
@@ -63,10 +63,18 @@ def score(network, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "model_file", lambda found: network[1])
     monkeypatch.setattr(runs, "model_metadata", lambda found: {})
 
-    def call(images=IMAGES, out="scores.parquet", model="models:/any@champion", merger_fraction=None, catalogue=None):
+    def call(
+        images=IMAGES,
+        out="scores.parquet",
+        model="models:/any@champion",
+        merger_fraction=None,
+        catalogue=None,
+        workers=None,
+    ):
         path = tmp_path / "images.npy"
-        np.save(path, images)
-        return predict(path, model, tmp_path / out, merger_fraction, catalogue)
+        if not path.exists() or not np.array_equal(np.load(path), images, equal_nan=True):
+            np.save(path, images)
+        return predict(path, model, tmp_path / out, merger_fraction, catalogue, workers)
 
     return call
 
@@ -76,7 +84,7 @@ def expected(network, images=IMAGES):
 
 
 def test_every_image_gets_a_row_with_its_probability(score, network, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "GROUP", 5)
+    monkeypatch.setattr(scoring, "GROUP", 5)
     monkeypatch.setattr("deepmerge.model.prediction.BATCH_PIXELS", 3 * 32 * 32)
     results = score()
     table = pd.read_parquet(tmp_path / "scores.parquet")
@@ -163,10 +171,11 @@ def test_no_image_makes_a_table_without_rows(score, tmp_path, out):
     assert np.isnan(results["mean_probability"])
 
 
-@pytest.mark.parametrize("out", ["scores.npy", "scores", "scores.parquet.gz", "folder.csv"])
+@pytest.mark.parametrize("out", ["scores.npy", "file", "scores.parquet.gz", "folder.csv"])
 def test_another_suffix_is_refused_before_anything_is_read(tmp_path, out):
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(InputError, match=r"should be a file ending in \.parquet or \.csv, got "):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"should be a file ending in \.parquet or \.csv, or a folder, got "):
         predict(tmp_path / "nowhere.npy", "models:/none@champion", tmp_path / out)
 
 
@@ -186,7 +195,7 @@ def test_images_channels_last_are_refused_and_an_older_table_stays(score, tmp_pa
 def test_a_failure_half_way_leaves_the_older_table_and_nothing_else(score, tmp_path, monkeypatch, out):
     score(out=out)
     before = (tmp_path / out).read_bytes()
-    monkeypatch.setattr(job, "GROUP", 5)
+    monkeypatch.setattr(scoring, "GROUP", 5)
     monkeypatch.setattr("deepmerge.model.prediction.BATCH_PIXELS", 3 * 32 * 32)
 
     @contextmanager
@@ -225,7 +234,7 @@ SKY = pd.DataFrame({"galaxy_id": [f"G{i}" for i in range(23)], "ra": np.linspace
 @pytest.mark.parametrize("out", ["scores.parquet", "scores.csv"])
 @pytest.mark.parametrize("kind", ["csv", "parquet", "fits"])
 def test_ids_and_positions_stand_beside_the_scores(score, tmp_path, monkeypatch, out, kind):
-    monkeypatch.setattr(job, "GROUP", 5)
+    monkeypatch.setattr(scoring, "GROUP", 5)
     monkeypatch.setattr("deepmerge.model.prediction.BATCH_PIXELS", 3 * 32 * 32)
     path = tmp_path / f"sky.{kind}"
     if kind == "fits":
@@ -295,6 +304,7 @@ def knowing(monkeypatch):
     familiar = familiarity.measure(data, splits.make(data, config.Split(validation_fraction=0.2, test_fraction=0.2)))
     carried = json.loads(json.dumps({judged.PIXELS: familiar.metadata()}))
     monkeypatch.setattr(runs, "model_metadata", lambda run: carried)
+    return carried
 
 
 @pytest.mark.parametrize("out", ["scores.parquet", "scores.csv"])
@@ -357,7 +367,7 @@ def test_calibrated_probabilities_follow_from_temperature_and_the_rule_of_bayes(
     score, calibrated, network, tmp_path, monkeypatch, out, fraction, trained_at
 ):
     """In odds: those of the network over those of its training, to the power of 1 / T, times those of the survey."""
-    monkeypatch.setattr(job, "GROUP", 5)
+    monkeypatch.setattr(scoring, "GROUP", 5)
     calibrated(2.5, trained_at)
     images = IMAGES / 4  # that no probability is 0 or 1 in float32
     images[7, 1, 2, 2] = np.nan
@@ -418,6 +428,81 @@ def test_calibration_of_nothing_is_nothing(score, calibrated, tmp_path, out, kin
     assert list(table) == ["row", "probability", "calibrated"]
     assert len(table) == len(images)
     assert table["calibrated"].isna().all()
+
+
+# A Parquet data set
+
+
+@pytest.fixture
+def sharded(score, knowing, calibrated, tmp_path, monkeypatch):
+    """`score` into a folder, ten images a part, with everything that a row can tell."""
+    monkeypatch.setattr(shards, "SHARD", 10)
+    calibrated(1.5)
+    monkeypatch.setattr(runs, "model_metadata", lambda run: {**knowing, judged.MERGER_FRACTION: 0.5})
+    pd.DataFrame({"galaxy_id": [f"g{n}" for n in range(23)]}).to_csv(tmp_path / "known.csv", index=False)
+
+    def call(out="scores", workers=1, images=IMAGES):
+        return score(images, out, merger_fraction=0.1, catalogue=tmp_path / "known.csv", workers=workers)
+
+    return call
+
+
+def test_a_folder_holds_the_table_of_the_file_in_parts(sharded, tmp_path, caplog):
+    images = IMAGES.copy()
+    images[12:15] *= 1000
+    images[3, 0, 0, 0] = np.nan
+    whole = sharded("scores.parquet", None, images)
+    caplog.clear()
+    parts = sharded(images=images)
+    assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == [
+        "_scoring.json",
+        *(f"part-{number:06}.parquet" for number in range(3)),
+    ]
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "scores"), pd.read_parquet(tmp_path / "scores.parquet"), atol=1e-6
+    )
+    assert {**parts, "written": ""} == pytest.approx({**whole, "written": ""}, abs=1e-6)
+    first = parquet.read_schema(tmp_path / "scores" / "part-000000.parquet")
+    assert first.metadata == parquet.read_schema(tmp_path / "scores.parquet").metadata
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("deepmerge")]
+    assert said[0].startswith("1 of 23 images have NaN")
+    assert said[1].startswith("3 of 23 images (13%) are unlike those that the model was trained on, as the column")
+
+
+@pytest.mark.slow
+def test_what_is_there_is_not_scored_again_and_a_part_half_written_is(sharded, tmp_path):
+    sharded()
+    folder = tmp_path / "scores"
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    kept = (folder / "part-000000.parquet").stat().st_mtime_ns
+    (folder / "part-000001.parquet").unlink()
+    (folder / ".part-000001-abc.parquet").write_bytes(b"half")
+    results = sharded(workers=2)
+    assert {path.name for path in folder.iterdir()} == set(whole)
+    assert (folder / "part-000000.parquet").stat().st_mtime_ns == kept
+    table = pd.read_parquet(folder)
+    assert table["row"].tolist() == list(range(23))
+    assert results["images"] == 23
+
+
+def test_a_folder_with_other_things_or_other_scores_is_refused(sharded, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(InputError, match=r"out should be a new folder, got .*mine, which holds other things"):
+        sharded("mine")
+    sharded()
+    with pytest.raises(InputError, match="which holds scores with another state"):
+        sharded(images=IMAGES + 1)
+
+
+def test_a_cluster_needs_a_folder(score):
+    with pytest.raises(InputError, match="--cluster should come with a folder for --out"):
+        score(out="scores.parquet", workers=2)
+
+
+def test_no_image_makes_a_data_set_without_rows(score, tmp_path):
+    assert score(IMAGES[:0], "scores")["images"] == 0
+    assert list(pd.read_parquet(tmp_path / "scores")) == ["row", "probability"]
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 18, float("nan")])

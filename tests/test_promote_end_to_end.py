@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ import urllib.request
 import mlflow
 import numpy as np
 import pytest
-from conftest import environment
+from conftest import environment, free_port
 from mlflow.tracking import MlflowClient
 from test_promote import network
 
@@ -24,12 +23,6 @@ from deepmerge.tracking import plugin, runs
 pytestmark = pytest.mark.slow
 
 SKILLS = (0.0, 0.2, 1.0)  # the last is clearly the best, also at the third look
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Server:
@@ -236,19 +229,6 @@ def test_the_commands_from_the_first_champion_to_the_rollback(store, candidates,
         ("1", "champion", "promoted"),
     ]
     assert [line["run_id"] for line in found] == [poor, best]
-
-
-@on_a_database
-def test_a_promotion_that_was_killed_with_the_lock_does_not_stop_the_next(store, candidates):
-    held = "import os\nfrom deepmerge.tracking import mutex\nwith mutex.only_one(name): os.kill(os.getpid(), 9)"
-    held = f"name = 'deepmerge-tiny'\n{held}"
-    killed = subprocess.run([sys.executable, "-c", held], env=environment(MLFLOW_TRACKING_URI=store), check=False)
-    assert killed.returncode == -9
-    assert [model.name for model in mlflow.search_registered_models()] == ["lock.deepmerge-tiny"]
-    _, err = command(store, "promote", candidates["file"], "--model", candidates[1.0])
-    assert "The lock of deepmerge-tiny was left by process" in err
-    assert aliases() == {"champion": candidates[1.0]}
-    assert "lock" not in command(store, "models")[0]
 
 
 @on_a_server

@@ -125,7 +125,7 @@ def test_the_next_command_closes_the_runs_of_processes_that_are_gone(client, mon
 def test_a_run_that_goes_on_is_owned_by_the_process_that_goes_on_with_it(client, monkeypatch):
     with runs.new_run("a", {}) as run_id:
         pass
-    runs.abandon(run_id, "process gone")
+    runs.end_below(run_id, "KILLED", "process gone")
     client.set_tag(run_id, "process", json.dumps({**own(client), **GONE}))
     with runs.continued(run_id, "a", {}):
         monkeypatch.setattr("deepmerge.tracking.runs.opening._closed", set())
@@ -523,5 +523,5 @@ def test_children_that_look_as_if_they_ran_are_found_by_their_tags(client):
             left[number] = client.create_run(experiment, tags=tags).info.run_id
         assert runs.running_children(parent, {"trial": "2"}) == [left["2"]]
         assert runs.running_children(parent, {"trial": "1"}) == []
-        runs.abandon(left["2"], "gone")
+        runs.end_below(left["2"], "KILLED", "gone")
         assert runs.running_children(parent, {"trial": "2"}) == []

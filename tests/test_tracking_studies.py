@@ -1,10 +1,7 @@
 """Studies, with functions in place of trainings."""
 
-import contextlib
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
 import numpy as np
@@ -13,9 +10,9 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from deepmerge import config
+from deepmerge import cluster, config
 from deepmerge.errors import InputError
-from deepmerge.tracking import plugin, processes, runs, studies, study_storage
+from deepmerge.tracking import plugin, studies, study_storage
 from deepmerge.tracking.trial_table import table
 
 pytestmark = pytest.mark.usefixtures("client")
@@ -37,7 +34,6 @@ class DiskFull(Exception):
 
 @pytest.fixture(autouse=True)
 def in_haste(client, monkeypatch):
-    monkeypatch.setattr(studies, "PAUSE", 0.02)
     monkeypatch.setattr(study_storage, "PAUSE", 0)
     mlflow.set_experiment(plugin.EXPERIMENT)
 
@@ -65,6 +61,30 @@ def study(tmp_path):
     return open_study
 
 
+def work(study, objective, parent, own_fault, tags, room=None):
+    """Go on with a study in a room; the objective is called with settings and a report, and may raise."""
+
+    def piece(params):
+        def call(report):
+            told = []
+
+            def tell(step, value, metrics):
+                told.append((step, value, metrics, 1))
+                if not report(told[-1]):
+                    raise cluster.Stopped
+
+            try:
+                return objective(params, tell), told
+            except cluster.Stopped:
+                return None
+
+        return call
+
+    study.note(run_id=parent)
+    study.resume()
+    study.work(room or cluster.Here(), piece, parent, own_fault, tags)
+
+
 def bowl(params, report=None):
     """An objective to be minimised, 0 at dropout 0.3 and learning rate 1e-2."""
     return (params["dropout"] - 0.3) ** 2 + (np.log10(params["learning_rate"]) + 2) ** 2
@@ -83,7 +103,7 @@ def children(client, parent):
 @pytest.mark.slow
 def test_a_study_ends_with_exactly_the_trials_that_were_asked_for_and_finds_better_ones(study, parent):
     opened = study(25)
-    opened.work(bowl, parent, Diverged, {})
+    work(opened, bowl, parent, Diverged, {})
     assert opened.is_full
     values = [trial.values[0] for trial in opened.trials()]
     assert len(values) == 25
@@ -92,14 +112,14 @@ def test_a_study_ends_with_exactly_the_trials_that_were_asked_for_and_finds_bett
 
 def test_the_first_trial_has_the_experiments_own_settings(study, parent):
     opened = study(1)
-    opened.work(bowl, parent, Diverged, {})
+    work(opened, bowl, parent, Diverged, {})
     own = {"dropout": 0.2, "learning_rate": 1e-3, "batch_size": 64, "stretch": "asinh"}
     assert tried(opened) == [own]
 
 
 def test_settings_have_their_types_and_lie_in_the_search_space(study, parent):
     seen = []
-    study(12).work(lambda params, report: seen.append(params) or 1.0, parent, Diverged, {})
+    work(study(12), lambda params, report: seen.append(params) or 1.0, parent, Diverged, {})
     for params in seen:
         assert isinstance(params["batch_size"], int)
         assert 16 <= params["batch_size"] <= 128
@@ -109,10 +129,10 @@ def test_settings_have_their_types_and_lie_in_the_search_space(study, parent):
 
 
 def test_more_trials_are_added_to_those_of_an_earlier_call(study, parent):
-    study(3).work(bowl, parent, Diverged, {})
+    work(study(3), bowl, parent, Diverged, {})
     before = tried(study(3))
-    study(3).work(lambda params, report: pytest.fail("the study is full"), parent, Diverged, {})
-    study(5).work(bowl, parent, Diverged, {})
+    work(study(3), lambda params, report: pytest.fail("the study is full"), parent, Diverged, {})
+    work(study(5), bowl, parent, Diverged, {})
     assert tried(study(5))[:3] == before
     assert len(tried(study(5))) == 5
 
@@ -120,7 +140,7 @@ def test_more_trials_are_added_to_those_of_an_earlier_call(study, parent):
 @pytest.mark.slow
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, DiskFull])
 def test_an_interrupted_study_goes_on_as_if_it_had_not_been(study, parent, client, interruption):
-    study(16, "whole").work(bowl, parent, Diverged, {})
+    work(study(16, "whole"), bowl, parent, Diverged, {})
     calls = []
 
     def interrupted(params, report):
@@ -131,8 +151,8 @@ def test_an_interrupted_study_goes_on_as_if_it_had_not_been(study, parent, clien
 
     for _ in range(3):
         with pytest.raises(interruption):
-            study(16, "broken").work(interrupted, parent, Diverged, {})
-    study(16, "broken").work(interrupted, parent, Diverged, {})
+            work(study(16, "broken"), interrupted, parent, Diverged, {})
+    work(study(16, "broken"), interrupted, parent, Diverged, {})
     assert tried(study(16, "broken")) == tried(study(16, "whole"))
     assert len(calls) == 19
     status = "FAILED" if interruption is DiskFull else "KILLED"
@@ -144,7 +164,7 @@ def test_an_interrupted_study_goes_on_as_if_it_had_not_been(study, parent, clien
 
 def test_another_seed_is_another_study(study, parent):
     for name, seed in (("a", 1), ("b", 2)):
-        study(4, name, seed=seed).work(bowl, parent, Diverged, {})
+        work(study(4, name, seed=seed), bowl, parent, Diverged, {})
     assert tried(study(4, "a"))[1:] != tried(study(4, "b"))[1:]
 
 
@@ -158,7 +178,7 @@ def test_what_diverges_counts_as_failed_and_says_why(study, parent, client, bad)
         return bowl(params)
 
     opened = study(3)
-    opened.work(objective, parent, Diverged, {})
+    work(opened, objective, parent, Diverged, {})
     assert table(opened)["state"].tolist() == ["complete", "failed", "complete"]
     assert opened.finished() == 3
     run = children(client, parent)[1]
@@ -175,7 +195,7 @@ def test_a_study_in_which_everything_diverges_ends(study, parent):
     def objective(params, report):
         raise Diverged("always")
 
-    opened.work(objective, parent, Diverged, {})
+    work(opened, objective, parent, Diverged, {})
     assert table(opened)["state"].tolist() == ["failed"] * 4
     assert opened.best() is None
     assert opened.importances() == {}
@@ -189,7 +209,7 @@ def test_a_trial_behind_the_others_is_pruned_and_counts(study, parent, client):
         return 0.25
 
     opened = study(7)
-    opened.work(objective, parent, Diverged, {})
+    work(opened, objective, parent, Diverged, {})
     assert table(opened)["state"].tolist() == ["complete"] * 6 + ["pruned"]
     assert opened.finished() == 7
     run = children(client, parent)[-1]
@@ -206,12 +226,11 @@ def test_a_trial_behind_the_others_is_pruned_and_counts(study, parent, client):
 
 def test_every_trial_is_a_run_below_that_of_the_study(study, parent, client):
     def objective(params, report):
-        runs.log_parameters(params)
         report(1, 0.5, {"val_auc": 0.7})
         return bowl(params)
 
     opened = study(2)
-    opened.work(objective, parent, Diverged, {"kind": "trial", "study": "s"})
+    work(opened, objective, parent, Diverged, {"kind": "trial", "study": "s"})
     found = children(client, parent)
     assert [run.info.run_name for run in found] == ["trial-0", "trial-1"]
     for run, trial in zip(found, opened.trials(), strict=True):
@@ -224,88 +243,87 @@ def test_every_trial_is_a_run_below_that_of_the_study(study, parent, client):
 
 
 @pytest.mark.slow
-def test_the_trial_of_a_dead_worker_is_queued_again_and_its_run_closed(study, parent, client):
-    """A worker that is killed while it works: a process of its own that ends without a word."""
+def test_what_a_command_leaves_that_is_killed_is_queued_again_and_its_runs_are_closed(study, parent, client):
+    """Killed while a trial works, and between what it tells Optuna and what it tells MLflow."""
+    work(study(1), bowl, parent, Diverged, {"kind": "trial"})
     opened = study(3)
+    [done] = children(client, parent)
+    client.update_run(done.info.run_id, "RUNNING")
     experiment = opened.url.removeprefix("sqlite:///").replace("optuna.db", "mine.yaml")
     code = f"""
 import os
-import mlflow
-from deepmerge import config
+from deepmerge import cluster, config
 from deepmerge.tracking import studies
-mlflow.set_experiment({plugin.EXPERIMENT!r})
 opened = studies.Study({opened.url!r}, "s", config.load({experiment!r}))
-opened.work(lambda params, report: os.kill(os.getpid(), 9), {parent!r}, ZeroDivisionError, {{}})
+with opened.alone():
+    kill = lambda report: os.kill(os.getpid(), 9)
+    opened.work(cluster.Here(), lambda params: kill, {parent!r}, ZeroDivisionError, {{"kind": "trial"}})
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
-    assert [run.info.status for run in children(client, parent)] == ["RUNNING"]
-    assert opened.trials()[0].state == TrialState.RUNNING
-    opened.reap()
-    opened.reap()
-    [run] = children(client, parent)
-    assert (run.info.status, run.data.tags["failure"]) == ("KILLED", "cut off; tried again in another run")
-    assert opened.finished() == 0
-    opened.work(bowl, parent, Diverged, {})
-    assert table(opened)["state"].tolist() == ["cut off", "complete", "complete", "complete"]
-    assert tried(opened)[0] == opened.trials()[0].params
+    assert [run.info.status for run in children(client, parent)] == ["RUNNING", "RUNNING"]
+    assert opened.trials()[1].state == TrialState.RUNNING
+    opened.resume()
+    opened.resume()
+    first, second = children(client, parent)
+    assert (first.info.status, "failure" in first.data.tags) == ("FINISHED", False)
+    assert (second.info.status, second.data.tags["failure"]) == ("KILLED", "cut off; tried again in another run")
+    assert opened.finished() == 1
+    work(opened, bowl, parent, Diverged, {"kind": "trial"})
+    assert table(opened)["state"].tolist() == ["complete", "cut off", "complete", "complete"]
+    assert tried(opened)[1] == opened.trials()[1].params
 
 
-def test_the_trial_of_a_living_worker_is_left_alone(study, parent):
-    def objective(params, report):
-        study(1).reap()
-        return bowl(params)
+class Two(cluster.Here):
+    """A room that does one piece after the other, and says that it does two at a time."""
+
+    width = 2
+
+
+def test_side_by_side_there_are_exactly_as_many_trials(study, parent):
+    opened = study(5)
+    work(opened, bowl, parent, Diverged, {}, room=Two())
+    assert table(opened)["state"].tolist() == ["complete"] * 5
+    assert len({trial["dropout"] for trial in tried(opened)}) == 5
+
+
+def test_what_a_trial_tells_again_after_its_worker_was_lost_counts_once_and_what_is_late_is_not_lost(
+    study, parent, client
+):
+    def piece(params):
+        def call(report):
+            said = [(step, 1.0 / step, {"val_log_loss": 1.0 / step}, 3) for step in range(1, 5)]
+            for each in [*said[:2], *said[:3]]:
+                assert report(each)
+            return 0.5, said
+
+        return call
 
     opened = study(1)
-    opened.work(objective, parent, Diverged, {})
-    assert table(opened)["state"].tolist() == ["complete"]
+    opened.note(run_id=parent)
+    opened.work(cluster.Here(), piece, parent, Diverged, {})
+    [trial] = opened.trials()
+    assert trial.intermediate_values == {1: 1.0, 2: 1 / 2, 3: 1 / 3, 4: 1 / 4}
+    [run] = children(client, parent)
+    history = client.get_metric_history(run.info.run_id, "val_log_loss")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 1.0), (2, 1 / 2), (3, 1 / 3), (4, 1 / 4)]
+    assert run.data.tags["threads"] == "3"
 
 
-@pytest.mark.parametrize("reports", [True, False])
-def test_a_worker_that_was_taken_for_dead_drops_its_result_and_goes_on(study, parent, client, monkeypatch, reports):
-    lost = []
-
+def test_a_trial_that_loses_every_worker_fails_with_its_reason_and_the_rest_goes_on(study, parent, client):
     def objective(params, report):
-        if not lost:
-            lost.append(params)
-            with monkeypatch.context() as patched:
-                patched.setattr(processes, "is_gone", lambda worker: True)
-                study(2).reap()
-            if reports:
-                report(1, 0.0, {})
-            return -1.0
+        if params["dropout"] == 0.2:
+            raise cluster.WorkerLost("each of 4 workers was lost")
         return bowl(params)
 
-    opened = study(2)
-    opened.work(objective, parent, Diverged, {})
-    assert table(opened)["state"].tolist() == ["cut off", "complete", "complete"]
-    assert tried(opened)[0] == lost[0]
-    assert min(trial.values[0] for trial in opened.trials() if trial.values) >= 0
-
-
-def test_two_workers_that_ask_at_the_same_moment_do_not_get_the_same_queued_trial(study, parent, monkeypatch):
-    """Both are held where Optuna has read that the trial waits and has not yet taken it, if they can get there."""
-    storages = [study(2).optuna._storage, study(2).optuna._storage]  # each with a connection of its own
-    storages = [getattr(storage, "_backend", storage) for storage in storages]
-    [trial] = study(2).optuna.get_trials(states=[TrialState.WAITING])
-    both_have_read = threading.Barrier(2)
-    checked = type(storages[0]).check_trial_is_updatable
-
-    def slow(storage, trial_id, state):
-        checked(storage, trial_id, state)
-        with contextlib.suppress(threading.BrokenBarrierError):
-            both_have_read.wait(timeout=1)
-
-    monkeypatch.setattr(type(storages[0]), "check_trial_is_updatable", slow)
-
-    def take(storage):
-        return storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-
-    with ThreadPoolExecutor(2) as pool:
-        assert sorted(pool.map(take, storages)) == [False, True]
+    opened = study(3)
+    work(opened, objective, parent, Diverged, {})
+    assert table(opened)["state"].tolist() == ["failed", "complete", "complete"]
+    assert "each of 4 workers was lost" in table(opened)["reason"][0]
+    assert children(client, parent)[0].info.status == "FAILED"
 
 
 @pytest.mark.slow
-def test_a_trial_that_kills_every_worker_is_given_up(study, parent, monkeypatch):
+def test_a_trial_that_ends_every_command_is_given_up(study, parent):
     def poison(params, report):
         if params["stretch"] == "asinh" and params["dropout"] == 0.2:
             raise DiskFull
@@ -315,37 +333,28 @@ def test_a_trial_that_kills_every_worker_is_given_up(study, parent, monkeypatch)
     while not study(2).is_full:
         attempts += 1
         try:
-            study(2).work(poison, parent, Diverged, {})
+            work(study(2), poison, parent, Diverged, {})
         except DiskFull:
             continue
     assert attempts == studies.RETRIES + 2
     assert table(study(2))["state"].tolist() == ["cut off"] * (studies.RETRIES + 1) + ["complete"] * 2
 
 
-def test_a_worker_that_comes_too_late_for_the_last_place_does_nothing(study, parent):
-    def objective(params, report):
-        study(1).try_one(lambda *_: pytest.fail("the place was taken"), parent, Diverged, {})
-        return bowl(params)
-
-    opened = study(1)
-    opened.work(objective, parent, Diverged, {})
-    assert table(opened)["state"].tolist() == ["complete"]
-
-
-def test_a_task_is_claimed_by_one_process_at_a_time(study, monkeypatch):
-    opened = study(1)
-    assert opened.claim("training")
-    assert not opened.claim("training")
-    with monkeypatch.context() as patched:
-        patched.setattr(processes, "is_gone", lambda worker: True)
-        assert opened.claim("training")
-    opened.release("training")
-    assert opened.claim("training")
+def test_a_second_command_on_a_study_is_refused_in_one_line_and_on_another_study_it_is_not(study):
+    with study(1).alone():
+        said = "one command at a time can work on a study, got a second one on s"
+        with pytest.raises(InputError, match=said) as no, study(1).alone():
+            pass
+        with study(1, "other").alone():
+            pass
+    assert "\n" not in str(no.value)
+    with study(1).alone():
+        pass
 
 
 def test_what_matters_is_found(study, parent):
     opened = study(30)
-    opened.work(lambda params, report: (np.log10(params["learning_rate"]) + 2) ** 2, parent, Diverged, {})
+    work(opened, lambda params, report: (np.log10(params["learning_rate"]) + 2) ** 2, parent, Diverged, {})
     found = opened.importances()
     assert set(found) == set(SPACE)
     assert max(found, key=found.get) == "learning_rate"
@@ -358,20 +367,20 @@ def test_processes_that_begin_a_study_at_the_same_moment_share_a_new_database(tm
     code = (
         "from deepmerge import config\nfrom deepmerge.tracking import studies\n"
         "study = studies.Study('sqlite:///optuna.db', 's', config.load('mine.yaml'))\n"
-        "print(study.created, study.finished())"
+        "print(study.finished())"
     )
     processes = [
         subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
         for _ in range(6)
     ]
     said = [process.communicate(timeout=300)[0] for process in processes]
-    assert sorted(said) == ["False 0\n"] * 5 + ["True 0\n"]
+    assert said == ["0\n"] * 6
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yaml", "optuna.db"]
 
 
 def test_an_auc_is_maximised(study, parent):
     opened = study(6, objective="auc")
-    opened.work(lambda params, report: params["dropout"], parent, Diverged, {})
+    work(opened, lambda params, report: params["dropout"], parent, Diverged, {})
     assert opened.best().params["dropout"] == max(params["dropout"] for params in tried(opened))
 
 

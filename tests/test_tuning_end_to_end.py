@@ -1,4 +1,4 @@
-"""Tuning as a user runs it: real processes, which get killed, on sqlite and on PostgreSQL."""
+"""Tuning as a user runs it: real processes, which get killed, here and on a Dask cluster; on sqlite and PostgreSQL."""
 
 import contextlib
 import os
@@ -6,7 +6,6 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,9 +19,10 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from conftest import environment
+from conftest import environment, free_port
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
+from test_cluster import scheduler, started
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ class Desk:
 
         command = [sys.executable, "-m", "deepmerge", "tune", "tiny.yaml", "--trials", str(trials), *quick, *words]
         return subprocess.Popen(
-            [*command, "--workers", str(workers), "--seeds", str(seeds)],
+            [*command, "--cluster", str(workers), "--seeds", str(seeds)],
             cwd=self.folder,
             env=environment(PYTHONPATH=str(ROOT), **variables),
             stdout=subprocess.PIPE,
@@ -79,9 +79,8 @@ class Desk:
         return optuna.load_study(study_name=name, storage=self.opened)
 
     def trials(self, *states):
-        """Trials in these states, without those that lost a race for the last place."""
-        found = self.study.get_trials(deepcopy=False, states=states or None)
-        return [trial for trial in found if "surplus" not in trial.user_attrs]
+        """Trials in these states."""
+        return self.study.get_trials(deepcopy=False, states=states or None)
 
     def wait_for_trials(self, number, state, process, also=lambda trial: True):
         deadline = time.monotonic() + DEADLINE
@@ -90,10 +89,15 @@ class Desk:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "nothing happened"
             time.sleep(0.1)
-            # Before it has workers its databases may be half made, and looking would make tables too.
-            if has_workers(process):
+            if self.has_begun:  # before, its databases may be half made, and looking would make tables too
                 found = [trial for trial in self.trials(state) if also(trial)]
         return found
+
+    @property
+    def has_begun(self):
+        """Whether the command has opened the run of the study, when both databases are there."""
+        there = not self.tracking.startswith("sqlite") or (self.folder / "mlflow.db").exists()
+        return there and bool(self.runs("study"))
 
     def runs(self, kind):
         client = MlflowClient(self.tracking)
@@ -124,17 +128,14 @@ def desk(tmp_path, write_sample):
     return Desk(tmp_path / "desk", experiment)
 
 
-def has_workers(process):
-    """Whether the command has begun a worker; it has other children before, such as git."""
+def workers_of(process):
+    """The processes that train for the command; it has other children, such as git."""
+    found = []
     for child in psutil.Process(process.pid).children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            if child.cmdline()[-1:] == ["work"]:
-                return True
-    return False
-
-
-def worker_of(trial):
-    return int(trial.user_attrs["worker"]["pid"])
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def running(trial):
@@ -211,27 +212,42 @@ def test_tuned_settings_are_used_by_name_and_data_that_changed_are_noticed(desk)
 
 def test_a_study_survives_the_loss_of_a_worker_of_the_command_and_of_everything(desk):
     process = desk.start(5)
-    [first, *_] = desk.wait_for_trials(1, RUNNING, process, running)
-    os.kill(worker_of(first), signal.SIGKILL)
-    desk.wait_for_trials(1, RUNNING, process, lambda trial: retried(trial) == first.number)
+    desk.wait_for_trials(2, RUNNING, process, lambda trial: trial.intermediate_values)
+    workers_of(process)[0].kill()  # its trial is trained anew by another, and no run tells of it
+    desk.wait_for_trials(1, COMPLETE, process)
 
     # Without the command no worker goes on.
-    workers = [psutil.Process(worker_of(trial)) for trial in desk.wait_for_trials(2, RUNNING, process, running)]
+    workers = workers_of(process)
+    assert workers
+    begun = {trial.number for trial in desk.wait_for_trials(1, RUNNING, process, running)}
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive
+    assert begun <= {trial.number for trial in desk.trials(RUNNING)}
 
     # A power cut leaves trials that seem to run.
     process = desk.start(5)
-    desk.wait_for_trials(1, RUNNING, process, running)
+    desk.wait_for_trials(1, RUNNING, process, lambda trial: trial.number not in begun and running(trial))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert desk.trials(RUNNING)
 
     desk.tune(5)
     desk.check(5)
-    assert [trial.params for trial in desk.trials(COMPLETE) if retried(trial) == first.number] == [first.params]
+    assert {retried(trial) for trial in desk.trials()} >= begun
+
+
+def test_a_second_command_is_refused_while_the_first_goes_on(desk):
+    process = desk.start(2, workers=1)
+    desk.wait_for_trials(1, RUNNING, process, running)
+    second = desk.start(2, workers=1)
+    _, errors = second.communicate(timeout=DEADLINE)
+    assert second.returncode == 2
+    assert "one command at a time can work on a study" in errors
+    assert "Traceback" not in errors
+    assert process.wait(DEADLINE) == 0
+    desk.check(2)
 
 
 def test_ctrl_c_closes_the_books_and_the_same_command_goes_on(desk):
@@ -311,12 +327,6 @@ def postgres_programs():
     return candidates[-1] if candidates else None
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
 def postgres():
     """URL of a PostgreSQL server on loopback, made for one test."""
@@ -372,24 +382,33 @@ def tracking_server(desk):
     server.wait()
 
 
-def test_four_workers_of_two_commands_share_a_study_on_postgresql_through_kills(
-    desk, postgres, tracking_server, monkeypatch
+def test_a_dask_cluster_trains_through_kills_of_a_worker_and_of_the_command_with_postgresql_and_an_mlflow_server(
+    desk, postgres, tracking_server, tmp_path
 ):
-    """Two commands, as on two machines, with two workers each; three workers and one command are killed."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    """The workers know neither the database nor MLflow: only the command does."""
     desk.storage, desk.tracking = postgres, tracking_server
-    trials = 12
     words = ("--storage", postgres)
-    commands = [desk.start(trials, *words, MLFLOW_TRACKING_URI=tracking_server) for _ in range(2)]
-    killed: set[int] = set()
-    for finished in (1, 3, 5):
-        desk.wait_for_trials(finished, COMPLETE, commands[0])
-        victims = desk.wait_for_trials(1, RUNNING, commands[0], lambda t: running(t) and worker_of(t) not in killed)
-        os.kill(worker_of(victims[0]), signal.SIGKILL)
-        killed.add(worker_of(victims[0]))
-    os.killpg(commands[1].pid, signal.SIGKILL)
-    _, errors = commands[0].communicate(timeout=2 * DEADLINE)
-    commands[1].communicate()
-    assert commands[0].returncode == 0, errors
-    assert len(killed) == 3
-    desk.check(trials)
+    on_loopback = ("--host", "127.0.0.1", "--no-dashboard", "--nthreads", "1", "--local-directory", str(tmp_path))
+    with (
+        scheduler() as address,
+        started("dask_worker", address, *on_loopback) as nanny,
+        started("dask_worker", address, *on_loopback),
+    ):
+        how = {"workers": address, "MLFLOW_TRACKING_URI": tracking_server}
+        process = desk.start(8, *words, **how)
+        desk.wait_for_trials(1, COMPLETE, process)
+        desk.wait_for_trials(2, RUNNING, process, running)
+        for child in workers_of(nanny):
+            child.kill()
+        desk.wait_for_trials(3, COMPLETE, process)
+
+        second = desk.start(8, *words, **how)
+        assert "one command at a time can work on a study" in second.communicate(timeout=DEADLINE)[1]
+        assert second.returncode == 2
+
+        desk.wait_for_trials(1, RUNNING, process, running)
+        process.kill()
+        process.communicate()
+        assert desk.trials(RUNNING)
+        desk.tune(8, *words, **how)
+        desk.check(8)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from deepmerge.analysis import checks
-from deepmerge.cluster import count_cores, mapping
+from deepmerge.cluster import Where, opened
 from deepmerge.data.memory_map import forget
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
@@ -77,7 +77,7 @@ def measure(
     rows: Sequence[int] | np.ndarray,
     filter_index: int,
     *,
-    workers: int | None = None,
+    workers: Where = None,
     cache: Path | None = None,
     fingerprint: str = "",
     advance: Advance = lambda steps: None,
@@ -85,17 +85,14 @@ def measure(
     """Measure many images: a line for each of `rows`, in their order, with `row` and what `measure_image` returns.
 
     images: (N, F, H, W), an array or a memory map; `filter_index` 0 … F − 1. The result does not depend on `workers`
-    (processes; one for each usable core if not given). `cache` is a folder: what was measured before of the data with
+    (see `cluster.opened`). `cache` is a folder: what was measured before of the data with
     this `fingerprint` is read from a file there, the rest added, also when the work is interrupted. `advance(steps)` is
     called as images are done. Raises InputError if an argument is out of range.
     """
-    workers = count_cores() if workers is None else workers
     if images.ndim != 4:
         raise InputError(f"images should have shape (N, filters, H, W), got {images.shape}")
     if not 0 <= filter_index < images.shape[1]:
         raise InputError(f"filter_index should be 0 … {images.shape[1] - 1}, got {filter_index}")
-    if workers < 1:
-        raise InputError(f"expected at least one worker, received {workers}; leave it out to use every core")
     if cache is not None and not fingerprint:
         raise InputError("a cache needs the fingerprint of the data, got none: measurements of other images would do")
     rows = checks.row_numbers("rows", rows, len(images)) if np.size(rows) else np.empty(0, int)
@@ -104,13 +101,13 @@ def measure(
     lines = {} if file is None else _read(file)
     missing = np.setdiff1d(rows, list(lines))
     advance(len(rows) - len(missing))
-    with mapping(min(workers, -(-len(missing) // _CHUNK))) as mapped:
+    with opened(workers, -(-len(missing) // _CHUNK)) as room:
         for start in range(0, len(missing), _BATCH):
             batch = missing[start : start + _BATCH]
             chunks = (images[chunk, filter_index] for chunk in np.split(batch, range(_CHUNK, len(batch), _CHUNK)))
             done: list[Line] = []
             try:
-                for measured in mapped(_measure_chunk, chunks):
+                for measured in room.map(_measure_chunk, chunks):
                     done += measured
                     advance(len(measured))
             finally:

@@ -9,6 +9,7 @@ from typer import Argument, Context, Option
 import deepmerge
 from deepmerge.cli import data, look, results, study
 from deepmerge.cli.options import (
+    Cluster,
     Command,
     Dataset,
     Layer,
@@ -77,7 +78,7 @@ def tune(
         int | None, Option(help="If above 1, score each trial by its mean over folds of the galaxies outside the test.")
     ] = None,
     pruning: Annotated[bool | None, Option(help="Stop trials that fall behind the median.")] = None,
-    workers: Annotated[int | None, Option(help="Processes on this machine; default: one per core.", min=1)] = None,
+    cluster: Cluster = None,
     storage: Annotated[
         str | None, Option(help="Database of the Optuna studies; default: optuna.db beside mlflow.db.")
     ] = None,
@@ -91,7 +92,7 @@ def tune(
     """Search for better settings, then train, evaluate and explain the winner.
 
     The search sees the validation galaxies only; the winner's model is registered. If interrupted, the same command
-    goes on where it stopped. Other machines join the search with the same command and --storage.
+    goes on where it stopped. With --cluster, other machines train; they read the same files, and need nothing else.
     """
     from deepmerge import config
 
@@ -101,16 +102,7 @@ def tune(
     with quietly():
         from deepmerge.jobs.tune import search
 
-    show(search.tune(settings, tuned, workers=workers, storage=storage, name=study, pdf=pdf, out=out))
-
-
-@app.command(hidden=True)
-def work() -> None:
-    """Run trials of a study. Started by tune, not by hand."""
-    with quietly():
-        from deepmerge.jobs.tune import search
-
-    search.work()
+    show(search.tune(settings, tuned, workers=cluster, storage=storage, name=study, pdf=pdf, out=out))
 
 
 @app.command()
@@ -121,6 +113,7 @@ def evaluate(
         int | None,
         Option(help="Instead train its recipe anew on so many folds, so that every galaxy is scored once.", min=2),
     ] = None,
+    cluster: Cluster = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
@@ -132,7 +125,7 @@ def evaluate(
     if folds is None:
         show(evaluate.evaluate(dataset, model, pdf=pdf, out=out))
     else:
-        show(cross_validate(dataset, model, count=folds, pdf=pdf, out=out))
+        show(cross_validate(dataset, model, count=folds, pdf=pdf, out=out, workers=cluster))
 
 
 @app.command()
@@ -155,7 +148,9 @@ def gradcam(
 def predict(
     images: Annotated[Path, Argument(help="npy or FITS file of images, channels first: (N, filters, H, W).")],
     model: Annotated[str, Option(help="Run id, run.json of a training, or models:/deepmerge-pristine@champion.")],
-    out: Annotated[Path, Option(help="Table to write, .parquet or .csv.")] = Path("scores.parquet"),
+    out: Annotated[
+        Path, Option(help="Table to write, .parquet or .csv; or a folder, for a Parquet data set of many images.")
+    ] = Path("scores.parquet"),
     merger_fraction: Annotated[
         float | None, Option(help="Expected share of mergers, 0 to 1: adds probabilities calibrated for it.")
     ] = None,
@@ -163,16 +158,18 @@ def predict(
         Path | None,
         Option(help="Table with galaxy_id, ra or dec, a row an image; default: the one noted beside the images."),
     ] = None,
+    cluster: Cluster = None,
 ) -> None:
     """Score images: the probability of a merger, one row per image, with its id and position where these are known.
 
     Pixels should be in the units of the training images. A server of the same model (mlflow models serve) gives the
-    same numbers, but takes images channels last: (N, H, W, filters).
+    same numbers, but takes images channels last: (N, H, W, filters). Into a folder many processes write side by side
+    (--cluster); if interrupted, the same command goes on.
     """
     with quietly():
         from deepmerge.jobs import predict
 
-    show(predict.predict(images, model, out=out, merger_fraction=merger_fraction, catalogue=catalogue))
+    show(predict.predict(images, model, out=out, merger_fraction=merger_fraction, catalogue=catalogue, workers=cluster))
 
 
 app.add_typer(look.app)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 import typer
 from typer import Argument, Context, Option
 
-from deepmerge.cli.options import Command, Dataset, SettingsCommand, experiment
+from deepmerge.cli.options import Cluster, Command, Dataset, SettingsCommand, experiment
 from deepmerge.cli.output import show
 from deepmerge.data import demo
 
@@ -35,13 +35,13 @@ def simulate(
             autocompletion=lambda: list(_INGREDIENTS),
         ),
     ] = None,
-    workers: Annotated[int | None, Option(help="Processes; default: one per core.")] = None,
+    cluster: Cluster = None,
 ) -> None:
     """Make the demo sample. Mock galaxies, pristine and noisy, with catalogue and masks of merger features."""
     from deepmerge.data.demo.simulate import simulate
 
     simulate(
-        folder, galaxies=galaxies, merger_fraction=merger_fraction, seed=seed, without=without or (), workers=workers
+        folder, galaxies=galaxies, merger_fraction=merger_fraction, seed=seed, without=without or (), workers=cluster
     )
 
 

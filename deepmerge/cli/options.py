@@ -39,6 +39,17 @@ Method = Annotated[Literal["hirescam", "gradcam"] | None, Option(help="Default: 
 Out = Annotated[Path | None, Option(help="Folder for a copy of the results as files, for DVC and other programs.")]
 Pdf = Annotated[bool, Option("--pdf", help="Write figures as PDF too.")]
 
+Cluster = Annotated[
+    str | None,
+    Option(
+        "--cluster",
+        "--workers",
+        help="Who works side by side: a number of processes here (default: one a core or a GPU), the address "
+        "of a Dask scheduler, tcp://host:8786, or a YAML file of jobs for dask-jobqueue.",
+        metavar="NUMBER|ADDRESS|FILE",
+    ),
+]
+
 SETTINGS = "Settings (they override the experiment file; the defaults hold where it has none)"
 KINDS = {int: "int", float: "float", str: "name", str | None: "name", dict[str, Any]: "{name: value}"}
 # Of types that import pydantic, by their names.

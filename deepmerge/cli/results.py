@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from deepmerge.cli.options import Datasets, Model, ModelOf, Out
+from deepmerge.cli.options import Cluster, Datasets, Model, ModelOf, Out
 from deepmerge.cli.output import show, show_table
 from deepmerge.errors import InputError, Refused
 from deepmerge.loading import quietly
@@ -25,6 +25,7 @@ def compare(
         int,
         Option(help="Above 1: compare recipes, each trained with so many seeds, with their differences.", min=1),
     ] = 1,
+    cluster: Cluster = None,
     out: Annotated[Path, Option(help="Folder for tables and figures.")] = Path("results/comparison"),
 ) -> None:
     """Compare models of two or more data sets. Each also scores the images of the others.
@@ -35,7 +36,8 @@ def compare(
     with quietly():
         from deepmerge.jobs.compare import compare
 
-    show(compare.compare(names, models.split(",") if models else ["last"] * len(names), out=out, seeds=seeds))
+    named = models.split(",") if models else ["last"] * len(names)
+    show(compare.compare(names, named, out=out, seeds=seeds, workers=cluster))
 
 
 @app.command()

@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 from typer import Argument, Context, Option
 
-from deepmerge.cli.options import Dataset, Model, ModelOf, Out, Params, Pdf, SettingsCommand, data_sets, experiment
+from deepmerge.cli.options import (
+    Cluster,
+    Dataset,
+    Model,
+    ModelOf,
+    Out,
+    Params,
+    Pdf,
+    SettingsCommand,
+    data_sets,
+    experiment,
+)
 from deepmerge.cli.output import show
 from deepmerge.loading import quietly
 
@@ -50,6 +61,7 @@ def leakage(
     ] = None,
     catalogue_arrays: Arrays = None,
     params: Params = None,
+    cluster: Cluster = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
@@ -64,7 +76,7 @@ def leakage(
     with quietly():
         from deepmerge.studies.leakage import measure_leakage
 
-    show(measure_leakage(settings, seeds=study.seeds, catalogue=catalogue_arrays, pdf=pdf, out=out))
+    show(measure_leakage(settings, seeds=study.seeds, catalogue=catalogue_arrays, pdf=pdf, out=out, workers=cluster))
 
 
 @app.command(cls=SettingsCommand)
@@ -82,6 +94,7 @@ def recipes(
         float | None, Option(help="Validation log loss; the epochs and seconds to reach it are reported.")
     ] = None,
     params: Params = None,
+    cluster: Cluster = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
@@ -94,7 +107,7 @@ def recipes(
         from deepmerge.studies.recipes import compare_recipes
 
     asked = {name: getattr(study, name) for name in ("folds", "seeds", "published_epochs", "target")}
-    show(compare_recipes(settings, **asked, pdf=pdf, out=out))
+    show(compare_recipes(settings, **asked, pdf=pdf, out=out, workers=cluster))
 
 
 @app.command()
@@ -104,6 +117,7 @@ def baselines(
     seeds: Annotated[
         int | None, Option(help="Trainings of the network, the model among them, and of each forest.", min=1)
     ] = None,
+    cluster: Cluster = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
@@ -117,7 +131,7 @@ def baselines(
     with quietly():
         from deepmerge.studies.baselines.study import judge_baselines
 
-    show(judge_baselines(dataset, model, study.seeds, pdf=pdf, out=out))
+    show(judge_baselines(dataset, model, study.seeds, pdf=pdf, out=out, workers=cluster))
 
 
 @app.command()
@@ -148,6 +162,7 @@ def probabilities(
     members: Annotated[int | None, Option(help="Networks in the ensemble, including the model itself.", min=1)] = None,
     passes: Annotated[int | None, Option(help="Monte-Carlo dropout passes to average.", min=1)] = None,
     purity: Annotated[float | None, Option(help="Purity to aim for at each merger fraction.", min=0.01, max=1)] = None,
+    cluster: Cluster = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
@@ -161,7 +176,7 @@ def probabilities(
     with quietly():
         from deepmerge.studies.probabilities.study import judge_probabilities
 
-    show(judge_probabilities(dataset, model, settings, pdf=pdf, out=out))
+    show(judge_probabilities(dataset, model, settings, pdf=pdf, out=out, workers=cluster))
 
 
 @app.command(cls=SettingsCommand)
@@ -179,6 +194,7 @@ def transfer(
         str | None, Option(help="What to try, as one word: stretch,noise,mmd,coral,sinkhorn,dann; default: all.")
     ] = None,
     params: Params = None,
+    cluster: Cluster = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
@@ -194,4 +210,4 @@ def transfer(
     with quietly():
         from deepmerge.studies.transfer.study import measure_transfer
 
-    show(measure_transfer(settings, other, target, study, pdf=pdf, out=out))
+    show(measure_transfer(settings, other, target, study, pdf=pdf, out=out, workers=cluster))

@@ -71,7 +71,7 @@ class Judged(Trained):
         images = self._images(part)
         with progress_bar(f"Scoring {self.data.name}", len(images)) as advance:
             found = prediction.outputs(self.model, self.data.images, images.rows, images.transforms, advance)
-        self._look_at(images)
+        look_at(self.run.info.run_id, self.data, images, self.split)
         return found
 
     def features(self, part: str | Part) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +83,7 @@ class Judged(Trained):
         model = with_features(self.model)
         with progress_bar(f"Embedding {self.data.name}", len(images)) as advance:
             found = prediction.outputs(model, self.data.images, images.rows, images.transforms, advance)
-        self._look_at(images)
+        look_at(self.run.info.run_id, self.data, images, self.split)
         width = self.model.output_shape[-1]
         return found[:, :-width], found[:, -width]
 
@@ -94,7 +94,7 @@ class Judged(Trained):
         """
         images = self._images(part)
         scores = dropout.monte_carlo(self.model, self.data, images, passes, seed, advance)
-        self._look_at(images)
+        look_at(self.run.info.run_id, self.data, images, self.split)
         return scores
 
     def masks(self, rows: np.ndarray, transforms: np.ndarray) -> np.ndarray | None:
@@ -104,11 +104,6 @@ class Judged(Trained):
 
     def _images(self, part: str | Part) -> Part:
         return part if isinstance(part, Part) else getattr(self.split, part)
-
-    def _look_at(self, images: Part) -> None:
-        tested = images.without(self.split.train, self.split.validation)
-        if len(tested):
-            looks.count(self.run.info.run_id, tested.fingerprint(self.data))
 
     def _stored(self, images: Part) -> np.ndarray | None:
         """Probabilities that the run's evaluation stored; None where it scored other data, or not all these images."""
@@ -126,6 +121,21 @@ class Judged(Trained):
         except InputError:
             return None
         return table.set_index(["row", "transform"])["probability"]
+
+
+def probability(model: keras.Model, data: Dataset, images: Part, advance: Advance = lambda steps: None) -> np.ndarray:
+    """Merger probability of images of a data set, (n,), for a process that knows nothing of runs.
+
+    Whoever gets it in the end has to say so by `look_at`.
+    """
+    return prediction.predict(model, data.images, images.rows, images.transforms, advance)
+
+
+def look_at(run_id: str, data: Dataset, images: Part, split: Split | None) -> None:
+    """Count that the model of a run scored images, but for those that train or validate in its split."""
+    tested = images if split is None else images.without(split.train, split.validation)
+    if len(tested):
+        looks.count(run_id, tested.fingerprint(data))
 
 
 def reload(dataset: str, model: str) -> Judged:

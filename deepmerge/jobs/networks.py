@@ -1,7 +1,9 @@
 """What a network depends on beyond its settings: the file of its code, and the weights that it begins with."""
 
 import hashlib
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from deepmerge import config
@@ -36,6 +38,24 @@ def at_hand(network: config.Network, name: str) -> config.Network:
             "is no file"
         )
     return network
+
+
+def first_weights(network: config.Network, name: str) -> bytes | None:
+    """The file of the weights that a network begins with, to be sent to where it trains; None without any."""
+    start = at_hand(network, name).start
+    return None if start is None else Path(start).read_bytes()
+
+
+@contextmanager
+def beginning_with(network: config.Network, weights: bytes | None) -> Iterator[config.Network]:
+    """Yield the settings of a network with what `first_weights` gave as the file of its `start`."""
+    if weights is None:
+        yield network
+        return
+    with tempfile.TemporaryDirectory(prefix="deepmerge-") as folder:
+        file = Path(folder, "start.keras")
+        file.write_bytes(weights)
+        yield network.model_copy(update={"start": str(file)})
 
 
 def digests(network: config.Network, name: str) -> dict[str, str]:

@@ -1,33 +1,30 @@
 """Score images of any number with a trained model."""
 
+import hashlib
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-from pyarrow import parquet
 
+from deepmerge import cluster
 from deepmerge.analysis import embedding
 from deepmerge.analysis.calibration import BALANCE, at_prior, tempered
 from deepmerge.data import positions
 from deepmerge.data.dataset import read_source
+from deepmerge.data.formats import cache
 from deepmerge.data.formats.image_file import open_images
 from deepmerge.data.released.archive import explained_disk_errors
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
+from deepmerge.jobs import scoring, shards
 from deepmerge.jobs.embed import DOMAIN, SPACE
 from deepmerge.jobs.judged import PIXELS, trained_merger_fraction
 from deepmerge.jobs.run import Results
 from deepmerge.model import devices, prediction
 from deepmerge.model.familiarity import EXPECTED, Comparison, Familiar
-from deepmerge.model.features import with_features
 from deepmerge.progress import progress_bar
 from deepmerge.tracking import runs
 
@@ -39,15 +36,20 @@ DISTANT = 0.05  # share of distant images from which on a warning is due; 1 % ar
 # AUC of telling new images from those of the training from which on a warning is due. On the noisy demo sample: test
 # images 0.53, equally many mergers and non-mergers of them 0.67; fluxes × 1.3 0.82, noise × √2 0.95, no galaxy 0.98.
 TOLD_APART = 0.8
-GROUP = 1 << 16  # rows written at a time
-
-Calibrate = Callable[[np.ndarray], np.ndarray]
 
 
 def predict(
-    images: Path, model: str, out: Path, merger_fraction: float | None = None, catalogue: Path | None = None
+    images: Path,
+    model: str,
+    out: Path,
+    merger_fraction: float | None = None,
+    catalogue: Path | None = None,
+    workers: cluster.Where = None,
 ) -> Results:
     """Write the merger probability of every image in an npy or FITS file (N, F, H, W) to `out`, a Parquet or CSV file.
+
+    Or to a folder, where `out` has no suffix: a Parquet data set that `workers` write side by side, a part for each
+    SHARD images. Parts that an earlier call wrote, with the same model and images, stay.
 
     Columns: `row` (from 0); `galaxy_id`, `ra` and `dec` where a catalogue has them, the one given or the one noted
     beside the images; `probability`, undefined where an image has NaN or infinite pixels; `past_probability` and
@@ -64,8 +66,10 @@ def predict(
     data. `model` is what `runs.find` takes, without 'last'. Raises InputError for other files, images of another shape
     than the model's and a place that cannot be written to; then an older `out` stays as it was.
     """
-    if out.suffix not in SUFFIXES or out.is_dir():
-        raise InputError(f"out should be a file ending in {' or '.join(SUFFIXES)}, got {out}")
+    if out.suffix not in (*SUFFIXES, "") or (out.suffix and out.is_dir()) or (not out.suffix and out.is_file()):
+        raise InputError(f"out should be a file ending in {' or '.join(SUFFIXES)}, or a folder, got {out}")
+    if workers is not None and out.suffix:
+        raise InputError(f"--cluster should come with a folder for --out, to which all can write, got the file {out}")
     if merger_fraction is not None and not 0 < merger_fraction < 1:
         raise InputError(f"merger_fraction should lie between 0 and 1, got {merger_fraction}")
     if model == runs.LAST:
@@ -81,70 +85,66 @@ def predict(
         file.require((filters, height, width))
         metadata = {"model": model, "run_id": run.info.run_id}
         metadata["data_fingerprint"] = run.data.tags.get(runs.FINGERPRINT, "unknown")
-        calibrate: Calibrate | None = None
+        calibrate: scoring.Calibrate | None = None
         if merger_fraction is not None:
             priors: dict[str, Any] = {"merger_fraction": merger_fraction, "temperature": _temperature(run)}
             priors["trained_at"] = trained_merger_fraction(run)
             metadata |= {name: str(value) for name, value in priors.items()}
             calibrate = partial(_calibrated, **priors)
         beside = _identities(images, catalogue, file.shape[0])
-        comparison, newcomers = _comparison(run), _newcomers(run)
+        comparison, space = _comparison(run), _space(run)
+        newcomers = None if space is None else embedding.Newcomers(space)
         in_views = "galaxy_id" in beside and beside["galaxy_id"].duplicated().any()
-        found: list[np.ndarray] = []
-        totals = np.zeros(4)  # images, those with a probability, mergers among these, sum of the probabilities
-        with (
-            explained_disk_errors(out.parent),
-            replacing(out) as aside,
-            _table(aside, metadata) as write,
-            progress_bar(f"Scoring {images.name}", file.shape[0]) as advance,
-        ):
-            pieces = _scored(network, file.pieces(prediction.batch_size(file.shape)), comparison, newcomers)
-            for group in _grouped(pieces, advance):
-                start, scores = int(totals[0]), group["probability"]
-                rows = slice(start, start + len(scores))
-                columns: dict[str, np.ndarray] = {
-                    "row": np.arange(start, rows.stop),
-                    **{str(n): beside[n].to_numpy()[rows] for n in beside},
-                }
-                columns["probability"] = scores
-                if calibrate is not None:
-                    columns["calibrated"] = calibrate(scores)
-                write(pd.DataFrame({**columns, **group}))
-                if in_views:
-                    found.append(scores)
-                defined = scores[~np.isnan(scores)]
-                totals += len(scores), len(defined), (defined >= 0.5).sum(), defined.sum()
-        if in_views:
-            galaxies = _by_galaxy(beside["galaxy_id"], np.concatenate(found))
-            with replacing(_of_galaxies(out)) as aside, _table(aside, metadata) as write:
-                write(galaxies)
-    count, scored, mergers, total = totals.tolist()
-    if scored < count:
+        with explained_disk_errors(out.parent):
+            if not out.suffix:
+                known = {**metadata, "images": str(images), "state": cache.state(images), "catalogue": _told(beside)}
+                scored = shards.Scored(metadata, calibrate, None if comparison is None else comparison.familiar, space)
+                totals = shards.score(file, out, beside, scored, known, runs.model_file(run).read_bytes(), workers)
+            else:
+                totals = scoring.Totals()
+                with (
+                    replacing(out) as aside,
+                    scoring.writing(aside, metadata) as write,
+                    progress_bar(f"Scoring {images.name}", file.shape[0]) as advance,
+                ):
+                    pieces = file.pieces(prediction.batch_size(file.shape))
+                    compared = scoring.Compared(comparison, newcomers)
+                    for table in scoring.tables(network, pieces, 0, beside, calibrate, compared, advance):
+                        write(table)
+                        totals.add(table)
+            if in_views:
+                _write_galaxies(out, metadata)
+    if totals.scored < totals.count:
         log.warning(
-            "%d of %d images have NaN or infinite pixels; their probability is left undefined", count - scored, count
+            "%d of %d images have NaN or infinite pixels; their probability is left undefined",
+            totals.count - totals.scored,
+            totals.count,
         )
-    shares = (total / scored, mergers / scored) if scored else (np.nan, np.nan)
-    names = ("mean_probability", "share_above_0.5")
-    summary = dict(zip(names, shares, strict=True))
+    shares = (totals.sum / totals.scored, totals.mergers / totals.scored) if totals.scored else (np.nan, np.nan)
+    summary = dict(zip(("mean_probability", "share_above_0.5"), shares, strict=True))
     if comparison is not None:
-        summary["share_unlike_training"] = comparison.unlike / count if count else np.nan
-        if (said := comparison.said()) is not None:
-            log.log(logging.WARNING if comparison.unlike > EXPECTED * count else logging.INFO, said)
+        summary["share_unlike_training"] = totals.unlike / totals.count if totals.count else np.nan
+        said = comparison.said() if out.suffix else totals.said()
+        if said is not None:
+            log.log(logging.WARNING if totals.unlike > EXPECTED * totals.count else logging.INFO, said)
     if newcomers is not None:
-        summary |= _told(newcomers)
+        summary |= _distant(totals, newcomers.domain_auc() if out.suffix else np.nan)
     written = {"written": str(out), **({"written_galaxies": str(_of_galaxies(out))} if in_views else {})}
-    return {"run_id": run.info.run_id, "images": int(count), **summary, **written}
+    return {"run_id": run.info.run_id, "images": totals.count, **summary, **written}
 
 
 def _of_galaxies(out: Path) -> Path:
-    return out.with_stem(f"{out.stem}_galaxies")
+    """Where the table of galaxies lies beside that, or the folder, of images."""
+    return out.with_name(f"{out.stem}_galaxies{out.suffix or '.parquet'}")
 
 
-def _by_galaxy(galaxies: pd.Series, probability: np.ndarray) -> pd.DataFrame:
+def _write_galaxies(out: Path, metadata: dict[str, str]) -> None:
     """A line a galaxy, in the order of its first image: id, how many images were scored, their mean probability."""
-    images = pd.DataFrame({"galaxy_id": galaxies, "probability": probability})
+    columns = ["galaxy_id", "probability"]
+    images = pd.read_csv(out, usecols=columns) if out.suffix == ".csv" else pd.read_parquet(out, columns=columns)
     groups = images.groupby("galaxy_id", sort=False)["probability"]
-    return groups.agg(images="count", probability="mean").reset_index()
+    with replacing(_of_galaxies(out)) as aside, scoring.writing(aside, metadata) as write:
+        write(groups.agg(images="count", probability="mean").reset_index())
 
 
 def _identities(images: Path, catalogue: Path | None, count: int) -> pd.DataFrame:
@@ -163,18 +163,20 @@ def _comparison(run: runs.Run) -> Comparison | None:
     return None if pixels is None else Comparison(Familiar.of_metadata(pixels))
 
 
-def _newcomers(run: runs.Run) -> embedding.Newcomers | None:
-    """What compares images with those of the training as the network sees them; None where `embed` was not called."""
+def _space(run: runs.Run) -> embedding.Space | None:
+    """Where the training images lie as the network sees them; None where `embed` was not called."""
     try:
-        return embedding.Newcomers(embedding.Space.load(runs.read_artifact(run, SPACE)))
+        return embedding.Space.load(runs.read_artifact(run, SPACE))
     except InputError:
         return None
 
 
-def _told(newcomers: embedding.Newcomers) -> dict[str, float]:
-    """How far images lie from those of the training as the network sees them, with a warning where that is far."""
-    share = newcomers.distant / newcomers.seen if newcomers.seen else np.nan
-    auc = newcomers.domain_auc()
+def _distant(totals: scoring.Totals, auc: float) -> dict[str, float]:
+    """How far images lie from those of the training as the network sees them, with a warning where that is far.
+
+    auc: how well they can be told from these; undefined for a folder of scores, which holds no features.
+    """
+    share = totals.distant / totals.scored if totals.scored else np.nan
     if auc > TOLD_APART:
         log.warning(
             "a classifier tells these images from the training images by the features of the last hidden layer (AUC "
@@ -185,44 +187,11 @@ def _told(newcomers: embedding.Newcomers) -> dict[str, float]:
         log.warning(
             "%d of %d images (%.0f%%) are farther from the training images, in the features of the last hidden layer, "
             "than 99%% of the validation images were; the model does not know such galaxies",
-            newcomers.distant,
-            newcomers.seen,
+            totals.distant,
+            totals.scored,
             100 * share,
         )
     return {"share_distant": share, DOMAIN: auc}
-
-
-def _scored(
-    network: keras.Model,
-    pieces: Iterable[np.ndarray],
-    comparison: Comparison | None,
-    newcomers: embedding.Newcomers | None,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Columns about the images of each piece: those of `prediction.columns`, and where there is something to compare
-    with, `unlike` and `anomaly`.
-    """
-    found: deque[np.ndarray] = deque()  # some pieces ahead of the probabilities
-
-    def compared() -> Iterator[np.ndarray]:
-        for piece in pieces:
-            if comparison is not None:
-                found.append(comparison.add(piece))
-            yield piece
-
-    model = network if newcomers is None else with_features(network)
-    width = network.output_shape[-1]
-
-    def described(outputs: np.ndarray, unlike: np.ndarray) -> dict[str, np.ndarray]:
-        columns = prediction.columns(outputs[:, -width:])
-        if comparison is not None:
-            columns["unlike"] = unlike
-        if newcomers is not None:
-            columns["anomaly"] = newcomers.add(outputs[:, :-width]) if len(outputs) else np.empty(0)
-        return columns
-
-    yield described(np.empty((0, model.output_shape[-1])), np.empty(0))
-    for outputs in prediction.outputs_of_pieces(model, compared()):
-        yield described(outputs, found.popleft() if found else np.empty(0))
 
 
 def _temperature(run: runs.Run) -> float:
@@ -242,39 +211,5 @@ def _calibrated(scores: np.ndarray, trained_at: float, temperature: float, merge
     return calibrated
 
 
-def _grouped(pieces: Iterable[dict[str, np.ndarray]], advance: Callable[..., None]) -> Iterator[dict[str, np.ndarray]]:
-    """Join columns to groups of at least GROUP images, but for the last one."""
-    waiting: list[dict[str, np.ndarray]] = []
-
-    def joined() -> dict[str, np.ndarray]:
-        return {name: np.concatenate([piece[name] for piece in waiting]) for name in waiting[0]}
-
-    for piece in pieces:
-        advance(len(piece["probability"]))
-        waiting.append(piece)
-        if sum(len(one["probability"]) for one in waiting) >= GROUP:
-            yield joined()
-            waiting = []
-    if waiting:
-        yield joined()
-
-
-@contextmanager
-def _table(path: Path, metadata: dict[str, str]) -> Iterator[Callable[[pd.DataFrame], object]]:
-    """Yield what appends rows to a new table; its suffix chooses CSV or Parquet."""
-    with ExitStack() as stack:
-        file = stack.enter_context(path.open("w", newline="")) if path.suffix == ".csv" else None
-        parquet_file: parquet.ParquetWriter | None = None
-
-        def write(rows: pd.DataFrame) -> None:
-            nonlocal parquet_file
-            if file is not None:
-                rows.to_csv(file, header=file.tell() == 0, index=False)
-                return
-            table = pa.Table.from_pandas(rows, preserve_index=False)
-            if parquet_file is None:
-                schema = table.schema.with_metadata(metadata)
-                parquet_file = stack.enter_context(parquet.ParquetWriter(path, schema))
-            parquet_file.write_table(table.cast(parquet_file.schema))
-
-        yield write
+def _told(beside: pd.DataFrame) -> str:
+    return hashlib.sha256(beside.to_csv(index=False).encode()).hexdigest() if len(beside) else ""

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,8 @@ from deepmerge.progress import progress_bar
 from deepmerge.tracking import runs
 
 log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
 
 EXAMPLES = 6  # galaxies of each stage in the gallery
 
@@ -214,7 +216,7 @@ def metadata_of(trained: training.Trained, data: Dataset, split: Split) -> dict[
     }
 
 
-def epoch_metrics(values: Mapping[str, float]) -> dict[str, float]:
-    """The measures of an epoch under the names that runs give them."""
+def epoch_metrics(values: Mapping[str, Value]) -> dict[str, Value]:
+    """The measures of an epoch, or of several, under the names that runs give them."""
     bare = ("val_", "learning_rate")
     return {name if name.startswith(bare) else f"train_{name}": value for name, value in values.items()}

@@ -14,6 +14,7 @@ import tensorflow as tf
 from deepmerge.data.batches import gather
 from deepmerge.data.labels import UNIT
 from deepmerge.errors import InputError
+from deepmerge.model import saved
 from deepmerge.model.layers import faster
 from deepmerge.progress import Advance
 
@@ -50,6 +51,12 @@ def read(path: Path) -> keras.Model:
             f"{gives}; train one with 'deepmerge train'"
         )
     return model
+
+
+@lru_cache(maxsize=1)
+def unpacked(content: bytes) -> keras.Model:
+    """The same of the content of such a file, for workers that get the same network again and again."""
+    return faster(saved.unpacked(content))
 
 
 def batches(images: np.ndarray, rows: np.ndarray, transforms: np.ndarray) -> Iterator[np.ndarray]:

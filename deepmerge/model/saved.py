@@ -42,6 +42,22 @@ def numbered(model: keras.Model) -> keras.Model:
     return model
 
 
+def packed(model: keras.Model) -> bytes:
+    """The network as a Keras file, to be sent to another process."""
+    with folder_aside("deepmerge-model") as folder:
+        path = folder / "model.keras"
+        model.save(path)
+        return path.read_bytes()
+
+
+def unpacked(content: bytes) -> keras.Model:
+    """The network in a Keras file; safe mode refuses files with code in them."""
+    with folder_aside("deepmerge-model") as folder:
+        path = folder / "model.keras"
+        path.write_bytes(content)
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+
+
 def require_reloadable(model: keras.Model) -> None:
     """Raise InputError unless the network gives the same numbers when it was saved and loaded."""
     images = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype(np.float32)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from deepmerge import config
 from deepmerge.analysis import metrics
 from deepmerge.analysis.sample import LEVEL
+from deepmerge.cluster import Where
 from deepmerge.data import copies, protocols, splits
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.formats.arrays import open_array
@@ -20,9 +21,8 @@ from deepmerge.data.splits import Split
 from deepmerge.errors import InputError
 from deepmerge.estimate import UNDEFINED, Estimate, flat
 from deepmerge.jobs.run import Results, warning
-from deepmerge.jobs.trial import train_below
+from deepmerge.jobs.trial import Order, train_all
 from deepmerge.plots.forest import Line, forest
-from deepmerge.progress import progress_bar
 from deepmerge.studies import base
 from deepmerge.studies.base import SHOWN, Caption, Findings, Study
 from deepmerge.studies.baselines import forests
@@ -49,7 +49,12 @@ CATALOGUE = ("log_mstar", "concentration", "m20")
 
 
 def measure_leakage(
-    experiment: config.Experiment, seeds: int, catalogue: Path | None, pdf: bool = False, out: Path | None = None
+    experiment: config.Experiment,
+    seeds: int,
+    catalogue: Path | None,
+    pdf: bool = False,
+    out: Path | None = None,
+    workers: Where = None,
 ) -> Results:
     """Train under both protocols and ask each network about its own test images and about galaxies never seen.
 
@@ -63,7 +68,7 @@ def measure_leakage(
     note = warning(data)
 
     def measure(study: str) -> Findings:
-        trainings = pd.DataFrame(list(_trainings(study, experiment, data, seeds)))
+        trainings = pd.DataFrame(list(_trainings(study, experiment, data, seeds, workers)))
         estimates = _summary(trainings)
         tables, figures = {"trainings": trainings}, {"leakage": _figure(trainings, estimates, note)}
         sentence = _sentence(estimates, seeds, experiment.training.epochs)
@@ -87,24 +92,27 @@ def _without_leak(experiment: config.Experiment, data: Dataset, seeds: int) -> I
         yield replace(both.galaxy, test=both.unseen)
 
 
-def _trainings(study: str, experiment: config.Experiment, data: Dataset, seeds: int) -> Iterator[dict[str, Any]]:
+def _trainings(
+    study: str, experiment: config.Experiment, data: Dataset, seeds: int, workers: Where
+) -> Iterator[dict[str, Any]]:
     """One line for each seed, protocol and place where its network was asked."""
-    with progress_bar(f"Leakage on {data.name}", 2 * seeds * experiment.training.epochs) as advance:
-        for seed in range(seeds):
-            seeded = experiment.reseeded(seed)
-            both = protocols.protocols(data, seeded.split)
-            for protocol, split in (("rows", both.rows), ("galaxy", both.galaxy)):
-                name = f"{protocol}, seed {seed}"
-                trial = train_below(study, name, data, split, seeded, advance, tags={"protocol": protocol})
-                unseen = trial.judged.scores(both.unseen)
-                training = {"protocol": protocol, "seed": seed, "trained_images": len(split.train)}
-                training["shared_galaxies"] = splits.shared_galaxies(data, split)
-                for place, part, scored in zip(
-                    PLACES, (split.test, both.unseen), (trial.probability, unseen), strict=True
-                ):
-                    labels, galaxies = data.labels[part.rows], data.galaxies[part.rows]
-                    measured = flat(metrics.evaluate(labels, scored, galaxies).metrics, "test")
-                    yield {**training, "judged_on": place, "images": len(part), **measured}
+    orders = []
+    for seed in range(seeds):
+        seeded = experiment.reseeded(seed)
+        both = protocols.protocols(data, seeded.split)
+        also = {"unseen": (data, seeded.data, both.unseen)}
+        for protocol, split in (("rows", both.rows), ("galaxy", both.galaxy)):
+            orders.append(Order(f"{protocol}, seed {seed}", seeded, data, split, {"protocol": protocol}, also))
+    for number, trial in enumerate(train_all(study, f"Leakage on {data.name}", orders, workers)):
+        order = orders[number]
+        training = {**order.tags, "seed": number // len(PROTOCOLS), "trained_images": len(order.split.train)}
+        training["shared_galaxies"] = splits.shared_galaxies(data, order.split)
+        places = {"claimed": order.split.test, "unseen": order.also["unseen"][2]}
+        for place, scored in zip(PLACES, trial.scores.values(), strict=True):
+            part = places[place]
+            labels, galaxies = data.labels[part.rows], data.galaxies[part.rows]
+            measured = flat(metrics.evaluate(labels, scored, galaxies).metrics, "test")
+            yield {**training, "judged_on": place, "images": len(part), **measured}
 
 
 def _catalogue(data: Dataset, folder: Path | None) -> pd.DataFrame | None:

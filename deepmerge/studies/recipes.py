@@ -9,12 +9,12 @@ import pandas as pd
 
 from deepmerge import config
 from deepmerge.analysis import intervals, metrics
+from deepmerge.cluster import Where
 from deepmerge.data import copies, protocols
 from deepmerge.data.splits import Split
 from deepmerge.estimate import read
 from deepmerge.jobs.run import Results, warning
-from deepmerge.jobs.trial import Trial, train_below
-from deepmerge.progress import progress_bar
+from deepmerge.jobs.trial import Order, Trial, over_seeds, train_all
 from deepmerge.studies import base
 from deepmerge.studies.base import Caption, Findings, Study
 
@@ -88,6 +88,7 @@ def compare_recipes(
     target: float,
     pdf: bool = False,
     out: Path | None = None,
+    workers: Where = None,
 ) -> Results:
     """Train every recipe on the same grouped folds, with several seeds, and compare them on all galaxies, in pairs.
 
@@ -104,18 +105,24 @@ def compare_recipes(
     note = warning(data, splits[0])
 
     def measure(study: str) -> Findings:
-        scores = {}
-        total = seeds * folds * sum(recipe.training.epochs for recipe in planned.values())
-        with progress_bar(f"{len(planned)} recipes on {data.name}", total) as advance:
-            for name, recipe in planned.items():
-                trials = []
-                for number, split in enumerate(splits, 1):
-                    used = protocols.with_copies(data, split) if name == PUBLISHED else split
-                    for seed in range(recipe.training.seed, recipe.training.seed + seeds):
-                        tags = {"recipe": name, "fold": str(number)}
-                        words, seeded = f"{name}, fold {number}, seed {seed}", recipe.with_settings({"seed": seed})
-                        trials.append(train_below(study, words, data, used, seeded, advance, tags=tags))
-                scores[name] = _scored(data.labels, data.galaxies, splits, trials, target)
+        orders = [
+            Order(
+                f"{name}, fold {number}",
+                recipe,
+                data,
+                protocols.with_copies(data, split) if name == PUBLISHED else split,
+                {"recipe": name, "fold": str(number)},
+            )
+            for name, recipe in planned.items()
+            for number, split in enumerate(splits, 1)
+        ]
+        orders = [seeded for order in orders for seeded in over_seeds(order, seeds)]
+        trials = train_all(study, f"{len(planned)} recipes on {data.name}", orders, workers)
+        each = folds * seeds
+        scores = {
+            name: _scored(data.labels, data.galaxies, splits, trials[start : start + each], target)
+            for name, start in zip(planned, range(0, len(trials), each), strict=True)
+        }
         table = recipe_table(scores)
         facts = {"folds": folds, "seeds": seeds, "target": target, "published_epochs": published_epochs}
         groups = (table["recipe"] == PUBLISHED).astype(int).tolist()

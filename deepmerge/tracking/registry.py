@@ -73,7 +73,7 @@ def crown(version: Version, reigning: Version | None) -> bool:
     False, and nothing is changed, when another than `reigning` has become champion meanwhile.
     """
     with _only_one(version.name):
-        now = champion(version.name)
+        now = champion(version.name)  # right before it moves: another machine knows nothing of this one's lock
         if (now and now.version) != (reigning and reigning.version):
             return False
         _move(version.name, {PREVIOUS: now.version} if now else {}, version.version)

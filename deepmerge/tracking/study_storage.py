@@ -1,24 +1,21 @@
-"""Where studies are kept: a database that any number of workers share, opened so that no trial is taken twice."""
+"""Where studies are kept: a database, and the lock by which one command at a time works on a study."""
 
+import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import optuna
 import sqlalchemy
+from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial
 
 from deepmerge.errors import InputError
 from deepmerge.tracking import database, passwords, runs
 
 DATABASE = "optuna.db"
 OPENINGS = 3  # tries to open a database on a server
-HEARTBEAT = 10  # seconds; a worker on another machine counts as dead after six missed beats
-GRACE = 60
 PAUSE = 1.0  # seconds between two tries
 
 
@@ -27,22 +24,15 @@ def default_storage() -> str:
     return f"sqlite:///{runs.project() / DATABASE}"
 
 
-def open_storage(url: str, on_stale: Callable[[optuna.Study, FrozenTrial], None]) -> RDBStorage:
-    """Open a database of studies; Optuna calls `on_stale` with trials whose worker no longer gives a sign of life.
-
-    Raises InputError where it cannot be opened.
-    """
+def open_storage(url: str) -> RDBStorage:
+    """Open a database of studies. Raises InputError where it cannot be opened."""
     waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    beats: dict[str, Any] = {"heartbeat_interval": HEARTBEAT, "grace_period": GRACE}
     with without_warnings():
         database.make(url, _make_tables)
     for attempt in range(OPENINGS):
         try:
             with without_warnings():
-                storage = RDBStorage(url, waiting, **beats, heartbeat_stale_trial_callback=on_stale)
-            if url.startswith("sqlite"):
-                _lock_before_reading(storage)
-            return storage
+                return RDBStorage(url, waiting)
         except ImportError:
             raise InputError(
                 f"storage should be a database whose driver is installed, got {passwords.hidden(url)}; for PostgreSQL: "
@@ -62,28 +52,38 @@ def _make_tables(url: str) -> None:
     RDBStorage(url).engine.dispose()
 
 
-def _lock_before_reading(storage: RDBStorage) -> None:
-    """Let each transaction lock an sqlite database before it reads.
+@contextmanager
+def alone(url: str, study: str) -> Iterator[None]:
+    """Hold the lock of a study in a database, which goes with its process however that ends.
 
-    Optuna reads that a queued trial waits and then takes it, and asks for a lock on its row, which sqlite has not: two
-    workers that ask at the same moment could both get the trial. How, says SQLAlchemy's page on its sqlite dialect
-    ("Serializable isolation"): the driver, which would begin its transactions at the first change, is kept from it.
+    Raises InputError where another command holds it. Beside an sqlite file it is a file; in PostgreSQL an advisory
+    lock, which any machine sees; other databases have none.
     """
-
-    @sqlalchemy.event.listens_for(storage.engine, "connect")
-    def leave_transactions_to_us(connection: Any, record: object) -> None:
-        connection.isolation_level = None
-
-    @sqlalchemy.event.listens_for(storage.engine, "begin")
-    def begin(connection: sqlalchemy.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    storage.engine.dispose()  # connections from before do not know of it
+    refusal = InputError(f"one command at a time can work on a study, got a second one on {study}; wait for the first")
+    path = database.path_of(url)
+    if path is not None:
+        lock = FileLock(path.with_name(f"{path.name}.{study}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise refusal from None
+        try:
+            yield
+        finally:
+            lock.release()
+        return
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            key = int.from_bytes(hashlib.sha256(study.encode()).digest()[:8], signed=True)
+            if not connection.execute(sqlalchemy.select(sqlalchemy.func.pg_try_advisory_lock(key))).scalar():
+                raise refusal
+        yield
 
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Without Optuna's warnings that heartbeats may change: its version is pinned."""
+    """Without Optuna's warnings that what queues a trial again may change: its version is pinned."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield

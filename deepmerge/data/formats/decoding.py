@@ -19,14 +19,14 @@ MANY = 3000  # files that take longer to decode than further processes take to s
 _PIECE_BYTES = 32 * 2**20
 
 
-def of_files(found: Files, data: config.Data, workers: int | None = None) -> np.ndarray:
+def of_files(found: Files, data: config.Data, workers: cluster.Where = None) -> np.ndarray:
     """Images (N, F, H, W), memory-mapped, decoded by `workers` processes (of many, by default one a core) if need be.
 
     Raises InputError that names the files which cannot be read, or differ from the first, up to MOST_TOLD.
     """
     states = [tuple(cache.state(joined(found.folder, name)) for name in names) for names in found.names]
     made_from = [*_wanted(data), *zip(found.names, states, strict=True)]
-    processes = (cluster.count_cores() if len(found.names) >= MANY else 1) if workers is None else workers
+    processes = 1 if workers is None and len(found.names) < MANY else workers
     return cache.array(data.cache, found.where.stem, made_from, lambda into: _decode(found, data, into, processes))
 
 
@@ -77,7 +77,7 @@ class _Part:
     data: config.Data
 
 
-def _decode(found: Files, data: config.Data, into: Path, workers: int) -> None:
+def _decode(found: Files, data: config.Data, into: Path, workers: cluster.Where) -> None:
     paths = [tuple(found.folder / name for name in names) for names in found.names]
     problems: dict[int, str] = {}
     for row, image in enumerate(paths):
@@ -92,8 +92,8 @@ def _decode(found: Files, data: config.Data, into: Path, workers: int) -> None:
         raise _refusal(found, problems)
     cache.create(into, (len(paths), *first.shape), first.dtype)
     parts = [_Part(start, paths[start : start + PART], into, data) for start in range(0, len(paths), PART)]
-    with progress_bar("Decoding images", len(paths)) as advance, cluster.mapping(workers) as mapped:
-        for part, wrong in zip(parts, mapped(_decode_part, parts), strict=True):
+    with progress_bar("Decoding images", len(paths)) as advance, cluster.opened(workers, len(parts)) as room:
+        for part, wrong in zip(parts, room.map(_decode_part, parts), strict=True):
             problems.update(wrong)
             if len(problems) >= MOST_TOLD:
                 break

@@ -21,10 +21,11 @@ class ImageFile:
     shape: tuple[int, ...]
     read: Callable[[slice], np.ndarray]
 
-    def pieces(self, size: int) -> Iterator[np.ndarray]:
-        """Read it in pieces (≤ `size`, …), one at a time."""
-        for start in range(0, self.shape[0], size):
-            yield self.read(slice(start, start + size))
+    def pieces(self, size: int, rows: range | None = None) -> Iterator[np.ndarray]:
+        """Read it, or successive `rows` of it, in pieces (≤ `size`, …), one at a time."""
+        rows = range(self.shape[0]) if rows is None else rows
+        for start in rows[::size]:
+            yield self.read(slice(start, min(start + size, rows.stop)))
 
     def require(self, shape: tuple[int | None, ...]) -> None:
         """Raise InputError unless it holds images of `shape` (F, H, W), where None is any length."""

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepmerge.analysis import intervals, metrics, saliency
+from deepmerge.cluster import Where
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
 from deepmerge.estimate import UNDEFINED, read
@@ -17,9 +18,8 @@ from deepmerge.jobs.compare import figures
 from deepmerge.jobs.evaluate import measured, roc_curve
 from deepmerge.jobs.judged import SALIENCY_METHOD, Judged, reload
 from deepmerge.jobs.run import Results, warning, write_json, write_table
-from deepmerge.jobs.trial import over_seeds
+from deepmerge.jobs.trial import again, train_all
 from deepmerge.plots import canvas
-from deepmerge.progress import progress_bar
 from deepmerge.tracking import runs
 
 MOST = saliency_figures.MOST_VARIANTS  # data sets that the figures can hold
@@ -27,7 +27,9 @@ GALAXIES = 6  # rows of the saliency figure
 TITLE = f"Saliency maps compared ({saliency.METHODS[SALIENCY_METHOD]})"
 
 
-def compare(datasets: Sequence[str], models: Sequence[str], out: Path, seeds: int = 1) -> Results:
+def compare(
+    datasets: Sequence[str], models: Sequence[str], out: Path, seeds: int = 1, workers: Where = None
+) -> Results:
     """Compare one model of each data set; tables and figures go to `out` and to an MLflow run tagged kind=comparison.
 
     Where the data sets show the same galaxies, split alike, each model is also judged on the test images of the other
@@ -86,7 +88,7 @@ def compare(datasets: Sequence[str], models: Sequence[str], out: Path, seeds: in
     with runs.new_run("comparison-" + "-".join(names), tags) as run_id:
         differences = pd.DataFrame()
         if seeds > 1:
-            differences = _differences(_scored(run_id, judged, seeds), judged, names)
+            differences = _differences(_scored(run_id, judged, seeds, workers), judged, names)
             for line in differences.to_dict("records"):
                 cross |= read(line, "difference").flat(f"{line['recipe']}_minus_{line['minus']}_{line['metric']}")
         runs.log_metrics(cross)
@@ -101,11 +103,15 @@ def compare(datasets: Sequence[str], models: Sequence[str], out: Path, seeds: in
         return {"run_id": runs.active_id(), **cross}
 
 
-def _scored(run_id: str, judged: Sequence[Judged], seeds: int) -> list[np.ndarray]:
+def _scored(run_id: str, judged: Sequence[Judged], seeds: int, workers: Where) -> list[np.ndarray]:
     """Scores of the test images of each model, (seeds, n), by the model and its recipe with other seeds."""
-    epochs = (seeds - 1) * sum(each.experiment.training.epochs for each in judged)
-    with progress_bar(f"{seeds} seeds of {len(judged)} recipes", epochs) as advance:
-        return [over_seeds(run_id, each, seeds, advance) for each in judged]
+    orders = [order for each in judged for order in again(each, seeds)]
+    trials = train_all(run_id, f"{seeds} seeds of {len(judged)} recipes", orders, workers)
+    scores = []
+    for number, each in enumerate(judged):
+        others = trials[number * (seeds - 1) : (number + 1) * (seeds - 1)]
+        scores.append(np.stack([each.scores("test"), *(trial.probability for trial in others)]))
+    return scores
 
 
 def _differences(scored: Sequence[np.ndarray], judged: Sequence[Judged], names: Sequence[str]) -> pd.DataFrame:

@@ -1,29 +1,27 @@
-"""Search for better settings, with trials in several processes."""
+"""Search for better settings, with trials side by side."""
 
 import hashlib
 import json
 import logging
 import math
 import os
-import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from deepmerge import config
+from deepmerge import cluster, config
 from deepmerge.closure import closure, fingerprint
-from deepmerge.cluster import count_cores, threads_each
 from deepmerge.data import copies, splits, targets
 from deepmerge.data import dataset as datasets
-from deepmerge.data.dataset import Dataset
+from deepmerge.data.elsewhere import Source
 from deepmerge.data.splits import Split
-from deepmerge.errors import InputError
+from deepmerge.errors import Failed, InputError
 from deepmerge.jobs import networks
 from deepmerge.jobs.run import Results, header_tags, open_run, warning
 from deepmerge.jobs.train import epoch_metrics, measured
 from deepmerge.jobs.tune import report, winner
-from deepmerge.jobs.tune.workers import MOST_LOST, PAUSE, WorkerFailed, Workers, end_if_told, take_order
 from deepmerge.model import devices, objective, training
 from deepmerge.progress import progress_bar
 from deepmerge.tracking import passwords, runs, studies, study_storage, trial_table
@@ -37,7 +35,7 @@ def tune(
     experiment: config.Experiment,
     tuned: Path,
     *,
-    workers: int | None = None,
+    workers: cluster.Where = None,
     storage: str | None = None,
     name: str | None = None,
     pdf: bool = False,
@@ -45,9 +43,10 @@ def tune(
 ) -> Results:
     """Search for the settings that `experiment.tuning` names; train, judge, explain and register the winner.
 
-    The study goes on where an earlier call with the same data, code and settings stopped, and calls elsewhere with the
-    same `storage` work on it together. `tuned` is the file for the winning settings. `name` is the study's, by default
-    made from all that its values depend on; `out` a folder for ``study.csv`` and ``study.json``.
+    The study goes on where an earlier call with the same data, code and settings stopped. `workers` train, and need
+    neither its database nor MLflow: this process asks for settings and tells what came of them. `tuned` is the file for
+    the winning settings. `name` is the study's, by default made from all that its values depend on; `out` a folder for
+    ``study.csv`` and ``study.json``.
     """
     experiment = networks.pinned(experiment)
     first = experiment.first_trial()
@@ -55,8 +54,8 @@ def tune(
         raise InputError("tune needs split: galaxy, since random rows leak validation galaxies into training; got rows")
     if os.environ.get(devices.CLUSTER):
         raise InputError(
-            f"tune trains each network on one machine, but {devices.CLUSTER} is set; unset it, and run the same "
-            "command on every machine with one --storage and one MLflow server"
+            f"tune trains each network on one machine, but {devices.CLUSTER} is set; unset it, and let --cluster name "
+            "the machines that train"
         )
     data = datasets.read(experiment.data, experiment.name)
     datasets.require_finite(data)
@@ -86,79 +85,98 @@ def tune(
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     study = studies.Study(storage or study_storage.default_storage(), name or f"{experiment.name}-{digest}", experiment)
     _require_same(study, identity)
-    with open_run(
-        "study",
+    task = Task(
+        Source.of(data, experiment.data),
+        parts,
         experiment,
-        data,
-        split,
-        name=f"study-{experiment.name}",
-        continues=study.run_id(),
-        tags={"study": study.name},
-        parameters=_searched(experiment, first),
-    ) as run_id:
-        if study.notes.get("run_id") != run_id:
-            study.note(run_id=run_id)
-            runs.log_json({"storage": passwords.hidden(study.url), "study": study.name}, "study.json")
-        study.begin_with(first)
-        count = min(workers or count_cores(), max(1, experiment.tuning.trials - study.finished()))
-        order = {
-            "experiment": experiment.model_dump(mode="json"),
-            "storage": study.url,
-            "study": study.name,
-            "run_id": run_id,
-            "start": network.start,
-            "depends": depends,
-            "tags": {**header_tags("trial", data, split), "study": study.name},
-        }
-        study.reap()
-        if not study.is_full:
-            environment = {**runs.for_workers(), "OMP_NUM_THREADS": str(threads_each(count))}
-            with Workers(count, order, environment) as crew:
-                _watch(crew, study, experiment.name)
-        table = trial_table.table(study)
-        runs.log_table(table, "study.csv")
-        best = study.best()
-        if best is None:
-            reasons = "; ".join(sorted(set(table["reason"]) - {""}))
-            raise WorkerFailed(f"no trial of study {study.name} ran to its end: {reasons or 'all were pruned'}")
-        again = _again(study, experiment, best, data, parts)
-        results = report.log_study(study, experiment, best, again, table, warning(data, split), pdf, out)
-        report.write_params(study, experiment, best, data, tuned)
-    if experiment.tuning.seeds:
-        results |= winner.train_winner(study, experiment, best, pdf)
+        networks.first_weights(experiment.network, experiment.name),
+    )
+    with (
+        study.alone(),
+        cluster.opened(workers, experiment.tuning.trials - study.finished(), cluster.count_side_by_side()) as room,
+    ):
+        with open_run(
+            "study",
+            experiment,
+            data,
+            split,
+            name=f"study-{experiment.name}",
+            continues=study.notes.get("run_id"),
+            tags={"study": study.name},
+            parameters=_searched(experiment, first),
+        ) as run_id:
+            if study.notes.get("run_id") != run_id:
+                study.note(run_id=run_id)
+                runs.log_json({"storage": passwords.hidden(study.url), "study": study.name}, "study.json")
+            study.begin_with(first)
+            study.resume()
+            _search(study, room, task, run_id, {**header_tags("trial", data, split), "study": study.name})
+            table = trial_table.table(study)
+            runs.log_table(table, "study.csv")
+            best = study.best()
+            if best is None:
+                reasons = "; ".join(sorted(set(table["reason"]) - {""}))
+                raise Failed(f"no trial of study {study.name} ran to its end: {reasons or 'all were pruned'}")
+            again = _again(study, room, task, best)
+            results = report.log_study(study, experiment, best, again, table, warning(data, split), pdf, out)
+            report.write_params(study, experiment, best, data, tuned)
+        if experiment.tuning.seeds:
+            results |= winner.train_winner(study, experiment, best, pdf)
     return results
 
 
-def work() -> None:
-    """Run trials until the study is full, as `tune` orders on standard input."""
-    order = take_order()
-    experiment = config.from_record(order["experiment"], "the order")
-    threads = devices.prepare()
-    data = datasets.read(experiment.data, experiment.name)
-    split = splits.make(data, experiment.split)
-    parts = objective.parts(data, split, experiment.tuning.folds or 1)
-    study = studies.Study(order["storage"], order["study"], experiment)
-    at_hand = experiment.network.model_copy(update={"start": order["start"]})
-    if networks.digests(at_hand, experiment.name) != order["depends"]:
-        raise InputError("the file of network.architecture or network.start should stay as it is while tune works")
+@dataclass(frozen=True)
+class Task:
+    """The work of a trial, as a worker gets it: data, parts to train on, settings, and the first weights as a file."""
 
-    def run_trial(params: Mapping[str, Any], report: studies.Report) -> float:
-        settings = experiment.with_settings(params)
-        runs.log_parameters({"dataset": experiment.name, **settings.settings()})
+    source: Source
+    parts: list[Split]
+    experiment: config.Experiment
+    start: bytes | None
+
+    def __call__(self, report: cluster.Report) -> tuple[float, list[studies.Said]] | None:
+        """The objective, and what was reported after each epoch; None where nobody wants it any more."""
+        threads, data, settings = devices.prepare(), self.source.read(), self.experiment
+        told: list[studies.Said] = []
 
         def on_epoch(step: int, value: float, values: Mapping[str, float]) -> None:
-            end_if_told()
-            report(step, value, epoch_metrics(values))
+            measures = {name: float(number) for name, number in epoch_metrics(values).items()}
+            told.append((step, float(value), measures, threads))
+            if not report(told[-1]):
+                raise cluster.Stopped
 
-        network = settings.network.model_copy(update={"start": order["start"]})
-        return objective.measure(data, parts, network, settings.training, settings.tuning.objective, on_epoch)
+        with networks.beginning_with(settings.network, self.start) as network:
+            try:
+                value = objective.measure(
+                    data, self.parts, network, settings.training, settings.tuning.objective, on_epoch
+                )
+            except cluster.Stopped:
+                return None
+        return float(value), told
 
-    study.work(run_trial, order["run_id"], training.TrainingDiverged, {**order["tags"], "threads": str(threads)})
+    def with_settings(self, params: Mapping[str, Any]) -> "Task":
+        """The same with other settings."""
+        return replace(self, experiment=self.experiment.with_settings(params))
 
 
-def _again(
-    study: studies.Study, experiment: config.Experiment, best: studies.FrozenTrial, data: Dataset, parts: list[Split]
-) -> float:
+def _search(study: studies.Study, room: cluster.Room, task: Task, run_id: str, tags: Mapping[str, str]) -> None:
+    """Run trials until the study is full."""
+    shown, name = study.finished(), task.experiment.name
+
+    def parameters(params: Mapping[str, Any]) -> dict[str, Any]:
+        return {"dataset": name, **task.experiment.with_settings(params).settings()}
+
+    with progress_bar(f"Tuning on {name}", study.settings.trials) as advance:
+        advance(shown)
+
+        def on_end() -> None:
+            best = study.best()
+            advance(note="" if best is None else f"best {best.values[0]:.4f} (trial {best.number})")
+
+        study.work(room, task.with_settings, run_id, training.TrainingDiverged, tags, parameters, on_end)
+
+
+def _again(study: studies.Study, room: cluster.Room, task: Task, best: studies.FrozenTrial) -> float:
     """What the winning settings reach when they are trained once more, with the next seed; NaN where that diverges.
 
     The best of many trials may owe its value to luck. Noted in the study, so
@@ -167,17 +185,15 @@ def _again(
     earlier = study.notes.get(AGAIN) or {}
     if earlier.get("trial") == best.number:
         return float("nan") if earlier["value"] is None else float(earlier["value"])
-    settings = experiment.with_settings(best.params)
-    training_again = settings.training.model_copy(update={"seed": settings.training.seed + 1})
-    start = networks.at_hand(experiment.network, experiment.name).start
-    network = settings.network.model_copy(update={"start": start})
-    with progress_bar(f"The winner on {experiment.name} again", len(parts) * training_again.epochs) as advance:
-
-        def on_epoch(step: int, value: float, values: Mapping[str, float]) -> None:
-            advance()
-
+    seed = task.experiment.training.seed + 1
+    again = task.with_settings({**best.params, "seed": seed})
+    epochs = len(task.parts) * again.experiment.training.epochs
+    with progress_bar(f"The winner on {task.experiment.name} again", epochs) as advance:
+        piece = room.submit(again, heard=lambda said: advance())
+        while room.next() is not piece:
+            pass  # a trial that was dropped
         try:
-            value = objective.measure(data, parts, network, training_again, experiment.tuning.objective, on_epoch)
+            value, _ = piece.result()
         except training.TrainingDiverged:
             value = float("nan")
     study.note(**{AGAIN: {"trial": best.number, "value": None if math.isnan(value) else value}})
@@ -187,7 +203,7 @@ def _again(
 def trial_code() -> list[str]:
     """Files that decide which settings a study tries and what comes of them: with other code it is another study."""
     return [
-        *closure(["deepmerge.model.objective"]),
+        *closure(["deepmerge.model.objective"], without=["deepmerge/cluster/*"]),  # where it is done changes nothing
         *(f"deepmerge/tracking/{name}.py" for name in ("sampler", "studies")),
     ]
 
@@ -230,23 +246,3 @@ def _searched(experiment: config.Experiment, first: Mapping[str, Any]) -> dict[s
     searched = {f"search_{name}": json.dumps(space[name].model_dump(exclude_defaults=True)) for name in space}
     search = {name: getattr(experiment.tuning, name) for name in ("objective", "folds", "pruning")}
     return {**fixed, **search, **searched}
-
-
-def _watch(crew: Workers, study: studies.Study, name: str) -> None:
-    """Wait until the study is full; queue the trials of killed workers again, and replace these."""
-    shown, lost = study.finished(), 0
-    with progress_bar(f"Tuning on {name}", study.settings.trials) as advance:
-        advance(shown)
-        while not crew.are_done:
-            time.sleep(PAUSE)
-            study.reap()
-            killed = crew.replace_killed()
-            finished = study.finished()
-            lost = killed + (lost if finished == shown else 0)
-            if lost > MOST_LOST:
-                raise WorkerFailed(
-                    f"{lost} workers were killed before any trial was finished; is there enough memory for that many?"
-                )
-            best = study.best()
-            advance(finished - shown, note="" if best is None else f"best {best.values[0]:.4f} (trial {best.number})")
-            shown = finished

@@ -7,14 +7,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepmerge.analysis import intervals, metrics, morphology
+from deepmerge.cluster import Where
 from deepmerge.data.dataset import Dataset
 from deepmerge.errors import InputError
 from deepmerge.estimate import Estimate, read
 from deepmerge.jobs.judged import reload
 from deepmerge.jobs.run import Results, warning
-from deepmerge.jobs.trial import over_seeds
+from deepmerge.jobs.trial import again, train_all
 from deepmerge.plots.forest import Line, forest
-from deepmerge.progress import progress_bar
 from deepmerge.studies import base
 from deepmerge.studies.base import Caption, Findings, Study
 from deepmerge.studies.baselines import forests
@@ -37,7 +37,9 @@ STUDY = Study(
 NETWORK = "network"
 
 
-def judge_baselines(dataset: str, model: str, seeds: int, pdf: bool = False, out: Path | None = None) -> Results:
+def judge_baselines(
+    dataset: str, model: str, seeds: int, pdf: bool = False, out: Path | None = None, workers: Where = None
+) -> Results:
     """Train the baselines on the training galaxies of a model and judge them beside it on its test galaxies.
 
     The network and each Random Forest are trained with `seeds` seeds, of which the model itself is the first.
@@ -54,14 +56,13 @@ def judge_baselines(dataset: str, model: str, seeds: int, pdf: bool = False, out
     parts = judged.split
     rows = np.concatenate([parts.train.rows, parts.test.rows])
     train, test = np.arange(len(parts.train)), np.arange(len(parts.train), len(rows))
-    measured = {name: shapes(data, rows, number) for number, name in enumerate(_filters(data))}
+    measured = {name: shapes(data, rows, number, workers) for number, name in enumerate(_filters(data))}
     labels, galaxies = data.labels[rows], data.galaxies[rows]
     run_id, note = judged.run.info.run_id, warning(data, parts)
 
     def measure(study: str) -> Findings:
-        total = (seeds - 1) * experiment.training.epochs
-        with progress_bar(f"{seeds} seeds on {data.name}", total) as advance:
-            scored = {NETWORK: over_seeds(study, judged, seeds, advance)}
+        trials = train_all(study, f"{seeds} seeds on {data.name}", again(judged, seeds), workers)
+        scored = {NETWORK: np.stack([judged.scores("test"), *(trial.probability for trial in trials)])}
         sources = _sources(data, rows, measured)
         for source, features in sources.items():
             for kind in (forests.RANDOM_FOREST, forests.LOGISTIC):

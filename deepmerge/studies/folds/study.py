@@ -6,6 +6,7 @@ import pandas as pd
 
 from deepmerge import config
 from deepmerge.analysis import metrics
+from deepmerge.cluster import Where
 from deepmerge.data import copies, protocols, split_table
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
@@ -14,10 +15,9 @@ from deepmerge.jobs import networks
 from deepmerge.jobs.evaluate import drawn
 from deepmerge.jobs.judged import PREDICTIONS, find
 from deepmerge.jobs.run import Results, warning
-from deepmerge.jobs.trial import train_below
+from deepmerge.jobs.trial import Order, train_all
 from deepmerge.model import devices, training
 from deepmerge.plots.forest import Line, forest
-from deepmerge.progress import progress_bar
 from deepmerge.studies import base
 from deepmerge.studies.base import MODEL_FIGURES, SHOWN, Caption, Findings, Study
 from deepmerge.tracking import runs
@@ -36,7 +36,9 @@ STUDY = Study(
 )
 
 
-def cross_validate(dataset: str, model: str, count: int, pdf: bool = False, out: Path | None = None) -> Results:
+def cross_validate(
+    dataset: str, model: str, count: int, pdf: bool = False, out: Path | None = None, workers: Where = None
+) -> Results:
     """Train the recipe of a model anew on `count` folds of all galaxies, each of which tests once.
 
     The predictions of all galaxies by networks that did not train on them are judged together, ranks within their
@@ -51,7 +53,7 @@ def cross_validate(dataset: str, model: str, count: int, pdf: bool = False, out:
     note = warning(data, folds[0])
 
     def measure(study: str) -> Findings:
-        table = _out_of_fold(study, experiment, data, folds)
+        table = _out_of_fold(study, experiment, data, folds, workers)
         runs.log_table(table, PREDICTIONS)
         return _findings(table, experiment.name, note)
 
@@ -59,18 +61,19 @@ def cross_validate(dataset: str, model: str, count: int, pdf: bool = False, out:
     return base.conduct(STUDY, experiment, data, measure, note=note, tags=tags, pdf=pdf, out=out)
 
 
-def _out_of_fold(study: str, experiment: config.Experiment, data: Dataset, folds: list[Split]) -> pd.DataFrame:
+def _out_of_fold(
+    study: str, experiment: config.Experiment, data: Dataset, folds: list[Split], workers: Where
+) -> pd.DataFrame:
     """One line an image, as in `evaluation.predictions`, all of the part test, with the fold that it tested."""
+    orders = [
+        Order(f"fold {number}", experiment, data, split, {"fold": str(number)}, keep_model=True)
+        for number, split in enumerate(folds, 1)
+    ]
     tables = []
-    with progress_bar(f"{len(folds)} folds of {data.name}", len(folds) * experiment.training.epochs) as advance:
-        for number, split in enumerate(folds, 1):
-            name = f"fold {number}"
-            trial = train_below(
-                study, name, data, split, experiment, advance, tags={"fold": str(number)}, keep_model=True
-            )
-            lines = split.table()
-            lines = split_table.described(lines[lines["split"] == "test"], data)
-            tables.append(lines.assign(probability=trial.probability, fold=number))
+    for number, trial in enumerate(train_all(study, f"{len(folds)} folds of {data.name}", orders, workers), 1):
+        lines = folds[number - 1].table()
+        lines = split_table.described(lines[lines["split"] == "test"], data)
+        tables.append(lines.assign(probability=trial.probability, fold=number))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ from deepmerge import config
 from deepmerge.analysis import calibration
 from deepmerge.analysis.calibration import BALANCE
 from deepmerge.analysis.sample import THRESHOLD
+from deepmerge.cluster import Where
 from deepmerge.data import copies, protocols
 from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
@@ -21,7 +24,7 @@ from deepmerge.estimate import Estimate, read
 from deepmerge.jobs.judged import Judged, reload, trained_merger_fraction
 from deepmerge.jobs.predict import CALIBRATION
 from deepmerge.jobs.run import Results, warning
-from deepmerge.jobs.trial import train_below
+from deepmerge.jobs.trial import Order, again, train_all
 from deepmerge.progress import progress_bar
 from deepmerge.studies import base
 from deepmerge.studies.base import Caption, Findings, Study
@@ -57,7 +60,12 @@ class Methods(NamedTuple):
 
 
 def judge_probabilities(
-    dataset: str, model: str, settings: config.Study, pdf: bool = False, out: Path | None = None
+    dataset: str,
+    model: str,
+    settings: config.Study,
+    pdf: bool = False,
+    out: Path | None = None,
+    workers: Where = None,
 ) -> Results:
     """Calibrate a model and choose thresholds on galaxies outside its test, and judge both on its test galaxies.
 
@@ -76,11 +84,15 @@ def judge_probabilities(
     temperatures: list[Estimate] = []
 
     def measure(study: str) -> Findings:
-        unseen = _out_of_fold(study, judged, settings.folds, trained_at)
+        folds, members = _orders(judged, settings)
+        title = f"{len(folds)} folds and {len(members)} further members of {judged.data.name}"
+        trials = train_all(study, title, folds + members, workers)
+        answers = [trial.probability for trial in trials]
+        unseen = _out_of_fold(judged, folds, answers[: len(folds)], trained_at)
         temperature = calibration.temperature(*unseen)
         temperatures.append(temperature)
         isotonic = calibration.fit_isotonic(unseen.labels, unseen.scores)
-        methods = _methods(study, judged, settings.members, settings.passes, trained_at)
+        methods = _methods(judged, answers[len(folds) :], settings.passes, trained_at)
         tempered = calibration.tempered(test.scores, temperature.value)
         others = {TEMPERATURE: tempered, ISOTONIC: isotonic(test.scores), **methods.scores}
         in_folds = ALONE | {"training": ALONE["training"] + settings.folds}
@@ -136,48 +148,42 @@ class _Scored(NamedTuple):
         return cls(data.labels[part.rows], scores, data.galaxies[part.rows])
 
 
-def _out_of_fold(study: str, judged: Judged, count: int, trained_at: float) -> _Scored:
-    """All images outside the test, each scored by the one of `count` networks that had not seen its galaxy."""
+def _orders(judged: Judged, settings: config.Study) -> tuple[list[Order], list[Order]]:
+    """The recipe on folds of all galaxies outside the test, and with other seeds for the ensemble."""
     data, experiment = judged.data, judged.experiment
     outside = np.concatenate([judged.split.train.rows, judged.split.validation.rows])
-    folds = protocols.cross(data, experiment.split, count, outside)
-    answers = []
-    with progress_bar(f"{count} folds outside the test of {data.name}", count * experiment.training.epochs) as advance:
-        for number, split in enumerate(folds, 1):
-            tags = {"fold": str(number)}
-            answers.append(
-                train_below(study, f"fold {number}", data, split, experiment, advance, tags=tags).probability
-            )
-    rows = np.concatenate([split.test.rows for split in folds])
+    folds = [
+        Order(f"fold {number}", experiment, data, split, {"fold": str(number)})
+        for number, split in enumerate(protocols.cross(data, experiment.split, settings.folds, outside), 1)
+    ]
+    members = [
+        replace(order, name=f"member {number}", tags={"member": f"member {number}"})
+        for number, order in enumerate(again(judged, settings.members), 2)
+    ]
+    return folds, members
+
+
+def _out_of_fold(judged: Judged, folds: Sequence[Order], answers: Sequence[np.ndarray], trained_at: float) -> _Scored:
+    """All images outside the test, each scored by the one of the networks that had not seen its galaxy."""
+    rows = np.concatenate([order.split.test.rows for order in folds])
     scores = calibration.at_prior(np.concatenate(answers), BALANCE, trained_at)
-    return _Scored(data.labels[rows], scores, data.galaxies[rows])
+    return _Scored(judged.data.labels[rows], scores, judged.data.galaxies[rows])
 
 
-def _methods(study: str, judged: Judged, members: int, passes: int, trained_at: float) -> Methods:
-    """Dropout and ensemble on the test images; a network without dropout has no such method."""
-    experiment = judged.experiment
+def _methods(judged: Judged, others: Sequence[np.ndarray], passes: int, trained_at: float) -> Methods:
+    """Dropout, and the ensemble with `others`, on the test images; a network without dropout has no such method."""
     began = time.perf_counter()
     alone = judged.scores("test", afresh=True)
     one = time.perf_counter() - began
     probabilities, costs = {}, {}
-    steps = (members - 1) * experiment.training.epochs + passes
-    with progress_bar(f"Ensemble and dropout on {judged.data.name}", steps) as advance:
-        try:
-            began = time.perf_counter()
-            probabilities[DROPOUT] = judged.dropout_scores("test", passes, 0, advance)
-            costs[DROPOUT] = ALONE | {"prediction": (time.perf_counter() - began) / one}
-        except ValueError:
-            advance(passes)
-        answers = [alone]
-        for number in range(1, members):
-            training = experiment.training.model_copy(update={"seed": experiment.training.seed + number})
-            member = experiment.model_copy(update={"training": training})
-            name = f"member {number + 1}"
-            trial = train_below(study, name, judged.data, judged.split, member, advance, tags={"member": name})
-            answers.append(trial.probability)
-        if members > 1:
-            probabilities[ENSEMBLE] = np.mean(answers, axis=0)
-            costs[ENSEMBLE] = {"training": float(members), "prediction": float(members)}
+    with progress_bar(f"Dropout on {judged.data.name}", passes) as advance, suppress(ValueError):
+        began = time.perf_counter()
+        probabilities[DROPOUT] = judged.dropout_scores("test", passes, 0, advance)
+        costs[DROPOUT] = ALONE | {"prediction": (time.perf_counter() - began) / one}
+    if others:
+        members = float(len(others) + 1)
+        probabilities[ENSEMBLE] = np.mean([alone, *others], axis=0)
+        costs[ENSEMBLE] = {"training": members, "prediction": members}
     return Methods({name: calibration.at_prior(p, BALANCE, trained_at) for name, p in probabilities.items()}, costs)
 
 

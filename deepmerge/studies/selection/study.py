@@ -2,11 +2,13 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from deepmerge.analysis import morphology
+from deepmerge.cluster import Where
 from deepmerge.data.dataset import Dataset
 from deepmerge.estimate import Estimate, read
 from deepmerge.jobs.judged import PREDICTIONS, find, newest_study
@@ -117,14 +119,15 @@ def properties(data: Dataset, rows: np.ndarray) -> dict[str, np.ndarray]:
     return {name: {**measured, **catalogued}[name] for name in PROPERTIES if name in measured or name in catalogued}
 
 
-def shapes(data: Dataset, rows: np.ndarray, filter_index: int | None = None) -> pd.DataFrame:
+def shapes(data: Dataset, rows: np.ndarray, filter_index: int | None = None, workers: Where = None) -> pd.DataFrame:
     """Morphology of these images in a filter, kept on disk.
 
     By default in the last one, in which galaxies at z = 2 show their old stars.
     """
     number = data.images.shape[1] - 1 if filter_index is None else filter_index
     with progress_bar(f"Morphology of {data.name}", len(rows)) as advance:
-        return morphology.measure(data.images, rows, number, cache=CACHE, fingerprint=data.fingerprint, advance=advance)
+        known: dict[str, Any] = {"cache": CACHE, "fingerprint": data.fingerprint}
+        return morphology.measure(data.images, rows, number, workers=workers, advance=advance, **known)
 
 
 def _estimates(stages: pd.DataFrame, views: pd.DataFrame, tests: pd.DataFrame) -> dict[str, Estimate | float]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import keras
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part, Split
 from deepmerge.jobs import saliency_figures
-from deepmerge.jobs.judged import SALIENCY_METHOD, Judged
+from deepmerge.jobs.judged import SALIENCY_METHOD
 from deepmerge.studies.transfer.table import LABELLED, NONE
 
 GALAXIES = 5  # rows of the figure
@@ -24,13 +25,13 @@ def shown_mergers(other: Dataset, split: Split) -> Part:
     return mergers[np.sort(first)[:: max(1, len(first) // GALAXIES)][:GALAXIES]]
 
 
-def measure(judged: Judged, other: Dataset, shown: Part) -> tuple[np.ndarray, np.ndarray]:
+def measure(model: keras.Model, other: Dataset, shown: Part) -> tuple[np.ndarray, np.ndarray]:
     """What spoke for a merger in these images of the target, (n, H, W), and their probabilities, (n,)."""
     images = gather(other.images, shown.rows, shown.transforms)
-    probability = np.asarray(judged.model(images, training=False))[:, 0]
-    if not saliency.convolutions(judged.model):
+    probability = np.asarray(model(images, training=False))[:, 0]
+    if not saliency.convolutions(model):
         return np.zeros(images.shape[:3]), probability
-    return saliency.maps(judged.model, images, method=SALIENCY_METHOD)[:, 0], probability
+    return saliency.maps(model, images, method=SALIENCY_METHOD)[:, 0], probability
 
 
 def figure(

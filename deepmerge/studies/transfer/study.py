@@ -9,16 +9,15 @@ import numpy as np
 import pandas as pd
 
 from deepmerge import config
+from deepmerge.cluster import Where
 from deepmerge.data import copies, protocols, splits, targets
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part, Split
 from deepmerge.data.targets import Unlabelled
 from deepmerge.errors import InputError
 from deepmerge.estimate import Estimate
-from deepmerge.jobs.judged import Judged
 from deepmerge.jobs.run import Results, warning
-from deepmerge.jobs.trial import train_below
-from deepmerge.progress import Advance, progress_bar
+from deepmerge.jobs.trial import Order, over_seeds, train_all
 from deepmerge.studies import base
 from deepmerge.studies.base import Caption, Findings, Study
 from deepmerge.studies.transfer import maps, table
@@ -36,6 +35,7 @@ STUDY = Study(
     },
     tables={"transfer": "metrics on source and target, share of the loss recovered, calibration on the target"},
 )
+ELSEWHERE = "elsewhere"  # test images of the sample that a network was not trained on
 NAMES = {
     "stretch": "stretch of the target",
     "noise": "noise of the target",
@@ -63,6 +63,7 @@ def measure_transfer(
     settings: config.Study,
     pdf: bool = False,
     out: Path | None = None,
+    workers: Where = None,
 ) -> Results:
     """Train on the source in several ways, and on the target itself, and judge all of them on both.
 
@@ -85,18 +86,23 @@ def measure_transfer(
     note = ". ".join(dict.fromkeys(filter(None, (warning(each) for each in (data, other))))) or None
 
     def measure(study: str) -> Findings:
-        seen: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        scores = {}
-        total = settings.seeds * len(folds) * len(planned) * experiment.training.epochs
-        with progress_bar(f"{len(planned)} ways from {data.name} to {other.name}", total) as advance:
-            for name, recipe in planned.items():
-                trained = _trained(study, name, recipe, (data, other), folds, settings.seeds, advance)
-                pairs = []
-                for number, (judged, pair) in enumerate(trained):
-                    if number == 0:
-                        seen[name] = maps.measure(judged, other, shown)
-                    pairs.append(pair)
-                scores[name] = _gathered((data, other), folds, settings.seeds, pairs)
+        orders = [
+            order
+            for name, recipe in planned.items()
+            for order in _orders(name, recipe, ((data, plain.data), (other, target.data)), folds, settings.seeds)
+        ]
+        trials = train_all(study, f"{len(planned)} ways from {data.name} to {other.name}", orders, workers)
+        each = len(folds) * settings.seeds
+        scores, seen = {}, {}
+        for start, name in zip(range(0, len(trials), each), planned, strict=True):
+            pairs = [
+                (trial.scores[ELSEWHERE], trial.probability)
+                if name == LABELLED
+                else (trial.probability, trial.scores[ELSEWHERE])
+                for trial in trials[start : start + each]
+            ]
+            scores[name] = _gathered((data, other), folds, settings.seeds, pairs)
+            seen[name] = maps.measure(trials[start].model, other, shown)
         found = table.of_scores(scores)
         facts: dict[str, float | str] = {"target": target.name, "folds": settings.folds, "seeds": settings.seeds}
         drawn = {
@@ -151,34 +157,30 @@ def _folds(
         yield Fold(number, split, parted, seen)
 
 
-def _trained(
-    study: str,
+def _orders(
     name: str,
     recipe: config.Experiment,
-    samples: tuple[Dataset, Dataset],
+    samples: Sequence[tuple[Dataset, config.Data]],
     folds: Sequence[Fold],
     seeds: int,
-    advance: Advance,
-) -> Iterator[tuple[Judged, tuple[np.ndarray, np.ndarray]]]:
-    """Networks of all folds and seeds, each with its scores of the test images of source and target."""
+) -> Iterator[Order]:
+    """Trainings on all folds with all seeds, each to be scored on the test images of source and target."""
+    own = int(name == LABELLED)
+    uses_target = recipe.training.noise is not None or recipe.training.adapt is not None
     for fold in folds:
         parts = (fold.source, fold.target)
-        own = int(name == LABELLED)
-        uses_target = recipe.training.noise is not None or recipe.training.adapt is not None
-        for seed in range(recipe.training.seed, recipe.training.seed + seeds):
-            trial = train_below(
-                study,
-                f"{name}, fold {fold.number + 1}, seed {seed}",
-                samples[own],
-                parts[own],
-                recipe.with_settings({"seed": seed}),
-                advance,
-                tags={"training": name, "fold": str(fold.number + 1)},
-                target=fold.seen if uses_target else None,
-            )
-            elsewhere = replace(trial.judged, data=samples[1 - own], split=parts[1 - own])
-            scores = (trial.probability, elsewhere.scores("test", afresh=True))
-            yield trial.judged, (scores[own], scores[1 - own])
+        order = Order(
+            f"{name}, fold {fold.number + 1}",
+            recipe,
+            samples[own][0],
+            parts[own],
+            {"training": name, "fold": str(fold.number + 1)},
+            {ELSEWHERE: (*samples[1 - own], parts[1 - own].test)},
+            target=fold.seen if uses_target else None,
+        )
+        for seeded in over_seeds(order, seeds):
+            is_shown = fold is folds[0] and seeded.experiment.training.seed == recipe.training.seed
+            yield replace(seeded, wants_model=is_shown)
 
 
 def _gathered(

@@ -11,6 +11,7 @@ from deepmerge.tracking.runs.artifacts import (
     describe,
     log_data,
     log_file,
+    log_history,
     log_json,
     log_metrics,
     log_model,
@@ -24,17 +25,27 @@ from deepmerge.tracking.runs.artifacts import (
     read_json,
     set_tags,
 )
-from deepmerge.tracking.runs.finding import LAST, find, newest, newest_studies, newest_study, running_children
+from deepmerge.tracking.runs.finding import (
+    LAST,
+    cut_off_from_its_study,
+    find,
+    newest,
+    newest_studies,
+    newest_study,
+    running_children,
+)
 from deepmerge.tracking.runs.opening import (
-    abandon,
     active_id,
+    begin_below,
     child,
     connect,
     continued,
-    for_workers,
+    end_below,
     knows,
+    log_below,
     new_run,
     project,
+    put_below,
     reopened,
     store,
 )

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from mlflow.data.dataset_source_registry import get_dataset_source_from_json
 from mlflow.data.numpy_dataset import NumpyDataset
-from mlflow.entities import Run, RunTag
+from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 from mlflow.tracking import MlflowClient
@@ -26,6 +26,7 @@ from deepmerge.tracking.runs.opening import active_id
 MODEL = "model_id"  # tag with MLflow's id of the model, when that is whole
 TRAINED = "trained"  # tag of the runs that hold a model
 FINGERPRINT = "data_fingerprint"  # tag that tells the data of a run from others of the same name
+MOST_METRICS = 1000  # that MLflow takes at a time
 SERVING_PACKAGES = ("mlflow", "tensorflow", "keras", "numpy")
 
 
@@ -54,6 +55,18 @@ def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
 def logged_steps(metric: str) -> set[int]:
     """Steps at which a metric stands on the open run."""
     return {entry.step for entry in MlflowClient().get_metric_history(active_id(), metric)}
+
+
+def log_history(values: Mapping[str, Sequence[float]], ends: Sequence[float]) -> None:
+    """Log metrics of all epochs, a value for each; ends: when each ended, in seconds since 1970."""
+    entries = [
+        Metric(name, float(value), round(1000 * end), step)
+        for name, series in values.items()
+        for step, (value, end) in enumerate(zip(series, ends, strict=True), 1)
+        if np.isfinite(value)
+    ]
+    for start in range(0, len(entries), MOST_METRICS):
+        MlflowClient().log_batch(active_id(), entries[start : start + MOST_METRICS])
 
 
 def log_model(

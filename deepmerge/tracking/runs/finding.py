@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from deepmerge import config
 from deepmerge.errors import InputError
-from deepmerge.tracking import passwords
+from deepmerge.tracking import launcher, passwords, processes
 from deepmerge.tracking.runs.artifacts import FINGERPRINT, TRAINED
 from deepmerge.tracking.runs.opening import FAILURE, connect, is_open, store
 from deepmerge.tracking.runs.provenance import STARTED_IN
@@ -68,6 +68,17 @@ def running_children(parent: str, tags: Mapping[str, str]) -> list[str]:
     """Ids of the runs below `parent` that have these tags and look as if they ran."""
     runs = _newest_runs({"mlflow.parentRunId": parent, **tags}, "attributes.status = 'RUNNING'")
     return [run.info.run_id for run in runs]
+
+
+def cut_off_from_its_study(tags: Mapping[str, str]) -> Run | None:
+    """The newest run with these tags that ended well, below one that did not and whose process is gone."""
+    for run in islice(_newest_runs(tags, "attributes.status = 'FINISHED'"), MOST):
+        parent = mlflow.get_run(run.data.tags["mlflow.parentRunId"])
+        process = json.loads(parent.data.tags.get(launcher.PROCESS, "{}"))
+        is_gone = parent.info.status == "RUNNING" and processes.is_gone(process)
+        if is_gone or parent.info.status in ("KILLED", "FAILED"):
+            return run
+    return None
 
 
 def newest(datasets: Sequence[str]) -> list[Run]:

@@ -2,16 +2,20 @@
 
 import json
 import logging
+import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import mlflow
-from mlflow.entities import Run
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.tracking.context.registry import resolve_tags
 
 from deepmerge import stopping
 from deepmerge.tracking import database, environment, launcher, passwords, processes, soundness
@@ -110,28 +114,48 @@ def continued(run_id: str | None, name: str, tags: Mapping[str, str]) -> Iterato
 
 
 @contextmanager
-def child(
-    parent: str, name: str, tags: Mapping[str, str], stops: tuple[type[BaseException], ...] = ()
-) -> Iterator[str]:
-    """Start a run below the run `parent`, open here or in another process; `stops` are no failures: KILLED."""
-    own = {STARTED_IN: str(Path.cwd()), launcher.PROCESS: launcher.named()}
-    below = {**own, **tags, "mlflow.parentRunId": parent}
+def child(parent: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """Start a run below the run `parent`, which is open here."""
+    below = {**_own(), **tags, "mlflow.parentRunId": parent}
     with (
         mlflow.start_run(run_name=name, tags=below, nested=True) as run,
-        _ended_truthfully(stops),
+        _ended_truthfully(),
         _writing_to(run.info.run_id),
     ):
         yield run.info.run_id
 
 
-def abandon(run_id: str, reason: str) -> None:
-    """End a run whose process is gone as KILLED, with the reason; nothing where MLflow knows no such run."""
+def begin_below(parent: str, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> str:
+    """Begin a run below the run `parent`, one of several at a time; its id, for `log_below` and `end_below`."""
+    client = MlflowClient()
+    below = {**resolve_tags(), **_own(), **tags, "mlflow.parentRunId": parent}
+    experiment = client.get_run(parent).info.experiment_id
+    run_id = client.create_run(experiment, tags=below, run_name=name).info.run_id
+    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
+    return run_id
+
+
+def log_below(run_id: str, metrics: Mapping[str, float], step: int = 0, tags: Mapping[str, str] | None = None) -> None:
+    """Log metrics, but undefined ones (NaN), and tags on a run that `begin_below` began."""
+    now = round(1000 * time.time())
+    entries = [Metric(name, float(value), now, step) for name, value in metrics.items() if math.isfinite(value)]
+    MlflowClient().log_batch(run_id, entries, tags=[RunTag(name, value) for name, value in (tags or {}).items()])
+
+
+def end_below(run_id: str, status: str, failure: str | None = None) -> None:
+    """End such a run, with the reason where it did not end well; a warning where MLflow knows no such run."""
     client = MlflowClient()
     try:
-        client.set_tag(run_id, FAILURE, reason)
-        client.set_terminated(run_id, "KILLED")
+        if failure is not None:
+            client.set_tag(run_id, FAILURE, passwords.scrubbed(failure)[:500])
+        client.set_terminated(run_id, status)
     except MlflowException as error:
         log.warning("run %s could not be ended: %s", run_id, passwords.scrubbed(error.message))
+
+
+def put_below(run_id: str, parent: str) -> None:
+    """Let a run stand below another one than before."""
+    MlflowClient().set_tag(run_id, "mlflow.parentRunId", parent)
 
 
 def knows(run_id: str) -> bool:
@@ -155,20 +179,18 @@ def is_open(run_id: str) -> bool:
     return _open.get() == run_id
 
 
-def for_workers() -> dict[str, str]:
-    """Environment variables that let other processes write to the store and the experiment of the open run."""
-    experiment = mlflow.get_run(active_id()).info.experiment_id
-    return {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_EXPERIMENT_ID": experiment}
+def _own() -> dict[str, str]:
+    """Tags of a run below another: where the command was started, and which process writes it."""
+    return {STARTED_IN: str(Path.cwd()), launcher.PROCESS: launcher.named()}
 
 
 @contextmanager
-def _ended_truthfully(stops: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
+def _ended_truthfully() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if isinstance(error, (KeyboardInterrupt, SystemExit, *stops)):
-            if not isinstance(error, stops):
-                mlflow.set_tag(FAILURE, stopping.reason(error))
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            mlflow.set_tag(FAILURE, stopping.reason(error))
             mlflow.end_run("KILLED")
             raise
         mlflow.set_tag(FAILURE, passwords.scrubbed(f"{type(error).__name__}: {error}")[:500])
@@ -194,7 +216,7 @@ def _close_abandoned() -> None:
         except (ValueError, KeyError, TypeError, AttributeError):  # not written by us
             continue
         if is_gone:
-            abandon(run.info.run_id, "process gone")
+            end_below(run.info.run_id, "KILLED", "process gone")
 
 
 def _link_launcher(run_id: str) -> None:
