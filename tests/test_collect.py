@@ -143,7 +143,7 @@ def test_studies_go_by_their_kind_and_name_their_figures_alike_only_where_these_
 
 @pytest.mark.parametrize("kind", STUDIES)
 def test_the_command_of_every_study_is_one_of_the_command_line(kind):
-    program, *words = STUDIES[kind].command.format("pristine").split()
+    program, *words = STUDIES[kind].command.format("pristine", target="noisy").split()
     assert program == "deepmerge"
     command = typer.main.get_command(cli.app)
     while hasattr(command, "commands"):

@@ -72,7 +72,7 @@ def test_a_comparison_has_a_row_a_galaxy_and_a_pair_a_variant():
     figure = COMPARISON(filters=["F814W", "F160W"])
     written = texts(figure)
     assert {"galaxy 1 (past) P = 0.93 pristine, 0.71 noisy", "galaxy 3", *NAMES} <= set(written)
-    assert written.count("F160W (log)") == written.count("saliency map") == 2
+    assert written.count("F160W (log)") == written.count("map") == 2
     *panels, _ = shown_images(figure)  # the last one is the key
     assert len(panels) == 3 * 4
     for galaxy in range(3):

@@ -128,7 +128,7 @@ def comparison(
         page.panel(x, depth + 0.04, 2 * cell + GAP, 0.01, rule)
     page.y += depth + 0.1
     middles = [x + step + cell / 2 for x in starts for step in (0, cell + GAP)]
-    page.captions(middles, [f"{band} (log)", "saliency map"] * len(variants), cell, ha="center")
+    page.captions(middles, [f"{band} (log)", "map"] * len(variants), cell, ha="center")
     for i, text in enumerate(texts):
         caption = wrapped(text.replace("  ", "\n"), margin - 0.2, SMALL)
         height = max(tall, lines_height(caption, SMALL))

@@ -163,10 +163,14 @@ def study_section(study: Study, run: runs.Run, dataset: str) -> Section:
     return Section(
         f"{study.title} ({dataset})",
         paragraphs=[_description(run)],
-        facts={"command": study.command.format(dataset), "run": run.info.run_id, **judged},
+        facts={"command": _command(study, run, dataset), "run": run.info.run_id, **judged},
         tables=_tables(study, run, dataset),
         pictures=pictures(run, study.captions),
     )
+
+
+def _command(study: Study, run: runs.Run, dataset: str) -> str:
+    return study.command.format(dataset, **run.data.tags)
 
 
 def _description(run: runs.Run) -> str:
@@ -211,7 +215,7 @@ def _markdown(subjects: Sequence[Subject]) -> str:
     for kind, study in STUDIES.items():
         done = {one.name: one.studies[kind] for one in subjects if kind in one.studies}
         if done:
-            commands = "\n".join(study.command.format(name) for name in done)
+            commands = "\n".join(_command(study, run, name) for name, run in done.items())
             sentences = "\n".join(f"- {name}: {_description(run)}" for name, run in done.items())
             parts += [f"## {study.title}", f"```\n{commands}\n```", sentences]
             parts += [

@@ -26,7 +26,7 @@ from deepmerge.studies.transfer.table import LABELLED, NONE, Scored
 STUDY = Study(
     "transfer",
     "From one sample to another",
-    "deepmerge study transfer {} TARGET",
+    "deepmerge study transfer {} {target}",
     captions={
         "transfer": Caption(
             "On images of the target", "Each galaxy scored by networks that had not seen it; change against 'as it is'."
