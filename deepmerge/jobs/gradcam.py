@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepmerge.analysis import saliency
+from deepmerge.analysis.saliency import pointing
 from deepmerge.data.batches import gather
 from deepmerge.data.memory_map import forget
 from deepmerge.jobs import saliency_figures
@@ -45,8 +46,7 @@ def gradcam_in_run(
     """Explain a model in its own run, which is open."""
     data, part = judged.data, judged.split.test
     method = method or SALIENCY_METHOD
-    explainer = saliency.GradCam(judged.model, layer, method=method)
-    named = f"{saliency.METHODS[method]}, layer {explainer.layer.name}"
+    explainer = saliency.Explainer(judged.model, layer, method=method)
     table = part.described(data).assign(probability=judged.scores("test"))
     with runs.artifact_folder("saliency") as folder:
         shape = (len(part), len(saliency.TARGETS), *data.images.shape[2:])
@@ -61,12 +61,12 @@ def gradcam_in_run(
         maps.flush()
         table.to_csv(folder / "test_maps.csv", index=False)
         (folder / "README.txt").write_text(
-            f"test_maps.npy (images, targets, height, width): {saliency.METHODS[method]} of layer "
-            f"{explainer.layer.name} for the targets {', '.join(saliency.TARGETS)}, in units of the logit.\n"
+            f"test_maps.npy (images, targets, height, width): {explainer.title} for"
+            f" the targets {', '.join(saliency.TARGETS)}, in units of the logit.\n"
             "Line i of test_maps.csv is image i.\n"
         )
-        panels = _panels(judged, maps, table, f"Saliency maps ({named})")
-        results = {"saliency_method": method, "saliency_layer": explainer.layer.name, **_pointing(judged, maps, table)}
+        panels = _panels(judged, maps, table, f"Saliency maps ({explainer.title})")
+        results = {"saliency_method": method, "saliency_layer": explainer.layer, **_pointing(judged, maps, table)}
     log_figures({"gradcam": panels}, pdf)
     runs.log_metrics({name: value for name, value in results.items() if isinstance(value, float)})
     if out is not None:
@@ -111,6 +111,6 @@ def _pointing(judged: Judged, maps: np.ndarray, table: pd.DataFrame) -> dict[str
         if masks is None:
             return {}
         light = gather(judged.data.images, rows[part], transforms[part])[..., -1]
-        games.append(saliency.pointing(maps[part, 0], masks, light))
+        games.append(pointing.pointing(maps[part, 0], masks, light))
         forget(maps)
-    return {f"test_pointing_{name}": float(value) for name, value in asdict(saliency.pooled(games)).items()}
+    return {f"test_pointing_{name}": float(value) for name, value in asdict(pointing.pooled(games)).items()}

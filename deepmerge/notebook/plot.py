@@ -104,6 +104,6 @@ def saliency(
         [data.name],
         masks=masks,
         filters=data.filters,
-        title=f"What speaks for a merger ({METHODS[method]})",
+        title=f"What speaks for a merger ({METHODS[method].title})",
         note=warning(data),
     )

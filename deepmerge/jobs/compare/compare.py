@@ -24,7 +24,7 @@ from deepmerge.tracking import runs
 
 MOST = saliency_figures.MOST_VARIANTS  # data sets that the figures can hold
 GALAXIES = 6  # rows of the saliency figure
-TITLE = f"Saliency maps compared ({saliency.METHODS[SALIENCY_METHOD]})"
+TITLE = f"Saliency maps compared ({saliency.METHODS[SALIENCY_METHOD].title})"
 
 
 def compare(datasets: Sequence[str], models: Sequence[str], out: Path, seeds: int = 1) -> Results:

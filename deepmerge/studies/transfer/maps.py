@@ -58,6 +58,6 @@ def figure(
         columns,
         masks=masks,
         filters=other.filters,
-        title=f"Saliency maps of {other.name} ({saliency.METHODS[SALIENCY_METHOD]})",
+        title=f"Saliency maps of {other.name} ({saliency.METHODS[SALIENCY_METHOD].title})",
         note=note,
     )
