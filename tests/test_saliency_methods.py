@@ -187,7 +187,7 @@ def test_every_method_explains_a_symmetric_network_in_maps_of_the_images_size(me
     np.testing.assert_array_equal(Explainer(model, method=method).maps(x), found)
 
 
-@pytest.mark.parametrize("method", [*OF_LAYERS, "integrated"])
+@pytest.mark.parametrize("method", [*OF_LAYERS, "integrated", "smoothgrad"])
 def test_maps_of_a_symmetric_network_turn_with_the_image(method):
     model, x = galaxy_network("average"), bright()
     explainer = Explainer(model, method=method)

@@ -14,7 +14,7 @@ from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
 from deepmerge.jobs import evaluate, saliency_figures
-from deepmerge.jobs.judged import SALIENCY_METHOD
+from deepmerge.jobs.judged import saliency_method
 from deepmerge.jobs.run import warning
 from deepmerge.notebook.model import Model
 from deepmerge.notebook.result import Result, table_of
@@ -84,7 +84,7 @@ def gallery(data: Dataset, part: Part) -> Figure:
 
 
 def saliency(
-    model: Model, data: Dataset, part: Part, *, method: str = SALIENCY_METHOD, layer: str | int | None = None
+    model: Model, data: Dataset, part: Part, *, method: str | None = None, layer: str | int | None = None
 ) -> Figure:
     """The images of a part, ``split.test[:6]``, each beside the map of what speaks for a merger.
 
@@ -104,6 +104,6 @@ def saliency(
         [data.name],
         masks=masks,
         filters=data.filters,
-        title=f"What speaks for a merger ({METHODS[method].title})",
+        title=f"What speaks for a merger ({METHODS[saliency_method(method, layer)].title})",
         note=warning(data),
     )

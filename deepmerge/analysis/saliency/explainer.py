@@ -13,6 +13,8 @@ from deepmerge.errors import InputError
 
 TARGETS = ("merger", "non-merger")
 PIXELS = "pixels"  # what a method looks at that looks at no layer
+# Images in the network at a time: the gradient in the pixels holds every layer of eight turns of each, 20 MB.
+LAYER_BATCH, PIXEL_BATCH = 256, 32
 
 Maps = Callable[[tf.Tensor], tf.Tensor]
 
@@ -62,14 +64,15 @@ class Explainer:
     """
 
     def __init__(
-        self, model: keras.Model, layer: str | int | None = None, *, method: str, batch_size: int = 256
+        self, model: keras.Model, layer: str | int | None = None, *, method: str, batch_size: int | None = None
     ) -> None:
         if method not in METHODS:
             raise InputError(f"method should be one of {', '.join(METHODS)}, got {method!r}")
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size should be at least 1, got {batch_size}")
         network = Opened(model)
-        self.method, self.batch_size, self.shape = METHODS[method], batch_size, network.shape
+        self.name, self.method, self.shape = method, METHODS[method], network.shape
+        self.batch_size = batch_size or (LAYER_BATCH if self.method.of_layer else PIXEL_BATCH)
         self.layer, maps = self.method.open(network, layer)
         # Compiled once for batches of any size; no image affects another.
         self._compiled = tf.function(_checked(maps), [tf.TensorSpec((None, *self.shape), tf.float32)])
@@ -121,7 +124,7 @@ def maps(
     *,
     method: str,
     layer: str | int | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
 ) -> np.ndarray:
     """Saliency maps of all images at once, (n, 2, H, W); see Explainer."""
     return Explainer(model, layer, method=method, batch_size=batch_size).maps(images)

@@ -16,6 +16,8 @@ STRETCHED = "standardise"  # name of the layer of `model.stretch` whose output i
 class Opened:
     """What maps are made of; see the functions, which take and give tensors.
 
+    shape: (H, W, F), None for sides that may be any; turns: codes of the turns and flips that images allow.
+
     model: takes (n, H, W, F) pixels and ends in one sigmoid unit, either Dense(1, activation='sigmoid') or a sigmoid
     Activation layer, or has one by the name of UNIT. Raises InputError for any other model.
     """
@@ -24,6 +26,7 @@ class Opened:
         self._last = _sigmoid_layer(model)
         self._model = model
         self.shape = tuple(model.input_shape[1:])
+        self.turns = possible_transforms(self.shape[:2]).tolist() if None not in self.shape[:2] else [0, 2, 4, 6]
         pixels, below = model.inputs[0], self._last.input
         named = next((layer for layer in model.layers if layer.name == STRETCHED), None)
         self._front = None if named is None else keras.Model(pixels, named.output)

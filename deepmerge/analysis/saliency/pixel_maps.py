@@ -5,7 +5,7 @@ a noise of any size would concern the brightest pixels alone. z₀ is an image w
 map (n, H, W): above 0 for a merger, below 0 against one. A network that averages over turns does so within its logit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -13,10 +13,8 @@ from deepmerge.analysis.saliency.opened import Opened
 
 Signed = Callable[[Opened, tf.Tensor], tf.Tensor]
 
-SAMPLES = (
-    16  # noisy copies of an image, half of them the negatives of the others; Smilkov et al. found no gain above 50
-)
-SPREAD = 0.1  # of the noise, as a share of the image's range; Smilkov et al. advise 0.1 to 0.2
+DRAWS = 2  # of noise, each in eight turns; one alone found less (noisy mock mergers: deletion 5.4 instead of 5.7)
+SPREAD = 0.1  # of the noise, as a share of the image's range; of 0.02 to 0.2 it pointed best in noisy mock images
 STEPS = 32  # on the path of integrated gradients; Sundararajan et al. advise 20 to 300
 PATCH, STRIDE = 10, 5  # pixels: a patch as large as a companion, every pixel under four of them
 
@@ -24,17 +22,17 @@ PATCH, STRIDE = 10, 5  # pixels: a patch as large as a companion, every pixel un
 def smoothgrad(opened: Opened, pixels: tf.Tensor) -> tf.Tensor:
     """SmoothGrad × input: (z − z₀) times the mean gradient at noisy copies (Smilkov et al. 2017, arXiv:1706.03825).
 
-    Their unnumbered equation of sect. 3, with SAMPLES copies and a standard deviation of SPREAD times the range of z.
-    All images get the same noise, so that a map does not depend on the others of its batch.
+    Their unnumbered equation of sect. 3, with a standard deviation of SPREAD times the range of z. The copies have
+    DRAWS of noise in all turns and flips, so that the map of an image turned is its map turned wherever the network has
+    one answer to both. All images get the same noise, so that a map does not depend on the others of its batch.
     """
     z, dark = opened.stretched(pixels), opened.dark(pixels)
     spread = SPREAD * (tf.reduce_max(z, axis=(1, 2, 3), keepdims=True) - tf.reduce_min(z, (1, 2, 3), keepdims=True))
+    noises = _noises(tf.shape(z)[1:], opened.turns)
     slopes = tf.zeros_like(z)
-    for number in tf.range(SAMPLES):
-        noise = tf.random.stateless_normal(tf.shape(z)[1:], [0, number // 2])
-        sign = 1.0 - 2.0 * tf.cast(number % 2, tf.float32)
-        slopes += _slope(opened, pixels, z + sign * spread * noise)
-    return tf.reduce_sum((z - dark) * slopes / SAMPLES, axis=-1)
+    for noise in noises:
+        slopes += _slope(opened, pixels, z + spread * noise)
+    return tf.reduce_sum((z - dark) * slopes, axis=-1) / tf.cast(tf.shape(noises)[0], tf.float32)
 
 
 def integrated_gradients(opened: Opened, pixels: tf.Tensor) -> tf.Tensor:
@@ -80,6 +78,17 @@ def pixel_maps(opened: Opened, signed: Signed) -> Callable[[tf.Tensor], tf.Tenso
         return tf.nn.relu(tf.stack([found, -found], axis=-1))
 
     return maps
+
+
+def _noises(shape: tf.Tensor, codes: Sequence[int]) -> tf.Tensor:
+    """DRAWS of white noise of this shape (H, W, F), in the turns of these codes: (draws × turns, H, W, F)."""
+    found = []
+    for draw in range(DRAWS):
+        noise = tf.random.stateless_normal(shape, [0, draw])
+        for code in codes:
+            turned = tf.image.rot90(noise, code % 4)
+            found.append(tf.image.flip_up_down(turned) if code >= 4 else turned)
+    return tf.stack(found)
 
 
 def _slope(opened: Opened, pixels: tf.Tensor, stretched: tf.Tensor) -> tf.Tensor:

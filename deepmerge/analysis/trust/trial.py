@@ -20,7 +20,7 @@ from deepmerge.progress import Advance
 DELETED = (0.01, 0.02, 0.05, 0.1)  # of the pixels, the most salient ones; a merger's features cover a tenth at most
 KEPT = (0.05, 0.2)
 SHAKEN = 0.5  # noise that is added, in units of what the image has
-BATCH = 128  # images in the network at a time
+BATCH = 32  # images in the network at a time: with gradients, and eight turns of each, 1 GB
 LIGHT, AREA = "light", "area"  # maps that need no network: the brightness of the last filter, and one that is even
 BASELINES = (LIGHT, AREA)
 
