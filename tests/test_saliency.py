@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 from deepmerge.analysis import saliency
-from deepmerge.analysis.saliency import KINDS, TARGETS, Explainer, normalised, panel_rows
+from deepmerge.analysis.saliency import KINDS, TARGETS, Explainer, displayed, panel_rows
 from deepmerge.errors import InputError
 
 SIDE = 8
@@ -273,9 +273,16 @@ def test_unknown_options_are_named():
         Explainer(small_network(), method="gradcam", batch_size=0)
 
 
-def test_normalised_maps_reach_one_and_empty_ones_stay_empty():
-    found = normalised(np.array([[[0, 2.0], [1, 4]], [[0, 0], [0, 0]]]))
-    np.testing.assert_array_equal(found, [[[0, 0.5], [0.25, 1]], [[0, 0], [0, 0]]])
+def test_figures_smooth_maps_of_pixels_and_leave_those_of_layers():
+    found = np.zeros((2, 2, 21, 21), np.float32)
+    found[0, 1, 10, 10] = 1
+    assert displayed(found, "hirescam") is found
+    shown = displayed(found, "smoothgrad")
+    assert shown.shape == found.shape
+    assert shown.sum() == pytest.approx(1, rel=1e-3)
+    assert 0.1 < shown[0, 1].max() < 0.2  # 1 / 2πσ², σ one pixel
+    assert not shown[1].any()
+    assert displayed(found[:0], "smoothgrad").shape == (0, 2, 21, 21)
 
 
 # --- which images to show ----------------------------------------------------------------------------------

@@ -140,8 +140,7 @@ def test_guided_gradients_leave_the_network_and_its_answers_as_they_are():
 # --- integrated gradients ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("symmetry", ["none", "average"])
-@pytest.mark.parametrize("kind", ["asinh", "log", "standard", "raw"])
+@pytest.mark.parametrize(("kind", "symmetry"), [("asinh", "average"), ("log", "none"), ("raw", "none")])
 def test_integrated_gradients_add_up_to_the_logit_less_that_of_a_dark_image(symmetry, kind):
     model, x = galaxy_network(symmetry, kind=kind), bright()
     expected = logits(model, x) - logits(model, np.zeros_like(x))
@@ -177,36 +176,31 @@ def test_the_path_is_straight_in_the_stretched_pixels():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_explains_a_symmetric_network_in_maps_of_the_images_size(method):
+def test_maps_of_a_symmetric_network_are_as_large_as_the_image_and_turn_with_it(method):
     model, x = galaxy_network("average"), bright()
-    found = Explainer(model, method=method).maps(x)
+    explainer = Explainer(model, method=method)
+    found = explainer.maps(x)
     assert found.shape == (3, 2, 24, 24)
     assert (found >= 0).all()
     assert found.max() > 0
-    np.testing.assert_allclose(Explainer(model, method=method, batch_size=1).maps(x), found, rtol=1e-3, atol=1e-5)
-    np.testing.assert_array_equal(Explainer(model, method=method).maps(x), found)
+    np.testing.assert_array_equal(explainer.maps(x), found)
+    atol = 1e-3 * found.max()
+    np.testing.assert_allclose(explainer.maps(x[i : i + 1] for i in range(3)), found, rtol=2e-3, atol=atol)
+    if method != "occlusion":  # whose patches begin at one corner
+        for code in (1, 4):
+            turned = np.moveaxis(transform(np.moveaxis(x, -1, 1), code), 1, -1)
+            again = explainer.maps(np.ascontiguousarray(turned))
+            np.testing.assert_allclose(again, transform(found, code), rtol=2e-3, atol=atol)
 
 
-@pytest.mark.parametrize("method", [*OF_LAYERS, "integrated", "smoothgrad"])
-def test_maps_of_a_symmetric_network_turn_with_the_image(method):
-    model, x = galaxy_network("average"), bright()
-    explainer = Explainer(model, method=method)
-    upright = explainer.maps(x)
-    for code in (1, 4):
-        turned = np.moveaxis(transform(np.moveaxis(x, -1, 1), code), 1, -1)
-        again = explainer.maps(np.ascontiguousarray(turned))
-        np.testing.assert_allclose(again, transform(upright, code), rtol=2e-3, atol=1e-4 * upright.max())
-
-
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_PIXELS)
 def test_no_light_has_no_map_of_pixels(method):
     found = Explainer(galaxy_network(), method=method).maps(np.zeros((1, 24, 24, 2), np.float32))
-    assert np.isfinite(found).all()
-    assert method not in OF_PIXELS or not found.any()
+    assert not found.any()
 
 
 @pytest.mark.parametrize("method", OF_LAYERS)
-@pytest.mark.parametrize("layer", ["first", "max_pooling2d", "second"])
+@pytest.mark.parametrize("layer", ["max_pooling2d"])
 def test_layer_methods_take_any_layer_with_maps_by_name(method, layer):
     model = deep(activation="relu")
     name = next(each.name for each in model.layers if each.name.startswith(layer))

@@ -27,10 +27,10 @@ PREDICTIONS = "predictions.parquet"  # artifact of an evaluated run: one line an
 MERGER_FRACTION = "trained_at_merger_fraction"  # metadata of a model
 PIXELS = "training_pixels"  # metadata of a model: what `familiarity` knows of the images that it was trained on
 # By the trial of maps on the demo sample (docs/explanation/saliency.md), noisy and pristine: of all methods these maps
-# lie on the merger's features most (0.41 and 0.31 of them; light 0.14 and 0.35), and without their pixels the logit of
-# noisy mergers falls most (6.2; light 2.6), while no method beats the light on pristine ones.
+# lie on the merger's features most (0.41 and 0.32 of them; light 0.14 and 0.35), and without their pixels the logit of
+# noisy mergers falls most (6.0; light 2.6), while no method beats the light on pristine ones.
 SALIENCY_METHOD = "smoothgrad"
-# The best of those that look at a layer, at a fiftieth of the time: where there are many maps or a layer is named.
+# The best of those that look at a layer, at a twentieth of the time: where there are many maps or a layer is named.
 LAYER_METHOD = "hirescam"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepmerge.analysis.saliency import METHODS
+from deepmerge.analysis.saliency import METHODS, displayed
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part
@@ -90,7 +90,7 @@ def saliency(
 
     Where the data know the true features of mergers, these are outlined. method, layer: as for `deepmerge.saliency`.
     """
-    table = table_of(model, data, part)
+    table, used = table_of(model, data, part), saliency_method(method, layer)
     captions = [
         f"galaxy {line.galaxy_id}\n({line.stage})\nP(merger) = {line.probability:.2f}" for line in table.itertuples()
     ]
@@ -99,11 +99,11 @@ def saliency(
         masks = gather(data.masks[:, np.newaxis], part.rows, part.transforms)[..., 0]
     return saliency_figures.comparison(
         [gather(data.images, part.rows, part.transforms)],
-        [saliency_maps(model, data, part, method=method, layer=layer)[:, 0]],
+        [displayed(saliency_maps(model, data, part, method=used, layer=layer)[:, 0], used)],
         captions,
         [data.name],
         masks=masks,
         filters=data.filters,
-        title=f"What speaks for a merger ({METHODS[saliency_method(method, layer)].title})",
+        title=f"What speaks for a merger ({METHODS[used].title})",
         note=warning(data),
     )

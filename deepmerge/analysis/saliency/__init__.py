@@ -1,6 +1,6 @@
 """Where a network looked: maps by several methods, and the images worth showing them for."""
 
-from deepmerge.analysis.saliency.explainer import METHODS, PIXELS, TARGETS, Explainer, maps, normalised
+from deepmerge.analysis.saliency.explainer import METHODS, PIXELS, TARGETS, Explainer, displayed, maps
 from deepmerge.analysis.saliency.opened import Opened, convolutions
 from deepmerge.analysis.saliency.panels import KINDS, Panel, outcomes, panel_rows
 
@@ -13,8 +13,8 @@ __all__ = [
     "Opened",
     "Panel",
     "convolutions",
+    "displayed",
     "maps",
-    "normalised",
     "outcomes",
     "panel_rows",
 ]

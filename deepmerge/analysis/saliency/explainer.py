@@ -15,6 +15,7 @@ TARGETS = ("merger", "non-merger")
 PIXELS = "pixels"  # what a method looks at that looks at no layer
 # Images in the network at a time: the gradient in the pixels holds every layer of eight turns of each, 20 MB.
 LAYER_BATCH, PIXEL_BATCH = 256, 32
+GRAIN = 1.0  # pixels, about the width of HST's PSF
 
 Maps = Callable[[tf.Tensor], tf.Tensor]
 
@@ -75,12 +76,12 @@ class Explainer:
         self.batch_size = batch_size or (LAYER_BATCH if self.method.of_layer else PIXEL_BATCH)
         self.layer, maps = self.method.open(network, layer)
         # Compiled once for batches of any size; no image affects another.
-        self._compiled = tf.function(_checked(maps), [tf.TensorSpec((None, *self.shape), tf.float32)])
+        self._compiled = tf.function(_checked(maps), [tf.TensorSpec((None, *self.shape), tf.float32)], autograph=False)
 
     @property
     def title(self) -> str:
         """Method and layer, for figures and messages."""
-        return f"{self.method.title}, {self.layer}" if self.layer == PIXELS else f"{self.method.title} of {self.layer}"
+        return self.method.title if self.layer == PIXELS else f"{self.method.title} of {self.layer}"
 
     def batches(self, images: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield maps (n, 2, H, W), float32 ≥ 0, for at most `batch_size` images each; axis 1 as in TARGETS.
@@ -130,7 +131,14 @@ def maps(
     return Explainer(model, layer, method=method, batch_size=batch_size).maps(images)
 
 
-def normalised(maps: np.ndarray) -> np.ndarray:
-    """Each map (…, H, W) ≥ 0 divided by its own maximum, for display; maps that are 0 everywhere stay so."""
-    peak = maps.max(axis=(-2, -1), keepdims=True)
-    return np.divide(maps, peak, out=np.zeros_like(maps), where=peak > 0)
+def displayed(maps: np.ndarray, method: str) -> np.ndarray:
+    """Maps (…, H, W) as figures show them: those of the pixels smoothed by GRAIN, the others as they are.
+
+    Their height changes from pixel to pixel, which hides from the eye where they are high; nothing that is measured of
+    maps is measured of these.
+    """
+    if METHODS[method].of_layer or not maps.size:
+        return maps
+    from scipy.ndimage import gaussian_filter
+
+    return gaussian_filter(maps, (0,) * (maps.ndim - 2) + (GRAIN, GRAIN))

@@ -29,9 +29,7 @@ def smoothgrad(opened: Opened, pixels: tf.Tensor) -> tf.Tensor:
     z, dark = opened.stretched(pixels), opened.dark(pixels)
     spread = SPREAD * (tf.reduce_max(z, axis=(1, 2, 3), keepdims=True) - tf.reduce_min(z, (1, 2, 3), keepdims=True))
     noises = _noises(tf.shape(z)[1:], opened.turns)
-    slopes = tf.zeros_like(z)
-    for noise in noises:
-        slopes += _slope(opened, pixels, z + spread * noise)
+    slopes = _summed(lambda noise: _slope(opened, pixels, z + spread * noise), noises, z)
     return tf.reduce_sum((z - dark) * slopes, axis=-1) / tf.cast(tf.shape(noises)[0], tf.float32)
 
 
@@ -42,10 +40,8 @@ def integrated_gradients(opened: Opened, pixels: tf.Tensor) -> tf.Tensor:
     the dark one, but for the error of the sum.
     """
     z, dark = opened.stretched(pixels), opened.dark(pixels)
-    slopes = tf.zeros_like(z)
-    for step in tf.range(STEPS):
-        part = (tf.cast(step, tf.float32) + 0.5) / STEPS
-        slopes += _slope(opened, pixels, dark + part * (z - dark))
+    parts = (tf.range(STEPS, dtype=tf.float32) + 0.5) / STEPS
+    slopes = _summed(lambda part: _slope(opened, pixels, dark + part * (z - dark)), parts, z)
     return tf.reduce_sum((z - dark) * slopes / STEPS, axis=-1)
 
 
@@ -59,15 +55,18 @@ def occlusion(opened: Opened, pixels: tf.Tensor) -> tf.Tensor:
     height, width = tf.shape(z)[1], tf.shape(z)[2]
     whole = opened.logit(pixels, z)
     rows, columns = tf.range(height)[:, tf.newaxis], tf.range(width)[tf.newaxis]
-    fallen, held = tf.zeros_like(z[..., 0]), tf.zeros_like(z[0, ..., 0])
-    for top in tf.range(STRIDE - PATCH, height, STRIDE):
-        for left in tf.range(STRIDE - PATCH, width, STRIDE):
-            inside = (rows >= top) & (rows < top + PATCH) & (columns >= left) & (columns < left + PATCH)
-            patch = tf.cast(inside, tf.float32)
-            fall = whole - opened.logit(pixels, z + (dark - z) * patch[..., tf.newaxis])
-            fallen += fall[:, tf.newaxis, tf.newaxis] * patch / tf.reduce_sum(patch)
-            held += patch
-    return fallen / held
+    corners = tf.meshgrid(*(tf.range(STRIDE - PATCH, side, STRIDE) for side in (height, width)), indexing="ij")
+
+    def fall(corner: tf.Tensor) -> tf.Tensor:
+        top, left = corner[0], corner[1]
+        inside = (rows >= top) & (rows < top + PATCH) & (columns >= left) & (columns < left + PATCH)
+        patch = tf.cast(inside, tf.float32)
+        without = opened.logit(pixels, z + (dark - z) * patch[..., tf.newaxis])
+        return (whole - without)[:, tf.newaxis, tf.newaxis] * patch / tf.reduce_sum(patch)
+
+    # Every pixel lies under as many patches, since they begin and end outside of the image.
+    over = (PATCH // STRIDE) ** 2
+    return _summed(fall, tf.reshape(tf.stack(corners, axis=-1), (-1, 2)), z[..., 0]) / over
 
 
 def pixel_maps(opened: Opened, signed: Signed) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -89,6 +88,11 @@ def _noises(shape: tf.Tensor, codes: Sequence[int]) -> tf.Tensor:
             turned = tf.image.rot90(noise, code % 4)
             found.append(tf.image.flip_up_down(turned) if code >= 4 else turned)
     return tf.stack(found)
+
+
+def _summed(term: Callable[[tf.Tensor], tf.Tensor], items: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """The sum of terms of the shape of `like`, one after the other, so that the memory of one is enough."""
+    return tf.foldl(lambda total, item: total + term(item), items, tf.zeros_like(like), parallel_iterations=1)
 
 
 def _slope(opened: Opened, pixels: tf.Tensor, stretched: tf.Tensor) -> tf.Tensor:

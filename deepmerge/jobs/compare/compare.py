@@ -160,10 +160,13 @@ def _saliency_figure(
         + "\n".join(f"{score[line]:.2f} {name}" for score, name in zip(scores, names, strict=True))
         for line, galaxy, stage in zip(lines, chosen["galaxy_id"], chosen["stage"], strict=True)
     ]
-    pairs = zip(judged, images, strict=True)
+    maps = [
+        saliency.maps(each.model, stack, method=SALIENCY_METHOD)[:, 0]
+        for each, stack in zip(judged, images, strict=True)
+    ]
     return saliency_figures.comparison(
         images,
-        [saliency.maps(each.model, stack, method=SALIENCY_METHOD)[:, 0] for each, stack in pairs],
+        [saliency.displayed(each, SALIENCY_METHOD) for each in maps],
         captions,
         names,
         masks=judged[0].masks(rows, transforms),

@@ -29,13 +29,15 @@ def drawn(judged: Judged, maps: np.ndarray, table: pd.DataFrame, explainer: sali
         galaxies=table["galaxy_id"].to_numpy(),
     )
     return {
-        "gradcam": _panels(judged, maps, table, chosen, f"Saliency maps ({explainer.title})"),
+        "gradcam": _panels(judged, maps, table, chosen, explainer.name, f"Saliency maps ({explainer.title})"),
         "saliency_layers": _layers(judged, maps, table, chosen, explainer),
         "saliency_means": _means(judged, maps, table, f"Mean maps ({explainer.title})"),
     }
 
 
-def selection(judged: Judged, maps: np.ndarray, table: pd.DataFrame, targets: Sequence[str], title: str) -> Figure:
+def selection(
+    judged: Judged, maps: np.ndarray, table: pd.DataFrame, targets: Sequence[str], method: str, title: str
+) -> Figure:
     """The first MOST of chosen images, each beside its map for each of the targets, (n, targets, H, W)."""
     shown = table.head(MOST)
     images, masks = _images(judged, shown)
@@ -47,7 +49,7 @@ def selection(judged: Judged, maps: np.ndarray, table: pd.DataFrame, targets: Se
         title = f"{title}: the first {MOST} of {len(table)}"
     return saliency_figures.comparison(
         [images] * len(targets),
-        [maps[: len(shown), number] for number in range(len(targets))],
+        [saliency.displayed(maps[: len(shown), number], method) for number in range(len(targets))],
         captions,
         [f"for a {target}" for target in targets],
         masks=masks,
@@ -63,7 +65,7 @@ def _images(judged: Judged, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray
 
 
 def _panels(
-    judged: Judged, maps: np.ndarray, table: pd.DataFrame, chosen: dict[str, saliency.Panel], title: str
+    judged: Judged, maps: np.ndarray, table: pd.DataFrame, chosen: dict[str, saliency.Panel], method: str, title: str
 ) -> Figure:
     picks = [
         (line, kind, certainty)
@@ -74,10 +76,11 @@ def _panels(
     lines = np.array([line for line, _, _ in picks], dtype=np.int64)
     shown = table.iloc[lines]
     images, masks = _images(judged, shown)
+    shown_maps = saliency.displayed(maps[lines], method)
     return saliency_figures.panels(
         images,
-        maps[lines, 0],
-        maps[lines, 1],
+        shown_maps[:, 0],
+        shown_maps[:, 1],
         captions=[f"galaxy {line.galaxy_id}   P(merger) = {line.probability:.2f}" for line in shown.itertuples()],
         kinds=[kind for _, kind, _ in picks],
         certainties=[certainty for _, _, certainty in picks],
@@ -114,7 +117,7 @@ def _layers(
         found = saliency.maps(judged.model, images, method=method, layer=name)
         heats[f"{saliency.METHODS[method].title}\n{name}"] = found[np.arange(len(lines)), given]
     if of_pixels:
-        heats[f"{explainer.method.title}\n{explainer.layer}"] = maps[lines, given]
+        heats[f"{explainer.method.title}\n{explainer.layer}"] = saliency.displayed(maps[lines, given], explainer.name)
     captions = [
         f"{OUTCOMES[kind]}: galaxy {line.galaxy_id} ({line.stage}), P(merger) = {line.probability:.2f}"
         for (kind, _), line in zip(picks, shown.itertuples(), strict=True)

@@ -108,7 +108,7 @@ def _selected(
         files.write_fits(folder / "maps.fits", maps, targets, table, files.header(judged, explainer))
         table.to_csv(folder / "maps.csv", index=False)
         files.write_readme(folder, "maps", explainer.title, targets)
-        page = figures.selection(judged, maps, table, targets, f"{choose.title} ({explainer.title})")
+        page = figures.selection(judged, maps, table, targets, explainer.name, f"{choose.title} ({explainer.title})")
         canvas.save(page, folder / "maps.png", pdf=pdf)
         if out is not None:
             files.copy(folder, out)

@@ -15,7 +15,9 @@ from deepmerge.estimate import Estimate, flat
 from deepmerge.jobs.judged import Judged
 from deepmerge.progress import progress_bar
 
-IMAGES = 60  # recognised mergers of a trial: intervals of ± 0.05 on shares, at half a second for each map of an image
+# Recognised mergers of a trial: with 60 the interval of a share is about ± 0.07. Fewer of large images, whose removed
+# pixels take longer to solve for than they are many.
+IMAGES, FEWEST, PIXELS = 60, 12, 60 * 128 * 128
 LOGGED = ("energy", "hit", "deletion", "insertion", "randomised", "turned", "shaken")  # metrics of the run
 
 
@@ -54,10 +56,11 @@ def judge(
 ) -> Trust | None:
     """Put the maps of an explainer to the test, and those of other methods; None where no merger is recognised.
 
-    predictions: of the test images, a line each. IMAGES of the recognised mergers are taken at random, of as many
+    predictions: of the test images, a line each. Some of the recognised mergers are taken at random, of as many
     galaxies as possible; the same in every call.
     """
-    lines = recognised(predictions)
+    most = int(np.clip(PIXELS // np.prod(judged.data.images.shape[2:]), FEWEST, IMAGES))
+    lines = recognised(predictions, most)
     if not len(lines):
         return None
     rows, transforms, galaxies = (lines[name].to_numpy() for name in ("row", "transform", "galaxy_id"))
@@ -71,10 +74,10 @@ def judge(
     return Trust(name, found, verdict(found, name, explainer.title))
 
 
-def recognised(predictions: pd.DataFrame) -> pd.DataFrame:
-    """At most IMAGES recognised mergers, at random, of as many galaxies as possible."""
+def recognised(predictions: pd.DataFrame, most: int = IMAGES) -> pd.DataFrame:
+    """At most `most` recognised mergers, at random, of as many galaxies as possible."""
     labels, probabilities = (predictions[name].to_numpy() for name in ("label", "probability"))
     hits = predictions[saliency.outcomes(labels, probabilities) == "TP"]
     shuffled = hits.sample(frac=1, random_state=np.random.default_rng(0))
     nth = shuffled.groupby("galaxy_id").cumcount().sort_values(kind="stable")
-    return hits.loc[sorted(nth.index[:IMAGES])]
+    return hits.loc[sorted(nth.index[:most])]

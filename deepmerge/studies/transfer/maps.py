@@ -30,7 +30,8 @@ def measure(judged: Judged, other: Dataset, shown: Part) -> tuple[np.ndarray, np
     probability = np.asarray(judged.model(images, training=False))[:, 0]
     if not saliency.convolutions(judged.model):
         return np.zeros(images.shape[:3]), probability
-    return saliency.maps(judged.model, images, method=SALIENCY_METHOD)[:, 0], probability
+    found = saliency.maps(judged.model, images, method=SALIENCY_METHOD)[:, 0]
+    return saliency.displayed(found, SALIENCY_METHOD), probability
 
 
 def figure(
