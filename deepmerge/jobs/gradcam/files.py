@@ -43,11 +43,11 @@ def write_fits(
     fits.HDUList(units).writeto(path, overwrite=True)
 
 
-def write_readme(folder: Path, stem: str, title: str, targets: Sequence[str]) -> None:
+def write_readme(folder: Path, stem: str, explainer: Explainer, targets: Sequence[str]) -> None:
     """Say what lies in a folder of maps."""
     (folder / "README.txt").write_text(
-        f"{stem}.npy (images, targets, height, width): {title}, for the targets {', '.join(targets)}, in units of the "
-        f"logit, not normalised.\nLine i of {stem}.csv is image i.\n",
+        f"{stem}.npy (images, targets, height, width): {explainer.method.title} of {explainer.layer}, for the targets "
+        f"{', '.join(targets)}, in units of the logit, not normalised.\nLine i of {stem}.csv is image i.\n",
         encoding="utf-8",
     )
 

@@ -47,11 +47,15 @@ def gradcam(
     judged_methods = judging.methods_of(methods)
     choose = None if selection is None else chosen.parse(selection)
     judged = reload(dataset, model)
-    with runs.reopened(judged.run):
-        found = {"run_id": judged.run.info.run_id}
-        if choose is None:
+    found = {"run_id": judged.run.info.run_id}
+    if choose is None:
+        with runs.reopened(judged.run):
             return found | gradcam_in_run(judged, layer, method, pdf, out, judged_methods)
-        return found | _selected(judged, layer, method, choose, target, pdf, out)
+    table = choose.images(judged)
+    if not len(table):
+        raise InputError(f"selection should mean images of {judged.data.name}, got {selection!r}, of which it has none")
+    with runs.reopened(judged.run):
+        return found | _selected(judged, layer, method, choose, table, target, pdf, out)
 
 
 def gradcam_in_run(
@@ -72,7 +76,7 @@ def gradcam_in_run(
     with runs.artifact_folder(FOLDER) as folder:
         maps = _mapped(explainer, judged, table, folder / "test_maps.npy")
         table.to_csv(folder / "test_maps.csv", index=False)
-        files.write_readme(folder, "test_maps", explainer.title, saliency.TARGETS)
+        files.write_readme(folder, "test_maps", explainer, saliency.TARGETS)
         drawn = figures.drawn(judged, maps, table, explainer)
         trust = judging.judge(judged, table, explainer, layer, methods)
         if trust is not None:
@@ -95,19 +99,19 @@ def _selected(
     layer: str | None,
     method: str | None,
     choose: chosen.Choice,
+    table: pd.DataFrame,
     target: str | None,
     pdf: bool,
     out: Path | None,
 ) -> Results:
     """Maps of chosen images as files and on a page, below the folder of the selection's name."""
     explainer = _explainer(judged, layer, method)
-    table = choose.images(judged)
     targets = saliency.TARGETS if target is None else (target,)
     with runs.artifact_folder(f"{FOLDER}/{choose.name}") as folder:
         maps = _mapped(explainer, judged, table, folder / "maps.npy", targets)
         files.write_fits(folder / "maps.fits", maps, targets, table, files.header(judged, explainer))
         table.to_csv(folder / "maps.csv", index=False)
-        files.write_readme(folder, "maps", explainer.title, targets)
+        files.write_readme(folder, "maps", explainer, targets)
         page = figures.selection(judged, maps, table, targets, explainer.name, f"{choose.title} ({explainer.title})")
         canvas.save(page, folder / "maps.png", pdf=pdf)
         if out is not None:
