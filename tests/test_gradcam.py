@@ -135,6 +135,12 @@ def test_fits_has_a_cube_for_each_target_and_a_row_for_each_plane(tmp_path):
         assert units["IMAGES"].data["row"].tolist() == [4, 5, 6]
 
 
+def test_a_note_says_what_the_maps_are(tmp_path):
+    explainer = SimpleNamespace(method=SimpleNamespace(title="Grad-CAM"), layer="conv_3")
+    files.write_readme(tmp_path, "maps", explainer, ("merger",))
+    assert "Grad-CAM of conv_3, for the targets merger, in units" in (tmp_path / "README.txt").read_text("utf-8")
+
+
 # --- pages -------------------------------------------------------------------------------------------------
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 9, 7, 2))
