@@ -134,7 +134,7 @@ def explanation(sample: Sample, repeats: int) -> Iterator[Row]:
         return
     console.print("Grad-CAM")
     images, few = sample.images[:1024], sample.images[:24]
-    explainer = saliency.GradCam(faster(model))
+    explainer = saliency.Explainer(faster(model), method="gradcam")
     batched, single = "tf-keras-vis, batches of 256", "tf-keras-vis, one by one"
     works = {
         "deepmerge": lambda: list(explainer.batches(images)),

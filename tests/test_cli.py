@@ -8,6 +8,7 @@ import sys
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from typer.core import TyperOption
 from typer.testing import CliRunner
 
 from deepmerge import cli, config
+from deepmerge.analysis import saliency
+from deepmerge.cli import options
 from deepmerge.cli.options import SettingsCommand
 from deepmerge.cli.output import show
 
@@ -51,7 +54,7 @@ JOBS = {
     "main": "jobs.main",
     "train": "jobs.train",
     "evaluate": "jobs.evaluate",
-    "gradcam": "jobs.gradcam",
+    "gradcam": "jobs.gradcam.gradcam",
     "predict": "jobs.predict",
     "serve": "jobs.serve",
     "write_report": "report.collect",
@@ -182,7 +185,7 @@ def test_settings_are_read_in_every_spelling(run, jobs, experiment, arguments, s
         ("deepmerge train --stretch a", ["asinh"]),
         ("deepmerge train --augment ", ["true", "false"]),
         ("deepmerge train --spl", ["--split", "--split-seed", "--split-table"]),
-        ("deepmerge gradcam noisy --method ", ["hirescam", "gradcam"]),
+        ("deepmerge gradcam noisy --method h", ["hirescam"]),
         ("deepmerge train pristine-", ["pristine-3filters"]),
         ("deepmerge compare noisy pristine-", ["pristine-3filters"]),
     ],
@@ -227,7 +230,16 @@ def test_evaluate_and_gradcam_name_data_set_and_model(run, jobs):
     run("gradcam", "noisy", "--layer", "conv2d", "--method", "gradcam", "--pdf")
     judged, explained = jobs
     assert judged[:4] == ("evaluate", "noisy", "models:/m/1", False)
-    assert explained[:6] == ("gradcam", "noisy", "last", "conv2d", "gradcam", True)
+    assert explained == ("gradcam", "noisy", "last", "conv2d", "gradcam", None, None, None, True, None)
+
+
+def test_gradcam_takes_what_to_map_and_what_to_judge(run, jobs):
+    run("gradcam", "noisy", "--selection", "rows:3,5-9", "--target", "non-merger", "--methods", "all")
+    assert jobs[0][5:8] == ("all", "non-merger", "rows:3,5-9")
+
+
+def test_every_method_of_saliency_can_be_asked_for():
+    assert set(get_args(options.METHODS)) == set(saliency.METHODS)
 
 
 @pytest.mark.parametrize(

@@ -172,8 +172,8 @@ def test_a_study_is_another_one_after_an_edit_to_what_its_values_depend_on(tmp_p
 # dvc.yaml
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-MODULES = {stage: stage for stage in ("train", "evaluate", "gradcam")}
-MODULES |= {"promote": "promote.promote", "compare": "compare.compare"}
+MODULES = {stage: stage for stage in ("train", "evaluate")}
+MODULES |= {"gradcam": "gradcam.gradcam", "promote": "promote.promote", "compare": "compare.compare"}
 FIGURES = ("*/plots/*", "*figures.py")
 
 

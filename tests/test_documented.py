@@ -255,7 +255,7 @@ def test_the_literal_command_runs_without_conda_in_the_projects_experiment(proje
     assert project.experiment(run) == "deepmerge"
     assert run.data.tags["mlflow.project.env"] == "local"
     assert run.data.params["epochs"] == "2"
-    assert {"train_loss", "val_auc", "test_auc", "test_auc_low", "test_pointing_hit_rate"} <= set(run.data.metrics)
+    assert {"train_loss", "val_auc", "test_auc", "test_auc_low", "test_saliency_hit"} <= set(run.data.metrics)
     assert "test_auc" in done.stdout
 
 

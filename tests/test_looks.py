@@ -8,7 +8,7 @@ from deepmerge.data import dataset as datasets
 from deepmerge.data import splits
 from deepmerge.jobs.compare.compare import compare
 from deepmerge.jobs.evaluate import evaluate
-from deepmerge.jobs.gradcam import gradcam
+from deepmerge.jobs.gradcam.gradcam import gradcam
 from deepmerge.jobs.main import main
 from deepmerge.jobs.promote.promote import promote
 from deepmerge.jobs.train import train

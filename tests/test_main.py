@@ -7,12 +7,13 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from astropy.io import fits
 
 from deepmerge import config
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
 from deepmerge.jobs.evaluate import evaluate
-from deepmerge.jobs.gradcam import gradcam
+from deepmerge.jobs.gradcam.gradcam import gradcam
 from deepmerge.jobs.main import main
 from deepmerge.jobs.train import train
 from deepmerge.model import devices, training
@@ -122,7 +123,8 @@ def test_main_leaves_every_artifact_that_the_readme_promises(whole, client):
         "saliency/test_maps.csv",
         "saliency/test_maps.npy",
     } <= found
-    drawn = ("history", "examples", "confusion_matrix", "roc", "reliability", "scores", "gradcam")
+    drawn = ["history", "examples", "confusion_matrix", "roc", "reliability", "scores"]
+    drawn += ["gradcam", "saliency_layers", "saliency_means"]
     assert {f"figures/{name}.png" for name in drawn} <= found
     assert runs.read_artifact(run, "figures/roc.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -214,10 +216,35 @@ def test_results_on_simulated_images_say_so(stepwise):
 
 def test_known_merger_features_are_pointed_at(stepwise):
     (_, _, explained), _, run = stepwise
-    pointing = {name: value for name, value in explained.items() if name.startswith("test_pointing_")}
-    assert pointing
-    defined = {name: value for name, value in pointing.items() if np.isfinite(value)}
+    found = {name: value for name, value in explained.items() if name.startswith(("test_saliency_", "test_light_"))}
+    assert {f"test_{name}" for name in ("saliency_energy", "saliency_mirrored", "light_deletion")} <= set(found)
+    defined = {name: value for name, value in found.items() if np.isfinite(value)}
     assert {name: run.data.metrics[name] for name in defined} == defined
+    assert run.data.tags["saliency_verdict"] == explained["saliency_verdict"]
+    table = pd.read_csv(runs.read_artifact(run, "saliency/trust.csv")).set_index(["map", "measure"])
+    name = f"{explained['saliency_method']}/{explained['saliency_layer']}"
+    assert table.loc[(name, "energy"), "value"] == pytest.approx(explained["test_saliency_energy"])
+    assert {"light", "area"} <= set(table.index.get_level_values("map"))
+
+
+def test_chosen_images_have_their_maps_as_npy_and_fits(stepwise, client, tmp_path):
+    _, _, run = stepwise
+    whole = pd.read_csv(runs.read_artifact(run, "saliency/test_maps.csv"))
+    rows = whole["row"].tolist()[:3]
+    chosen = f"rows:{','.join(map(str, rows))}"
+    found = gradcam("tiny", run.info.run_id, selection=chosen, target="merger", out=tmp_path)
+    assert (found["images"], found["artifacts"]) == (3, f"saliency/rows-{'-'.join(map(str, rows))}")
+    assert {f"{found['artifacts']}/maps.{kind}" for kind in ("npy", "fits", "csv", "png")} <= artifacts(client, run)
+    maps = np.load(tmp_path / "maps.npy")
+    every = np.load(runs.read_artifact(run, "saliency/test_maps.npy"))
+    np.testing.assert_allclose(maps[:, 0], every[:3, 0], rtol=1e-3, atol=1e-6)
+    with fits.open(tmp_path / "maps.fits") as units:
+        assert [unit.name for unit in units] == ["PRIMARY", "MERGER", "IMAGES"]
+        np.testing.assert_array_equal(units["MERGER"].data, maps[:, 0])
+        assert units["IMAGES"].data["row"].tolist() == rows
+        assert units[0].header["RUN_ID"] == run.info.run_id
+    wrong = gradcam("tiny", run.info.run_id, selection="wrong")
+    assert 0 < wrong["images"] < len(whole)
 
 
 def test_changed_data_are_refused_and_the_run_stays_as_it_was(whole, client):

@@ -108,7 +108,7 @@ def test_a_network_of_ones_own_is_a_run_like_any_other(mine, client, tmp_path):
     assert run.info.run_name == "tiny-build"
     assert run.data.tags[networks.SOURCE] == networks.digests(experiment.network, "tiny")[networks.SOURCE]
     assert runs.read_artifact(run, "my_network.py").read_text() == SOURCE
-    assert results["saliency_layer"] == "conv_1"
+    assert results["saliency_layer"] == "pixels"
     assert {"test_auc", "test_auc_low"} <= set(results)
     ran(mine)
     evaluate(str(mine), "last")

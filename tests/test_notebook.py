@@ -164,6 +164,11 @@ def test_the_lines_of_a_first_notebook(data, trained, tmp_path):
         result["acu"]
     maps = dm.saliency(model, data, split.test[:6])
     assert maps.shape == (6, 2, SIZE, SIZE)
+    pixels = data.images[split.test.rows[:6]]
+    np.testing.assert_allclose(dm.saliency(model, pixels), maps, rtol=1e-3, atol=1e-6)
+    assert dm.saliency(model, pixels, method="layercam", layer=0).shape == maps.shape
+    with pytest.raises(dm.InputError, match=r"images should have shape \(N, "):
+        dm.saliency(model, pixels[..., 1:])
     for figure in (
         dm.plot.roc(result),
         dm.plot.roc(result, result, labels=["a", "b"]),

@@ -73,7 +73,12 @@ def test_a_second_repro_has_nothing_to_do(project):
     [
         ("deepmerge/plots/roc.py", '"""', '"""Curves. ', {"compare"}),
         ("deepmerge/model/prediction.py", '"""', '"""Scores. ', STAGES - {"split@pristine", "split@noisy"}),
-        ("deepmerge/analysis/saliency.py", '"""', '"""Maps. ', {"gradcam@pristine", "gradcam@noisy", "compare"}),
+        (
+            "deepmerge/analysis/saliency/explainer.py",
+            '"""',
+            '"""Maps. ',
+            {"gradcam@pristine", "gradcam@noisy", "compare"},
+        ),
         ("deepmerge/jobs/promote/gate.py", '"""', '"""Gate. ', {"promote@pristine", "promote@noisy"}),
         (
             *("deepmerge/model/network.py", '"""', '"""Nets. '),

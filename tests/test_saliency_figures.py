@@ -83,6 +83,13 @@ def test_a_comparison_has_a_row_a_galaxy_and_a_pair_a_variant():
     np.testing.assert_allclose(shown_images(other)[1], panels[1])  # each map relative to its own maximum
 
 
+def test_a_comparison_has_a_heading_where_another_group_begins():
+    figure = COMPARISON(groups=["True positives", "True positives", "False positives"], note=NOTE)
+    assert texts(figure).count("True positives") == texts(figure).count("False positives") == 1
+    assert within_the_page(figure)
+    assert COMPARISON(note=NOTE).get_figheight() < figure.get_figheight()
+
+
 def test_captions_break_where_told_and_where_they_must():
     caption = "galaxy 1 (past)  P(merger):\n0.93 pristine\n" + 60 * "w"
     figure = saliency_figures.comparison(IMAGES[:, :1], MAPS[:, :1], [caption], NAMES)

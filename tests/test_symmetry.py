@@ -87,12 +87,12 @@ def test_undefined_pixels_have_no_probability_in_any_turn():
     assert np.isfinite(found[1])
 
 
-@pytest.mark.parametrize("method", saliency.METHODS)
+@pytest.mark.parametrize("method", ["gradcam", "hirescam"])
 @pytest.mark.parametrize("shape", [(40, 40, 2), (48, 36, 2)])
 def test_maps_turn_with_the_image_and_are_the_mean_over_turns_of_the_plain_networks(method, shape):
     model, plain = (built(how, shape) for how in ("average", "none"))
     given, codes = images(3, shape), possible_transforms(shape[:2])
-    averaging, alone = (saliency.GradCam(each, method=method) for each in (model, plain))
+    averaging, alone = (saliency.Explainer(each, method=method) for each in (model, plain))
     [found] = averaging.batches(given)
     upright = []
     for code in codes:

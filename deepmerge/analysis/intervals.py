@@ -114,6 +114,11 @@ def error(sample: Sample, influence: np.ndarray) -> Error:
     return total(*(_of_stratum(influence[strata == stratum]) for stratum in np.unique(strata)))
 
 
+def of_one_sample(influence: np.ndarray) -> Error:
+    """The standard error of numbers with these influences (I, …) of galaxies that were drawn as one sample."""
+    return _of_stratum(influence)
+
+
 def _of_stratum(influence: np.ndarray) -> Error:
     """The error of the sum of influences (I, …) of galaxies of one stratum; of a single one, what it is."""
     count = len(influence)

@@ -134,14 +134,39 @@ def gradcam(
     model: Model = "last",
     layer: Layer = None,
     method: Method = None,
+    methods: Annotated[
+        str | None, Option(help="Further methods to put to the test, separated by commas, or 'all': takes minutes.")
+    ] = None,
+    selection: Annotated[
+        str | None,
+        Option(
+            help="Write maps of some images as npy and FITS, and a page of them: confident, uncertain, wrong or all of "
+            "the test, rows:3,17,40-44 or galaxies:12,15 of the data."
+        ),
+    ] = None,
+    target: Annotated[
+        Literal["merger", "non-merger"] | None, Option(help="Class whose maps are written; default: both.")
+    ] = None,
     pdf: Pdf = False,
     out: Out = None,
 ) -> None:
-    """Map what in each test image speaks for a merger and what against it."""
+    """Map what in each test image speaks for a merger and what against it, and say how far that can be believed."""
     with quietly():
-        from deepmerge.jobs import gradcam
+        from deepmerge.jobs.gradcam import gradcam
 
-    show(gradcam.gradcam(dataset, model, layer=layer, method=method, pdf=pdf, out=out))
+    show(
+        gradcam.gradcam(
+            dataset,
+            model,
+            layer=layer,
+            method=method,
+            methods=methods,
+            selection=selection,
+            target=target,
+            pdf=pdf,
+            out=out,
+        )
+    )
 
 
 @app.command(cls=Command)

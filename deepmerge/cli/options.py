@@ -34,8 +34,19 @@ Params = Annotated[
     str | None,
     Option(help="'tuned', the settings that tune wrote, or a YAML file of settings. They override DATASET's."),
 ]
-Layer = Annotated[str | None, Option(help="Convolutional layer to explain, by name or number; default: the last.")]
-Method = Annotated[Literal["hirescam", "gradcam"] | None, Option(help="Default: hirescam; gradcam as in the paper.")]
+Layer = Annotated[
+    str | None,
+    Option(
+        help="Layer to look at, by name, or a convolution by its number; smoothgrad, integrated, occlusion take none."
+    ),
+]
+METHODS = Literal["gradcam", "guided", "gradcam++", "hirescam", "layercam", "smoothgrad", "integrated", "occlusion"]
+Method = Annotated[
+    METHODS | None,
+    Option(
+        help="Default: smoothgrad, or hirescam with --layer. gradcam: as in the paper; guided: as in its notebooks."
+    ),
+]
 Out = Annotated[Path | None, Option(help="Folder for a copy of the results as files, for DVC and other programs.")]
 Pdf = Annotated[bool, Option("--pdf", help="Write figures as PDF too.")]
 

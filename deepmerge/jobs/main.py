@@ -7,7 +7,7 @@ from deepmerge.analysis import saliency
 from deepmerge.jobs import networks
 from deepmerge.jobs.evaluate import evaluate_in_run
 from deepmerge.jobs.gallery.gallery import gallery_in_run
-from deepmerge.jobs.gradcam import gradcam_in_run
+from deepmerge.jobs.gradcam.gradcam import gradcam_in_run
 from deepmerge.jobs.judged import Trained, load
 from deepmerge.jobs.run import Results
 from deepmerge.jobs.train import assist, train_in_run, training_run

@@ -97,13 +97,15 @@ def comparison(
     *,
     masks: ArrayLike | None = None,
     filters: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
     title: str = "Saliency maps compared",
     note: str | None = None,
 ) -> Figure:
     """Draw galaxies in several variants, each beside its model's map: image | map | image | map …, a row a galaxy.
 
     `columns` names 1 to MOST_VARIANTS variants, each with `images` and the `maps` of its model. `captions` (n,) stand
-    left of the rows, a line break or two spaces beginning a new line.
+    left of the rows, a line break or two spaces beginning a new line; `groups` (n,) puts a heading above each row whose
+    group is another than that of the row before.
     """
     variants = words("columns", columns, len(images))
     expect(1 <= len(variants) <= MOST_VARIANTS, "images", f"1 to {MOST_VARIANTS} variants", len(variants))
@@ -115,6 +117,7 @@ def comparison(
         numbers(f"images of {name}", stack, *shape, None)
     band, outlines = _band(filters, pixels[0]), _outlines(masks, pixels[0])
     texts = words("captions", captions, shape[0])
+    headings = [""] * shape[0] if groups is None else words("groups", groups, shape[0])
 
     page = Page(COLUMN if len(variants) == 1 else PAGE)
     margin = 1.1 if len(variants) == 1 else 1.6
@@ -130,6 +133,9 @@ def comparison(
     middles = [x + step + cell / 2 for x in starts for step in (0, cell + GAP)]
     page.captions(middles, [f"{band} (log)", "map"] * len(variants), cell, ha="center")
     for i, text in enumerate(texts):
+        if headings[i] != (headings[i - 1] if i else ""):
+            page.write(0.1, headings[i], 0.04, fontsize=NORMAL, fontweight="bold")
+            page.y += 0.24
         caption = wrapped(text.replace("  ", "\n"), margin - 0.2, SMALL)
         height = max(tall, lines_height(caption, SMALL))
         page.write(0.1, caption, height / 2, va="center")

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepmerge.analysis.saliency import METHODS
+from deepmerge.analysis.saliency import METHODS, displayed
 from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
 from deepmerge.jobs import evaluate, saliency_figures
-from deepmerge.jobs.judged import SALIENCY_METHOD
+from deepmerge.jobs.judged import saliency_method
 from deepmerge.jobs.run import warning
 from deepmerge.notebook.model import Model
 from deepmerge.notebook.result import Result, table_of
@@ -84,13 +84,13 @@ def gallery(data: Dataset, part: Part) -> Figure:
 
 
 def saliency(
-    model: Model, data: Dataset, part: Part, *, method: str = SALIENCY_METHOD, layer: str | int | None = None
+    model: Model, data: Dataset, part: Part, *, method: str | None = None, layer: str | int | None = None
 ) -> Figure:
     """The images of a part, ``split.test[:6]``, each beside the map of what speaks for a merger.
 
     Where the data know the true features of mergers, these are outlined. method, layer: as for `deepmerge.saliency`.
     """
-    table = table_of(model, data, part)
+    table, used = table_of(model, data, part), saliency_method(method, layer)
     captions = [
         f"galaxy {line.galaxy_id}\n({line.stage})\nP(merger) = {line.probability:.2f}" for line in table.itertuples()
     ]
@@ -99,11 +99,11 @@ def saliency(
         masks = gather(data.masks[:, np.newaxis], part.rows, part.transforms)[..., 0]
     return saliency_figures.comparison(
         [gather(data.images, part.rows, part.transforms)],
-        [saliency_maps(model, data, part, method=method, layer=layer)[:, 0]],
+        [displayed(saliency_maps(model, data, part, method=used, layer=layer)[:, 0], used)],
         captions,
         [data.name],
         masks=masks,
         filters=data.filters,
-        title=f"What speaks for a merger ({METHODS[method]})",
+        title=f"What speaks for a merger ({METHODS[used].title})",
         note=warning(data),
     )

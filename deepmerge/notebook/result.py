@@ -10,7 +10,6 @@ import pandas as pd
 from deepmerge.analysis import counterfactual as changes
 from deepmerge.analysis import metrics, stages
 from deepmerge.analysis import saliency as maps
-from deepmerge.data.batches import gather
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.demo import Ingredient
 from deepmerge.data.demo.simulate import INGREDIENTS
@@ -18,7 +17,7 @@ from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
 from deepmerge.estimate import METRICS, Estimate, flat
 from deepmerge.jobs.evaluate import measured, stages_of
-from deepmerge.jobs.judged import SALIENCY_METHOD
+from deepmerge.jobs.judged import saliency_method
 from deepmerge.jobs.run import warning
 from deepmerge.model import prediction
 from deepmerge.notebook import track
@@ -118,29 +117,47 @@ def table_of(model: Model, data: Dataset, part: Part) -> pd.DataFrame:
 
 
 def saliency(
-    model: Model, data: Dataset, part: Part, *, method: str = SALIENCY_METHOD, layer: str | int | None = None
+    model: Model,
+    images: Dataset | np.ndarray,
+    part: Part | None = None,
+    *,
+    method: str | None = None,
+    layer: str | int | None = None,
 ) -> np.ndarray:
-    """Maps of what speaks for a merger, and against one, in each image of a part: (n, 2, H, W) ≥ 0, in logits.
+    """Maps of what speaks for a merger, and against one, in each image: (n, 2, H, W) ≥ 0, in logits.
 
     Parameters
     ----------
-    model, data, part
-        As for `evaluate`.
+    model
+        What `train` or `load_model` gave; its network may be any Keras model that ends in one sigmoid unit.
+    images
+        An array (n, F, H, W) as for `Model.predict`, or a data set.
+    part
+        Of a data set, which images; all of them by default.
     method
-        "hirescam", or "gradcam" as in the paper.
+        "gradcam" as in the paper, "guided" as in its notebooks, "gradcam++", "hirescam", "layercam", of a layer;
+        "smoothgrad" (the default), "integrated", "occlusion", of the pixels. `deepmerge.analysis.saliency` cites their
+        papers.
     layer
-        A convolution by name or number; the last one by default.
+        A layer by name, or a convolution by its number, for "hirescam" where no method is named; the last convolution
+        by default.
 
     Raises
     ------
     InputError
-        For other methods and layers.
+        For other methods and layers, and images of another shape or with pixels that are not finite.
 
     Examples
     --------
     >>> maps = dm.saliency(model, data, split.test[:6])[:, 0]
+    >>> maps = dm.saliency(model, images, method="integrated")
     """
-    return maps.maps(model.network, gather(data.images, part.rows, part.transforms), layer=layer, method=method)
+    stack = images.images if isinstance(images, Dataset) else np.asanyarray(images)
+    prediction.require_shape(model.network, stack)
+    rows = np.arange(len(stack)) if part is None else part.rows
+    transforms = np.zeros(len(stack), np.uint8) if part is None else part.transforms
+    pixels = prediction.batches(stack, rows, transforms)
+    return maps.maps(model.network, pixels, layer=layer, method=saliency_method(method, layer))
 
 
 def counterfactual(

@@ -21,6 +21,7 @@ HEAT = colormaps["inferno"]
 OUTLINE = SKY
 # White with a black rim is legible on any noise.
 ON_IMAGE: dict[str, Any] = {"color": "white", "path_effects": [withStroke(linewidth=1.8, foreground="black")]}
+DIMMED = 0.6  # brightness of a galaxy below its map, lest a white nucleus outshine it
 GAP, MARGIN = 0.05, 0.25  # inches between panels, and left of them
 
 
@@ -144,7 +145,8 @@ def overlay_panel(grey: np.ndarray, heat: np.ndarray, outline: np.ndarray) -> Ca
         positive = np.where(np.isfinite(heat) & (heat > 0), heat, 0.0)
         largest = positive.max()
         axes.set_axis_off()
-        axes.imshow(_blend(np.nan_to_num(grey), positive / (largest or 1)), origin="lower", interpolation="nearest")
+        shades = DIMMED * np.nan_to_num(grey)
+        axes.imshow(_blend(shades, positive / (largest or 1)), origin="lower", interpolation="nearest")
         if min(outline.shape) > 1 and outline.any() and not outline.all():
             axes.contour(outline, levels=[0.5], colors=[OUTLINE], linewidths=0.9)
         if not largest:

@@ -23,8 +23,8 @@ from deepmerge.plots import canvas
 from deepmerge.tracking import runs
 
 MOST = saliency_figures.MOST_VARIANTS  # data sets that the figures can hold
-GALAXIES = 6  # rows of the saliency figure
-TITLE = f"Saliency maps compared ({saliency.METHODS[SALIENCY_METHOD]})"
+PER_OUTCOME = 2  # galaxies of each outcome in the saliency figure
+TITLE = f"Saliency maps compared ({saliency.METHODS[SALIENCY_METHOD].title})"
 
 
 def compare(
@@ -151,25 +151,33 @@ def _comparable(model: Judged, other: Judged) -> bool:
 def _saliency_figure(
     judged: Sequence[Judged], names: Sequence[str], table: pd.DataFrame, scores: Sequence[np.ndarray], note: str | None
 ) -> Figure:
-    """Merger maps of the same test mergers, from the one that all models are surest of to the one they miss."""
-    mergers = table[table["label"] == 1].assign(score=np.mean(scores, axis=0)[table["label"] == 1])
-    mergers = mergers.drop_duplicates("galaxy_id").sort_values("score", ascending=False)
-    chosen = mergers.iloc[np.linspace(0, len(mergers) - 1, min(GALAXIES, len(mergers))).round().astype(int)]
+    """Merger maps of the same test galaxies: of each outcome, by the mean score of all models, the surest ones."""
+    score = np.mean(scores, axis=0)
+    panels = saliency.panel_rows(
+        table["label"].to_numpy(), score, per_kind=PER_OUTCOME, galaxies=table["galaxy_id"].to_numpy()
+    )
+    lines = np.concatenate([panel.confident for panel in panels.values()])
+    kinds = [kind for kind, panel in panels.items() for _ in panel.confident]
+    chosen = table.iloc[lines]
     rows, transforms = chosen["row"].to_numpy(), chosen["transform"].to_numpy()
     images = [gather(each.data.images, rows, transforms) for each in judged]
     captions = [
         f"galaxy {galaxy} ({stage})\nP(merger):\n"
         + "\n".join(f"{score[line]:.2f} {name}" for score, name in zip(scores, names, strict=True))
-        for line, galaxy, stage in zip(chosen.index, chosen["galaxy_id"], chosen["stage"], strict=True)
+        for line, galaxy, stage in zip(lines, chosen["galaxy_id"], chosen["stage"], strict=True)
     ]
-    pairs = zip(judged, images, strict=True)
+    maps = [
+        saliency.maps(each.model, stack, method=SALIENCY_METHOD)[:, 0]
+        for each, stack in zip(judged, images, strict=True)
+    ]
     return saliency_figures.comparison(
         images,
-        [saliency.maps(each.model, stack, method=SALIENCY_METHOD)[:, 0] for each, stack in pairs],
+        [saliency.displayed(each, SALIENCY_METHOD) for each in maps],
         captions,
         names,
         masks=judged[0].masks(rows, transforms),
         filters=judged[0].data.filters,
+        groups=[saliency_figures.KINDS[kind].capitalize() for kind in kinds],
         title=TITLE,
         note=note,
     )

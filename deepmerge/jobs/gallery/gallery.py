@@ -27,7 +27,7 @@ from deepmerge.gallery.page import Gallery, html_page
 from deepmerge.gallery.thumbnails import channels, colours, heat, shrunk
 from deepmerge.jobs.embed import EMBEDDING
 from deepmerge.jobs.gallery import columns
-from deepmerge.jobs.judged import PREDICTIONS, SALIENCY_METHOD, Judged, reload
+from deepmerge.jobs.judged import LAYER_METHOD, PREDICTIONS, Judged, reload
 from deepmerge.jobs.run import Results, warning
 from deepmerge.model import prediction
 from deepmerge.progress import progress_bar
@@ -153,7 +153,7 @@ def of_model(judged: Judged, tagged: Path | None = None, stretch: str = "log", m
         facts=[*page.facts, f"model {run.info.run_name}", f"run {run.info.run_id[:8]}"],
         sort="galaxy_error",
         maps=_maps(judged, rows),
-        maps_title=f"{saliency.METHODS[SALIENCY_METHOD]} maps",
+        maps_title=f"{saliency.METHODS[LAYER_METHOD].title} maps",
         places=None if embedding is None else embedding[["map_x", "map_y"]].to_numpy(),
         neighbours=None if embedding is None else _neighbours(embedding, rows),
     )
@@ -248,7 +248,7 @@ def _maps(judged: Judged, rows: np.ndarray) -> Packs | None:
     """Saliency maps of these rows at a third of their size, more than the layer has; None where there are none."""
     if not saliency.convolutions(judged.model):
         return None
-    explainer = saliency.GradCam(judged.model, method=SALIENCY_METHOD)
+    explainer = saliency.Explainer(judged.model, method=LAYER_METHOD)
     packs, upright = Packs(), np.zeros(len(rows), np.uint8)
     with progress_bar(f"Maps of {judged.data.name}", len(rows)) as advance:
         for batch in prediction.batches(judged.data.images, rows, upright):

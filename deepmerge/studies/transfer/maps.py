@@ -31,7 +31,8 @@ def measure(model: keras.Model, other: Dataset, shown: Part) -> tuple[np.ndarray
     probability = np.asarray(model(images, training=False))[:, 0]
     if not saliency.convolutions(model):
         return np.zeros(images.shape[:3]), probability
-    return saliency.maps(model, images, method=SALIENCY_METHOD)[:, 0], probability
+    found = saliency.maps(model, images, method=SALIENCY_METHOD)[:, 0]
+    return saliency.displayed(found, SALIENCY_METHOD), probability
 
 
 def figure(
@@ -59,6 +60,6 @@ def figure(
         columns,
         masks=masks,
         filters=other.filters,
-        title=f"Saliency maps of {other.name} ({saliency.METHODS[SALIENCY_METHOD]})",
+        title=f"Saliency maps of {other.name} ({saliency.METHODS[SALIENCY_METHOD].title})",
         note=note,
     )

@@ -1,0 +1,59 @@
+"""Maps as files for other programs: FITS, which DS9 and TOPCAT open, and a note on what is in them."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from deepmerge.analysis.saliency import Explainer
+from deepmerge.jobs.judged import Judged
+
+
+def header(judged: Judged, explainer: Explainer) -> dict[str, str]:
+    """What a FITS header tells of the maps."""
+    return {
+        "METHOD": explainer.method.title.replace("×", "x"),  # FITS is ASCII
+        "LAYER": explainer.layer,
+        "RUN_ID": judged.run.info.run_id,
+        "DATASET": judged.data.name,
+        "DATASRC": judged.data.data_source,
+    }
+
+
+def write_fits(
+    path: Path, maps: np.ndarray, targets: Sequence[str], table: pd.DataFrame, cards: Mapping[str, str]
+) -> None:
+    """Write maps (n, targets, H, W): a cube for each target, by its name, and the table IMAGES, a row a plane.
+
+    The first row of an image is at the bottom, as FITS has it and our figures do.
+    """
+    from astropy.io import fits
+    from astropy.table import Table
+
+    units = [fits.PrimaryHDU(header=fits.Header({"ORIGIN": "deepmerge", **cards}))]
+    for number, target in enumerate(targets):
+        unit = fits.ImageHDU(np.ascontiguousarray(maps[:, number]), name=target.upper())
+        unit.header["BUNIT"] = ("logit", "not normalised")
+        units.append(unit)
+    plain = table.astype({name: str for name in table if table[name].dtype.kind not in "iufb"})
+    units.append(fits.table_to_hdu(Table.from_pandas(plain)))
+    units[-1].name = "IMAGES"
+    fits.HDUList(units).writeto(path, overwrite=True)
+
+
+def write_readme(folder: Path, stem: str, explainer: Explainer, targets: Sequence[str]) -> None:
+    """Say what lies in a folder of maps."""
+    (folder / "README.txt").write_text(
+        f"{stem}.npy (images, targets, height, width): {explainer.method.title} of {explainer.layer}, for the targets "
+        f"{', '.join(targets)}, in units of the logit, not normalised.\nLine i of {stem}.csv is image i.\n",
+        encoding="utf-8",
+    )
+
+
+def copy(folder: Path, out: Path) -> None:
+    """Copy the files of a folder into another one, which is made."""
+    out.mkdir(parents=True, exist_ok=True)
+    for file in sorted(folder.iterdir()):
+        shutil.copyfile(file, out / file.name)
