@@ -119,6 +119,15 @@ def serve(
 
 
 @app.command()
+def sync() -> None:
+    """Send what earlier commands could not deliver to their tracking server. Exit status 1 while something is left."""
+    with quietly():
+        from deepmerge.tracking import sync as sending
+
+    show(sending.sync())
+
+
+@app.command()
 def ui(
     port: Annotated[int, Option(help="Port on this machine.", min=1, max=65535)] = 5000,
     datasets: Annotated[

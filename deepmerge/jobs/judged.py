@@ -21,7 +21,7 @@ from deepmerge.jobs.run import RECORD, SPLIT_TABLE
 from deepmerge.model import devices, dropout, prediction
 from deepmerge.model.features import with_features
 from deepmerge.progress import Advance, progress_bar
-from deepmerge.tracking import looks, runs
+from deepmerge.tracking import runs
 
 PREDICTIONS = "predictions.parquet"  # artifact of an evaluated run: one line an image of every part
 MERGER_FRACTION = "trained_at_merger_fraction"  # metadata of a model
@@ -108,7 +108,7 @@ class Judged(Trained):
     def _look_at(self, images: Part) -> None:
         tested = images.without(self.split.train, self.split.validation)
         if len(tested):
-            looks.count(self.run.info.run_id, tested.fingerprint(self.data))
+            runs.count_look(self.run.info.run_id, tested.fingerprint(self.data))
 
     def _stored(self, images: Part) -> np.ndarray | None:
         """Probabilities that the run's evaluation stored; None where it scored other data, or not all these images."""

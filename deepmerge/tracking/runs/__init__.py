@@ -6,10 +6,11 @@ from mlflow.entities import Run
 
 from deepmerge.tracking.runs.artifacts import (
     FINGERPRINT,
-    TRAINED,
     artifact_folder,
+    count_look,
     describe,
     log_data,
+    log_environment,
     log_file,
     log_json,
     log_metrics,
@@ -24,11 +25,12 @@ from deepmerge.tracking.runs.artifacts import (
     read_json,
     set_tags,
 )
+from deepmerge.tracking.runs.delivery import TRAINED
 from deepmerge.tracking.runs.finding import LAST, find, newest, newest_studies, newest_study, running_children
 from deepmerge.tracking.runs.opening import (
     abandon,
-    active_id,
     child,
+    choose_store,
     connect,
     continued,
     for_workers,
@@ -38,4 +40,5 @@ from deepmerge.tracking.runs.opening import (
     reopened,
     store,
 )
-from deepmerge.tracking.runs.provenance import STARTED_IN, log_environment
+from deepmerge.tracking.runs.provenance import STARTED_IN
+from deepmerge.tracking.runs.writing import active_id

@@ -14,9 +14,11 @@ from mlflow.tracking import MlflowClient
 from deepmerge import config
 from deepmerge.errors import InputError
 from deepmerge.tracking import passwords
-from deepmerge.tracking.runs.artifacts import FINGERPRINT, TRAINED
-from deepmerge.tracking.runs.opening import FAILURE, connect, is_open, store
+from deepmerge.tracking.runs.artifacts import FINGERPRINT
+from deepmerge.tracking.runs.delivery import TRAINED
+from deepmerge.tracking.runs.opening import FAILURE, connect, store
 from deepmerge.tracking.runs.provenance import STARTED_IN
+from deepmerge.tracking.runs.writing import as_known, is_open
 
 LAST = "last"
 FINISHED = "FINISHED"  # the status of runs that ended well: no other counts as a model
@@ -32,6 +34,8 @@ def find(model: str, dataset: str, fingerprint: str | None = None) -> Run:
     one belongs to: others may be called the same. Raises InputError when there is none, and for a run that did not end
     well.
     """
+    if (known := as_known(model)) is not None and fingerprint is None:
+        return known
     connect()
     hint = ""
     if model.endswith(".json"):
