@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import shutil
 import threading
 import time
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deepmerge.files import hidden_folder, replacing
+from deepmerge.files import hidden_folder
 from deepmerge.tracking import passwords
 
 log = logging.getLogger(__name__)
@@ -92,19 +93,20 @@ class Parcel:
                 return folder / path
         return None
 
-    def close(self, patience: float = PATIENCE) -> None:
-        """Wait until all is delivered, and remove the parcel; where the server fails for so long, leave it for later.
+    def close(self, patience: float = PATIENCE, at_most: float = math.inf) -> None:
+        """Wait until all is delivered, and remove the parcel; else leave it for later, and remember why.
 
-        It is left at once where the server refuses what it would refuse again. Warns of what is left.
+        It is left when deliveries have failed for `patience` seconds, after `at_most` seconds in any case, and at once
+        where the server refuses what it would refuse again.
         """
-        deadline = time.monotonic() + patience if patience < PATIENCE else None
+        deadline = time.monotonic() + at_most
         with self._changed:
             while self._delivered < len(self._entries):
                 if self._failing is not None:
                     since, error = self._failing
                     if _is_refusal(error) or time.monotonic() - since > patience:
                         break
-                if deadline is not None and time.monotonic() > deadline:
+                if time.monotonic() > deadline:
                     break
                 self._changed.wait(0.2)
             self._closing = True
@@ -141,8 +143,7 @@ class Parcel:
                 self._delivered += 1
                 self._failing = None
                 self._changed.notify_all()
-                delivered = self._delivered
-            _note(self.folder, delivered)
+            _note(self.folder)
 
 
 def send_left(within: Path, deliver: Deliver) -> tuple[int, dict[Path, str]]:
@@ -160,7 +161,7 @@ def send_left(within: Path, deliver: Deliver) -> tuple[int, dict[Path, str]]:
                 for number, entry in enumerate(_entries(folder)):
                     if number >= _noted(folder):
                         deliver(run_id, entry, folder / FILES)
-                        _note(folder, number + 1)
+                        _note(folder)
             except Exception as error:  # as above
                 runs.add(run_id)
                 failed[folder] = passwords.scrubbed(" ".join(str(error).split()))[:300]
@@ -215,16 +216,17 @@ def _entries(folder: Path) -> list[Entry]:
 
 
 def _noted(folder: Path) -> int:
+    """How many entries of a parcel were delivered: as many as the note has bytes."""
     try:
-        return int((folder / DELIVERED).read_text())
+        return (folder / DELIVERED).stat().st_size
     except FileNotFoundError:
         return 0
 
 
-def _note(folder: Path, delivered: int) -> None:
+def _note(folder: Path) -> None:
     try:
-        with replacing(folder / DELIVERED) as aside:
-            aside.write_text(str(delivered))
+        with (folder / DELIVERED).open("ab") as note:
+            note.write(b".")
     except OSError as error:  # the entry is delivered again, then, should this process be killed
         log.debug("Could not note a delivery: %s", error)
 

@@ -1,5 +1,6 @@
 """The run that this process writes to: through the outbox where a server keeps it, at once where a file does."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -83,13 +84,13 @@ def writing_to(run: Opened, project: Path, at_once: bool = False) -> Iterator[No
     if outbox.is_for(url) and not at_once:
         run.parcel = Parcel(outbox.place(project, url), run.run.info.run_id, url, delivery.deliver)
     token = _open.set(run)
-    patience = outbox.PATIENCE
+    at_most = math.inf
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        patience = outbox.STOPPED_PATIENCE
+        at_most = outbox.STOPPED_PATIENCE
         raise
     finally:
         _open.reset(token)
         if run.parcel is not None:
-            run.parcel.close(patience)
+            run.parcel.close(outbox.PATIENCE, at_most)
