@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from deepmerge.cli.options import Datasets, Model, ModelOf, Out
+from deepmerge.cli.options import Datasets, Model, ModelOf, Out, writable
 from deepmerge.cli.output import show, show_table
 from deepmerge.errors import InputError, Refused
 from deepmerge.loading import quietly
@@ -25,7 +25,7 @@ def compare(
         int,
         Option(help="Above 1: compare recipes, each trained with so many seeds, with their differences.", min=1),
     ] = 1,
-    out: Annotated[Path, Option(help="Folder for tables and figures.")] = Path("results/comparison"),
+    out: Annotated[Path, Option(help="Folder for tables and figures.", callback=writable)] = Path("results/comparison"),
 ) -> None:
     """Compare models of two or more data sets. Each also scores the images of the others.
 

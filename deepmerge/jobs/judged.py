@@ -17,7 +17,7 @@ from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part, Split
 from deepmerge.errors import InputError
 from deepmerge.jobs import networks
-from deepmerge.jobs.run import RECORD, SPLIT_TABLE
+from deepmerge.jobs.run import RECORD, SPLIT_TABLE, require_room
 from deepmerge.model import devices, dropout, prediction
 from deepmerge.model.features import with_features
 from deepmerge.progress import Advance, progress_bar
@@ -135,7 +135,9 @@ def reload(dataset: str, model: str) -> Judged:
     """
     devices.prepare()
     trained = find(dataset, model)
-    return load(trained, replace(split_of(trained.run), seed=trained.experiment.split.split_seed))
+    split = replace(split_of(trained.run), seed=trained.experiment.split.split_seed)
+    require_room(trained.data, split)
+    return load(trained, split)
 
 
 def split_of(run: runs.Run) -> Split:

@@ -26,7 +26,15 @@ from deepmerge.tracking.runs.artifacts import (
     set_tags,
 )
 from deepmerge.tracking.runs.delivery import TRAINED
-from deepmerge.tracking.runs.finding import LAST, find, newest, newest_studies, newest_study, running_children
+from deepmerge.tracking.runs.finding import (
+    LAST,
+    find,
+    newest,
+    newest_studies,
+    newest_study,
+    others_if_reachable,
+    running_children,
+)
 from deepmerge.tracking.runs.opening import (
     abandon,
     child,
