@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from deepmerge.errors import Failed, InputError
+
 ASIDE = "-part-"  # in the name of all that is written aside
 
 
@@ -56,6 +58,28 @@ def folder_aside(name: str, within: Path | None = None) -> Iterator[Path]:
             yield Path(made)
         finally:
             os.close(handle)
+
+
+def require_writable(folder: Path) -> None:
+    """Raise InputError where a folder cannot be written to, or made; it is tried, and nothing stays of that."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise InputError(
+            f"{folder} should be a folder that can be written to, but {there}: {error.strerror}; name another one"
+        ) from None
+
+
+def require_room(folder: Path, size: int, what: str) -> None:
+    """Raise Failed where the disk of a folder has not `size` bytes left for `what`."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise Failed(
+            f"the disk of {folder} should have {size / 1e6:.0f} MB left for {what}, has {free / 1e6:.0f} MB; make "
+            "room, or work elsewhere (TMPDIR chooses the folder for temporary files)"
+        )
 
 
 def hidden_folder(path: Path) -> None:

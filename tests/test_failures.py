@@ -17,7 +17,7 @@ SHOWN = {
     "MLflow": (MlflowException("no answer\nfrom  http://host"), "no answer from http://host"),
     "an MLflow server": (RestException({"error_code": "NOT_FOUND", "message": "no run"}), "NOT_FOUND: no run"),
     "a database": (DISK_FULL, "(sqlite3.OperationalError) database or disk is full"),
-    "the database of Optuna": (LOCKED, "(sqlite3.OperationalError) database is locked"),
+    "the database of Optuna": (LOCKED, "(sqlite3.OperationalError) database is locked" + failures.LOCKED),
 }
 
 

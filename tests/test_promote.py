@@ -90,7 +90,7 @@ def trained(client, memory, write_sample, tmp_path):
                 client.log_model_artifacts(model.model_id, str(tmp_path / "data"), "data")
                 client.finalize_logged_model(model.model_id, "READY")
                 client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
-                mlflow.set_tag(runs.TRAINED, "yes")
+                runs.set_tags({runs.TRAINED: "yes"})
             memory[key] = run_id
         return memory[key]
 

@@ -11,6 +11,8 @@ import typer
 from typer import Argument, Option
 from typer.core import TyperCommand
 
+from deepmerge.files import require_writable
+
 if TYPE_CHECKING:
     from deepmerge.config import Experiment
 
@@ -47,7 +49,19 @@ Method = Annotated[
         help="Default: smoothgrad, or hirescam with --layer. gradcam: as in the paper; guided: as in its notebooks."
     ),
 ]
-Out = Annotated[Path | None, Option(help="Folder for a copy of the results as files, for DVC and other programs.")]
+
+
+def writable(folder: Path | None) -> Path | None:
+    """The folder that was given, tried before any work is done. Raises InputError where it cannot be written to."""
+    if folder is not None:
+        require_writable(folder)
+    return folder
+
+
+Out = Annotated[
+    Path | None,
+    Option(help="Folder for a copy of the results as files, for DVC and other programs.", callback=writable),
+]
 Pdf = Annotated[bool, Option("--pdf", help="Write figures as PDF too.")]
 
 Cluster = Annotated[

@@ -10,7 +10,7 @@ import typer
 from deepmerge import stopping
 from deepmerge.cli.commands import app
 from deepmerge.errors import Failed, InputError, Refused
-from deepmerge.tracking import environment, failures, launcher, passwords
+from deepmerge.tracking import environment, failures, launcher, outbox, passwords
 
 
 def main() -> None:
@@ -26,12 +26,20 @@ def main() -> None:
     one_line = sys.argv[1:] not in ([], ["data"], ["study"])
     try:
         with failures.explained():
-            sys.exit(app(standalone_mode=not one_line))
+            status = app(standalone_mode=not one_line)
+        message = None
     except typer.Abort:
         sys.exit(130)
+    except SystemExit:  # told to end
+        if left := outbox.undelivered():
+            print(f"Error: {left}", file=sys.stderr)
+        raise
     except Exception as error:
         status, message = _explained(error)
-    print(passwords.scrubbed(message).rstrip(), file=sys.stderr)
+    if left := outbox.undelivered():
+        status, message = status or 1, "\n".join(filter(None, [message, f"Error: {left}"]))
+    if message is not None:
+        print(passwords.scrubbed(message).rstrip(), file=sys.stderr)
     sys.exit(status)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from deepmerge.cli.options import Cluster, Datasets, Model, ModelOf, Out
+from deepmerge.cli.options import Cluster, Datasets, Model, ModelOf, Out, writable
 from deepmerge.cli.output import show, show_table
 from deepmerge.errors import InputError, Refused
 from deepmerge.loading import quietly
@@ -26,7 +26,7 @@ def compare(
         Option(help="Above 1: compare recipes, each trained with so many seeds, with their differences.", min=1),
     ] = 1,
     cluster: Cluster = None,
-    out: Annotated[Path, Option(help="Folder for tables and figures.")] = Path("results/comparison"),
+    out: Annotated[Path, Option(help="Folder for tables and figures.", callback=writable)] = Path("results/comparison"),
 ) -> None:
     """Compare models of two or more data sets. Each also scores the images of the others.
 
@@ -118,6 +118,15 @@ def serve(
         from deepmerge.jobs import serve as job
 
     job.serve(model, host=host, port=port)
+
+
+@app.command()
+def sync() -> None:
+    """Send what earlier commands could not deliver to their tracking server. Exit status 1 while something is left."""
+    with quietly():
+        from deepmerge.tracking import sync as sending
+
+    show(sending.sync())
 
 
 @app.command()

@@ -17,11 +17,11 @@ from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Part, Split
 from deepmerge.errors import InputError
 from deepmerge.jobs import networks
-from deepmerge.jobs.run import RECORD, SPLIT_TABLE
+from deepmerge.jobs.run import RECORD, SPLIT_TABLE, require_room
 from deepmerge.model import devices, dropout, prediction
 from deepmerge.model.features import with_features
 from deepmerge.progress import Advance, progress_bar
-from deepmerge.tracking import looks, runs
+from deepmerge.tracking import runs
 
 PREDICTIONS = "predictions.parquet"  # artifact of an evaluated run: one line an image of every part
 MERGER_FRACTION = "trained_at_merger_fraction"  # metadata of a model
@@ -143,7 +143,7 @@ def look_at(run_id: str, data: Dataset, images: Part, split: Split | None) -> No
     """Count that the model of a run scored images, but for those that train or validate in its split."""
     tested = images if split is None else images.without(split.train, split.validation)
     if len(tested):
-        looks.count(run_id, tested.fingerprint(data))
+        runs.count_look(run_id, tested.fingerprint(data))
 
 
 def reload(dataset: str, model: str) -> Judged:
@@ -153,7 +153,9 @@ def reload(dataset: str, model: str) -> Judged:
     """
     devices.prepare()
     trained = find(dataset, model)
-    return load(trained, replace(split_of(trained.run), seed=trained.experiment.split.split_seed))
+    split = replace(split_of(trained.run), seed=trained.experiment.split.split_seed)
+    require_room(trained.data, split)
+    return load(trained, split)
 
 
 def split_of(run: runs.Run) -> Split:

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from deepmerge.data import splits, targets
 from deepmerge.data.dataset import Dataset
 from deepmerge.data.splits import Split
 from deepmerge.files import replacing
+from deepmerge.files import require_room as require_room_for
 from deepmerge.jobs import networks
 from deepmerge.plots import canvas
 from deepmerge.tracking import runs
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 
 RECORD = "experiment.json"  # artifact of every run: the experiment as it was used
 SPLIT_TABLE = "split.csv"  # artifact of every run that has a split
+SPARE = 64_000_000  # bytes for all but the maps: model, checkpoint, gallery and figures take some megabytes each
 SIMULATED = "Simulated demo data, not Illustris"
 LEAKS = "Random-row split, as published: test galaxies are in the training set"
 
@@ -52,6 +55,8 @@ def open_run(
     kind, data set, data and split, the settings as parameters, the experiment as RECORD, the split as SPLIT_TABLE, the
     data; versions and uncommitted changes unless the run has a parent, which holds them.
     """
+    if split is not None:
+        require_room(data, split)
     name = name or f"{experiment.name}-{kind}"
     depends = {}
     if split is not None:
@@ -69,6 +74,16 @@ def open_run(
             networks.log_source(experiment.network)
             runs.log_environment()
         yield run_id
+
+
+def require_room(data: Dataset, split: Split) -> None:
+    """Raise Failed where a disk has no room for what a run writes: the saliency maps of its test images, and SPARE.
+
+    Maps are written to a mapped file, and a disk that is full then ends the process by SIGBUS.
+    """
+    maps = 2 * 4 * len(split.test) * math.prod(data.images.shape[2:])  # float32, for either class
+    for folder in (Path(tempfile.gettempdir()), runs.project()):
+        require_room_for(folder, maps + SPARE, "saliency maps, model and figures")
 
 
 def header_tags(kind: str, data: Dataset, split: Split | None) -> dict[str, str]:

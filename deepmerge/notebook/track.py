@@ -1,5 +1,6 @@
 """MLflow for a notebook: what happens inside `track` is logged as one run, and outside nothing is."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,7 +16,9 @@ from deepmerge.jobs.judged import PREDICTIONS
 from deepmerge.jobs.run import header_tags, log_split
 from deepmerge.jobs.train import log_epoch, log_trained
 from deepmerge.model.training import Trained
-from deepmerge.tracking import runs
+from deepmerge.tracking import outbox, runs
+
+log = logging.getLogger(__name__)
 
 _is_tracked: ContextVar[bool] = ContextVar("tracked", default=False)
 
@@ -39,6 +42,8 @@ def track(name: str) -> Iterator[str]:
             yield run_id
         finally:
             _is_tracked.reset(token)
+    if left := outbox.undelivered():
+        log.warning("%s", left)
 
 
 def begin(data: Dataset, split: Split, settings: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ killed meanwhile, would leave a file in which no command can go on.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy
 from filelock import FileLock
@@ -13,6 +14,21 @@ from filelock import FileLock
 from deepmerge.errors import InputError
 
 PATIENCE = 120  # seconds for which another process that makes the same database is waited; it takes two
+
+
+LOCKED = 60  # seconds for which a database that another process has locked is waited
+
+
+def wait_for_locks() -> None:
+    """Let MLflow wait LOCKED seconds for an sqlite database that is locked; it says 20 itself, at each session."""
+    if not sqlalchemy.event.contains(sqlalchemy.Engine, "before_cursor_execute", _more_patient):
+        sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", _more_patient, retval=True)
+
+
+def _more_patient(connection: Any, cursor: Any, statement: str, parameters: Any, *others: Any) -> tuple[str, Any]:
+    if statement.startswith("PRAGMA busy_timeout"):
+        statement = f"PRAGMA busy_timeout = {1000 * LOCKED};"
+    return statement, parameters
 
 
 def path_of(url: str) -> Path | None:

@@ -10,6 +10,7 @@ VARIABLES = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # of models that others could have written to: it runs their code
     "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # twelve seconds in which nobody answers; MLflow says four minutes
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 

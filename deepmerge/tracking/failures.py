@@ -13,6 +13,7 @@ CLASSES = {
     "optuna.exceptions": "StorageInternalError",
     "sqlalchemy.exc": "OperationalError",
 }
+LOCKED = ": another process keeps it so, which was waited for; see which one it is, or try again"
 STATEMENT = r"\[SQL|\(Background"  # how SQLAlchemy begins what it adds to the words of a database
 
 
@@ -24,4 +25,5 @@ def explained() -> Iterator[None]:
     except tuple(getattr(sys.modules[module], name) for module, name in CLASSES.items() if module in sys.modules) as e:
         # Optuna hides the words of its database behind its own; databases add the statement and a link.
         words = str(e.__cause__ if type(e).__name__ == "StorageInternalError" else e)
-        raise Failed(" ".join(re.split(STATEMENT, words)[0].split())) from e
+        said = " ".join(re.split(STATEMENT, words)[0].split())
+        raise Failed(said + LOCKED * ("database is locked" in said)) from e

@@ -125,7 +125,7 @@ def _recorded(candidate: Judged, version: registry.Version, verdict: Verdict, on
     results["time"] = datetime.now(UTC).isoformat(timespec="seconds")
     note = warning(candidate.data, candidate.split)
     drawn = figure.draw(verdict, f"{version.name} version {version.version}", sample, note=note)
-    with runs.reopened(candidate.run), runs.artifact_folder(".") as folder:
+    with runs.reopened(candidate.run, at_once=True), runs.artifact_folder(".") as folder:
         for record, picture in [(folder / RECORD, folder / FIGURE), *_places(out)]:
             write_json(results, record)
             canvas.save(drawn, picture)

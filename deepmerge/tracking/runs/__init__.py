@@ -6,10 +6,11 @@ from mlflow.entities import Run
 
 from deepmerge.tracking.runs.artifacts import (
     FINGERPRINT,
-    TRAINED,
     artifact_folder,
+    count_look,
     describe,
     log_data,
+    log_environment,
     log_file,
     log_history,
     log_json,
@@ -25,6 +26,7 @@ from deepmerge.tracking.runs.artifacts import (
     read_json,
     set_tags,
 )
+from deepmerge.tracking.runs.delivery import TRAINED
 from deepmerge.tracking.runs.finding import (
     LAST,
     cut_off_from_its_study,
@@ -32,12 +34,13 @@ from deepmerge.tracking.runs.finding import (
     newest,
     newest_studies,
     newest_study,
+    others_if_reachable,
     running_children,
 )
 from deepmerge.tracking.runs.opening import (
-    active_id,
     begin_below,
     child,
+    choose_store,
     connect,
     continued,
     end_below,
@@ -49,4 +52,5 @@ from deepmerge.tracking.runs.opening import (
     reopened,
     store,
 )
-from deepmerge.tracking.runs.provenance import STARTED_IN, log_environment
+from deepmerge.tracking.runs.provenance import STARTED_IN
+from deepmerge.tracking.runs.writing import active_id

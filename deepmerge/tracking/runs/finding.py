@@ -1,6 +1,7 @@
 """Find runs: which model, or which study, is meant by a name, an id, a file or a URI."""
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -14,9 +15,13 @@ from mlflow.tracking import MlflowClient
 from deepmerge import config
 from deepmerge.errors import InputError
 from deepmerge.tracking import launcher, passwords, processes
-from deepmerge.tracking.runs.artifacts import FINGERPRINT, TRAINED
-from deepmerge.tracking.runs.opening import FAILURE, connect, is_open, store
+from deepmerge.tracking.runs.artifacts import FINGERPRINT
+from deepmerge.tracking.runs.delivery import TRAINED
+from deepmerge.tracking.runs.opening import FAILURE, connect, store
 from deepmerge.tracking.runs.provenance import STARTED_IN
+from deepmerge.tracking.runs.writing import as_known, is_open
+
+log = logging.getLogger(__name__)
 
 LAST = "last"
 FINISHED = "FINISHED"  # the status of runs that ended well: no other counts as a model
@@ -32,6 +37,8 @@ def find(model: str, dataset: str, fingerprint: str | None = None) -> Run:
     one belongs to: others may be called the same. Raises InputError when there is none, and for a run that did not end
     well.
     """
+    if (known := as_known(model)) is not None and fingerprint is None:
+        return known
     connect()
     hint = ""
     if model.endswith(".json"):
@@ -92,6 +99,14 @@ def newest_studies(kind: str, dataset: str, fingerprint: str | None = None) -> I
     connect()
     tags = {"kind": kind, "dataset": dataset, FINGERPRINT: fingerprint}
     yield from _newest_runs(tags, f"attributes.status = '{FINISHED}'")
+
+
+def others_if_reachable(kind: str, dataset: str, fingerprint: str) -> Iterator[Run]:
+    """`newest_studies`, for what can be done without; it ends, and says so, where the store does not answer."""
+    try:
+        yield from newest_studies(kind, dataset, fingerprint)
+    except MlflowException as error:
+        log.warning("Other runs could not be asked for: %s", passwords.scrubbed(error.message))
 
 
 def newest_study(kind: str, command: str, dataset: str, fingerprint: str | None = None) -> Run:

@@ -7,20 +7,21 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import mlflow
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
+from mlflow.tracking import MlflowClient, fluent
 from mlflow.tracking.context.registry import resolve_tags
 
 from deepmerge import stopping
-from deepmerge.tracking import database, environment, launcher, passwords, processes, soundness
+from deepmerge.tracking import database, environment, launcher, outbox, passwords, processes, soundness
 from deepmerge.tracking.plugin import EXPERIMENT, experiment_id
+from deepmerge.tracking.runs import delivery
 from deepmerge.tracking.runs.provenance import STARTED_IN, code_state, process
+from deepmerge.tracking.runs.writing import Opened, write, writing_to
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ DATABASE = Path("mlflow.db")
 FAILURE = "failure"  # tag with the reason why a run did not end well
 MOST = 1000  # runs that are looked at for one whose process is gone
 
-_open: ContextVar[str | None] = ContextVar("open", default=None)  # id of the run that is written to
+
 _closed: set[str] = set()  # stores whose runs this process has looked at
 
 
@@ -36,18 +37,26 @@ def connect() -> None:
     """Choose the tracking store: MLFLOW_TRACKING_URI, or else ``mlflow.db`` in the working directory.
 
     In the temporary copy that `dvc exp run --temp` works in, it is the one of the project itself, which stays. A
-    database file is made if need be. Runs that look as if they ran are closed where their process was on this machine
-    and is gone. Raises InputError where the database was left half made, or its artifacts do not lie where it says.
+    database file is made if need be. What earlier commands could not deliver is sent. Runs that look as if they ran
+    are closed where their process was on this machine and is gone. Raises InputError where the database was left half
+    made, or its artifacts do not lie where it says.
     """
-    environment.prepare()
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        mlflow.set_tracking_uri(f"sqlite:///{project() / DATABASE}")
+    choose_store()
     url = mlflow.get_tracking_uri()
     database.make_store(url)
     soundness.require_sound(url)
     if url not in _closed:
         _closed.add(url)
+        _send_left()
         _close_abandoned()
+
+
+def choose_store() -> None:
+    """Let MLflow use the store that `connect` says, without asking it anything."""
+    environment.prepare()
+    database.wait_for_locks()
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow.set_tracking_uri(f"sqlite:///{project() / DATABASE}")
 
 
 def store() -> str:
@@ -80,18 +89,20 @@ def new_run(name: str, tags: Mapping[str, str]) -> Iterator[str]:
     """
     connect()
     _choose_experiment()
-    with mlflow.start_run(run_name=name, tags={**code_state(), **process(), **tags}) as run, _ended_truthfully():
-        # An adopted run keeps the random name that the launcher gave it unless renamed.
-        mlflow.set_tag("mlflow.runName", name)
-        with _writing_to(run.info.run_id):
-            yield run.info.run_id
+    # An adopted run keeps the random name that the launcher gave it unless renamed.
+    named = {"mlflow.runName": name, **code_state(), **process(), **tags}
+    with _ended_truthfully(mlflow.start_run(run_name=name, tags=named)) as run_id:
+        yield run_id
 
 
 @contextmanager
-def reopened(run: Run) -> Iterator[None]:
-    """Write to a run that has ended; it stays so, whatever becomes of this process."""
+def reopened(run: Run, at_once: bool = False) -> Iterator[None]:
+    """Write to a run that has ended; it stays so, whatever becomes of this process.
+
+    at_once: nothing goes through the outbox, for what may only be done when all before it stands on the server.
+    """
     _link_launcher(run.info.run_id)
-    with _writing_to(run.info.run_id):
+    with writing_to(Opened(run), project(), at_once):
         yield
 
 
@@ -106,23 +117,19 @@ def continued(run_id: str | None, name: str, tags: Mapping[str, str]) -> Iterato
     _link_launcher(run_id)
     client = MlflowClient()
     client.set_tag(run_id, launcher.PROCESS, launcher.named())  # before it runs, or it would seem abandoned
-    with mlflow.start_run(run_id=run_id), _ended_truthfully():
-        if FAILURE in mlflow.get_run(run_id).data.tags:
-            mlflow.delete_tag(FAILURE)
-        with _writing_to(run_id):
-            yield run_id
+    run = mlflow.start_run(run_id=run_id)
+    if FAILURE in run.data.tags:
+        client.delete_tag(run_id, FAILURE)
+    with _ended_truthfully(run, is_new=False):
+        yield run_id
 
 
 @contextmanager
 def child(parent: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
     """Start a run below the run `parent`, which is open here."""
     below = {**_own(), **tags, "mlflow.parentRunId": parent}
-    with (
-        mlflow.start_run(run_name=name, tags=below, nested=True) as run,
-        _ended_truthfully(),
-        _writing_to(run.info.run_id),
-    ):
-        yield run.info.run_id
+    with _ended_truthfully(mlflow.start_run(run_name=name, tags=below, nested=True)) as run_id:
+        yield run_id
 
 
 def begin_below(parent: str, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]) -> str:
@@ -166,17 +173,14 @@ def knows(run_id: str) -> bool:
         return False
 
 
-def active_id() -> str:
-    """Id of the run that is written to."""
-    run_id = _open.get()
-    if run_id is None:
-        raise RuntimeError("no MLflow run is open")
-    return run_id
-
-
-def is_open(run_id: str) -> bool:
-    """Whether this process writes to the run."""
-    return _open.get() == run_id
+def _send_left() -> None:
+    """Send what earlier commands could not deliver to the store, and tell what still cannot be."""
+    url = mlflow.get_tracking_uri()
+    if not outbox.is_for(url):
+        return
+    _, failed = outbox.send_left(outbox.place(project(), url), delivery.deliver)
+    for folder, why in failed.items():
+        log.warning("What %s holds could not be delivered yet: %s", folder, why)
 
 
 def _own() -> dict[str, str]:
@@ -185,32 +189,43 @@ def _own() -> dict[str, str]:
 
 
 @contextmanager
-def _ended_truthfully() -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            mlflow.set_tag(FAILURE, stopping.reason(error))
-            mlflow.end_run("KILLED")
+def _ended_truthfully(run: Run, is_new: bool = True) -> Iterator[str]:
+    """Write to a run that MLflow has begun, and end it as the body does."""
+    status = "FINISHED"
+    with writing_to(Opened(run, is_new), project()):
+        try:
+            yield run.info.run_id
+        except BaseException as error:
+            status = "KILLED" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "FAILED"
+            write({"kind": "tags", "values": {FAILURE: _reason(error, status)}})
             raise
-        mlflow.set_tag(FAILURE, passwords.scrubbed(f"{type(error).__name__}: {error}")[:500])
-        raise
+        finally:
+            write(delivery.end(status))
+            _forget(run.info.run_id)
 
 
-@contextmanager
-def _writing_to(run_id: str) -> Iterator[None]:
-    token = _open.set(run_id)
-    try:
-        yield
-    finally:
-        _open.reset(token)
+def _reason(error: BaseException, status: str) -> str:
+    if status == "KILLED":
+        return stopping.reason(error)
+    return passwords.scrubbed(f"{type(error).__name__}: {error}")[:500]
+
+
+def _forget(run_id: str) -> None:
+    """Let MLflow forget that a run is open without telling the server, which mlflow.end_run would wait for."""
+    stack = fluent._active_run_stack.get()  # no public function does it; MLflow's version is pinned
+    stack[:] = [run for run in stack if run.info.run_id != run_id]
+    os.environ.pop("MLFLOW_RUN_ID", None)
 
 
 def _close_abandoned() -> None:
     """End the runs that look as if they ran, but whose process was on this machine and is gone."""
     experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
     condition = f"attributes.status = 'RUNNING' and tags.`{launcher.PROCESS}` LIKE '%'"
+    url = mlflow.get_tracking_uri()
+    waiting = outbox.waiting(outbox.place(project(), url))  # their own ends are still to be told
     for run in MlflowClient().search_runs(experiments, condition, max_results=MOST):
+        if run.info.run_id in waiting:
+            continue
         try:
             is_gone = processes.is_gone(json.loads(run.data.tags[launcher.PROCESS]))
         except (ValueError, KeyError, TypeError, AttributeError):  # not written by us

@@ -8,22 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mlflow
-
 from deepmerge.tracking import launcher
 
 STARTED_IN = "started_in"  # tag with the folder where the command was given, at which relative paths begin
 
 
-def log_environment() -> None:
-    """Log versions of Python and of all packages, and the changes against the commit when there are any."""
+def environment() -> dict[str, str]:
+    """Versions of Python and of all packages, and the changes against the commit where there are any, as texts."""
     packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()}, key=str.lower)
-    mlflow.log_text("\n".join(packages) + "\n", "environment/packages.txt")
     machine = {"python": sys.version, "platform": platform.platform(), "processors": os.cpu_count()}
-    mlflow.log_text(json.dumps(machine, indent=2), "environment/machine.json")
+    texts = {"packages.txt": "\n".join(packages) + "\n", "machine.json": json.dumps(machine, indent=2)}
     difference = _git("diff", "HEAD")
-    if difference:
-        mlflow.log_text(difference, "environment/uncommitted.diff")
+    return {**texts, "uncommitted.diff": difference} if difference else texts
 
 
 def code_state() -> dict[str, str]:
