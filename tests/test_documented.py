@@ -36,6 +36,7 @@ NOT_RUN = {
     r"deepmerge data fetch .*": "downloads gigabytes; test_archive.py has an archive of its own",
     r"export .*|.*head-node.*": "wants other machines",
     r".*--trials 60 .*|deepmerge study recipes .*": "trains for long; test_tuning_end_to_end.py, test_studies.py",
+    r"deepmerge study baselines .*": "measures shapes for minutes; test_studies.py",
     r"deepmerge study transfer .*": "trains for long; test_transfer.py",
     r".* --rollback": "wants two champions; test_promote_end_to_end.py",
     r"import numpy as np\nimport requests": "wants a server; test_serving.py",

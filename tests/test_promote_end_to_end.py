@@ -99,7 +99,7 @@ def candidates(store, memory, write_sample, monkeypatch):
         devices.prepare()
         memory[store] = found = {"file": str(write_sample())}
         for skill in SKILLS:
-            with training_run(config.load(found["file"], {"test_fraction": 0.6})) as (_, data, split):
+            with training_run(config.load(found["file"], {"test_fraction": 0.6})) as (_, data, split, _):
                 pixels = np.moveaxis(np.asarray(data.images[split.train.rows[:2]], np.float32), 1, -1)
                 runs.log_model(network(skill), pixels, np.asarray(network(skill)(pixels)), {})
                 found[skill] = runs.active_id()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,9 @@ from deepmerge import config
 from deepmerge.data import dataset, targets
 from deepmerge.errors import InputError
 from deepmerge.estimate import Estimate
+from deepmerge.jobs.run import SIMULATED
 from deepmerge.studies.transfer import study, table
-from deepmerge.studies.transfer.study import NAMES, measure_transfer, plan
+from deepmerge.studies.transfer.study import NAMES, measure_transfer, note_of, plan
 from deepmerge.studies.transfer.table import LABELLED, NONE, Scored
 
 slow = pytest.mark.slow
@@ -139,6 +141,34 @@ def test_the_sentence_names_the_best_without_labels():
         "AUC on noisy: **0.500 [0.400, 0.600]** as it is, 0.900 [0.800, 1.000] trained on the target. "
         "Best without labels: noise of the target, 0.880 [0.780, 0.980], 95 % of what was lost."
     )
+
+
+def test_the_sentence_says_where_nothing_is_brought_back():
+    lines = [
+        (NONE, 0.52, Estimate(0, 0, 0)),
+        ("MMD", 0.49, Estimate(-0.1, -0.6, 0.5)),
+        (LABELLED, 0.8, Estimate(1, 1, 1)),
+    ]
+    found = pd.DataFrame(
+        [{"training": n, **Estimate(a, a - 0.1, a + 0.1).flat("test_auc"), **r.flat("recovered")} for n, a, r in lines]
+    )
+    assert table.sentence(found, "sky").endswith(
+        "Without labels nothing brings back any of it for certain; highest: MMD, 0.490 [0.390, 0.590]."
+    )
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        (("simulated", "simulated"), SIMULATED),
+        (("simulated", "own"), f"mocks: {SIMULATED}"),
+        (("own", "simulated"), f"sky: {SIMULATED}"),
+        (("own", "own"), None),
+    ],
+)
+def test_figures_say_which_of_the_samples_is_simulated(sources, said):
+    one, other = (SimpleNamespace(name=n, data_source=s) for n, s in zip(("mocks", "sky"), sources, strict=True))
+    assert note_of(one, other) == said
 
 
 def measured(pair, out, **options):

@@ -161,6 +161,23 @@ def test_adaptation_goes_with_other_settings_of_the_training(setting, noisy, opt
     assert np.isfinite(train(data, split, experiment).history["val_loss"]).all()
 
 
+def of_ones_own(images, settings):
+    x = keras.layers.Conv2D(4, 3, activation="relu")(images)
+    return keras.layers.Dropout(settings.dropout)(keras.layers.GlobalAveragePooling2D()(x))
+
+
+@slow
+@pytest.mark.parametrize(("architecture", "body"), [("compact", None), ("invariant", None), ("default", of_ones_own)])
+def test_other_networks_are_adapted_and_learn_with_noise(setting, noisy, architecture, body):
+    settings = {"architecture": architecture, "noise": "{sigma: 0.5}"}
+    data, split, experiment = setting(adapt=f"{{to: {noisy}, method: mmd}}", **settings)
+    adapted = train(data, split, experiment, body=body)
+    alone = train(*setting(**settings), body=body)
+    assert np.isfinite(adapted.history["val_loss"]).all()
+    assert weights(adapted).shape == weights(alone).shape
+    assert weights(adapted).tobytes() != weights(alone).tobytes()
+
+
 @slow
 def test_the_weight_of_adaptation_is_learned_after_a_third_of_the_training(setting, noisy):
     options = {"epochs": 3, "adapt": f"{{to: {noisy}, method: sinkhorn, weight: learned}}"}

@@ -83,7 +83,7 @@ def measure_transfer(
     copies.require_apart(other, [fold.target for fold in folds])
     planned = plan(experiment, target, reference, settings.methods)
     shown = maps.shown_mergers(other, folds[0].target)
-    note = ". ".join(dict.fromkeys(filter(None, (warning(each) for each in (data, other))))) or None
+    note = note_of(data, other)
 
     def measure(study: str) -> Findings:
         orders = [
@@ -205,3 +205,11 @@ def _gathered(
         scores = [np.concatenate([pair[place] for pair in found[seed::seeds]]) for seed in range(seeds)]
         gathered.append(Scored(lines, np.stack(scores)))
     return gathered[0], gathered[1]
+
+
+def note_of(data: Dataset, other: Dataset) -> str | None:
+    """What nobody may overlook on a figure, and of which sample where it is not true of both."""
+    found = {each.name: said for each in (data, other) if (said := warning(each)) is not None}
+    if len(found) == 1 and data.name != other.name:
+        return ". ".join(f"{name}: {said}" for name, said in found.items())
+    return next(iter(found.values()), None)

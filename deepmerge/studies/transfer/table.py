@@ -80,6 +80,8 @@ def sentence(table: pd.DataFrame, target: str) -> str:
     others = [name for name in lines if name not in (NONE, LABELLED)]
     best = max(others, key=lambda name: lines[name]["test_auc"])
     share = read(lines[best], RECOVERED)
+    if share.low <= 0:
+        return f"{text} Without labels nothing brings back any of it for certain; highest: {best}, {auc[best]}."
     percent = Estimate(*(100 * end for end in share))
     back = f", {percent.text('.0f')} % of what was lost" if np.isfinite(share.value) else ""
     return f"{text} Best without labels: {best}, {auc[best]}{back}."
