@@ -116,7 +116,11 @@ def predict(
                 totals += len(scores), len(defined), (defined >= 0.5).sum(), defined.sum()
         if in_views:
             galaxies = _by_galaxy(beside["galaxy_id"], np.concatenate(found))
-            with replacing(_of_galaxies(out)) as aside, _table(aside, metadata) as write:
+            with (
+                explained_disk_errors(out.parent),
+                replacing(_of_galaxies(out)) as aside,
+                _table(aside, metadata) as write,
+            ):
                 write(galaxies)
     count, scored, mergers, total = totals.tolist()
     if scored < count:
