@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,10 +28,8 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.stem}{ASIDE}"
     _remove_left(path.parent, prefix, path.suffix)
-    handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
-    aside = Path(name)
+    handle, aside = _locked(lambda: tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent))
     try:
-        _lock(handle)
         yield aside
         # mkstemp makes private files; a result should be as readable as any other new file.
         umask = os.umask(0)
@@ -51,13 +49,17 @@ def folder_aside(name: str, within: Path | None = None) -> Iterator[Path]:
     """
     within = within or Path(tempfile.gettempdir())
     _remove_left(within, name + ASIDE, "")
-    with tempfile.TemporaryDirectory(prefix=name + ASIDE, dir=within, ignore_cleanup_errors=True) as made:
-        handle = os.open(made, os.O_RDONLY)
-        try:
-            _lock(handle)
-            yield Path(made)
-        finally:
-            os.close(handle)
+
+    def make() -> tuple[int, str]:
+        made = tempfile.mkdtemp(prefix=name + ASIDE, dir=within)
+        return os.open(made, os.O_RDONLY), made
+
+    handle, folder = _locked(make)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
 
 
 def require_writable(folder: Path) -> None:
@@ -114,6 +116,16 @@ def _remove_unlocked(path: str) -> None:
         os.close(handle)
 
 
-def _lock(handle: int) -> None:
-    with suppress(OSError):  # without locks nothing is ever taken for left
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _locked(make: Callable[[], tuple[int, str]]) -> tuple[int, Path]:
+    """Make something aside and lock it: its open handle and its path.
+
+    Until it is locked another process may take it for left and remove it; then it is made anew.
+    """
+    while True:
+        with suppress(FileNotFoundError):
+            handle, name = make()
+            with suppress(OSError):  # without locks nothing is ever taken for left
+                fcntl.flock(handle, fcntl.LOCK_EX)  # waits for whoever is removing it
+            if os.path.lexists(name):
+                return handle, Path(name)
+            os.close(handle)

@@ -273,6 +273,21 @@ def test_galaxies_have_the_mean_of_their_images_in_a_table_of_their_own(score, n
     np.testing.assert_allclose(table["probability"], [*means.values(), np.nan], rtol=1e-5)
 
 
+def test_a_disk_that_is_full_for_the_table_of_galaxies_is_said_in_one_line(score, tmp_path, monkeypatch):
+    pd.DataFrame({"galaxy_id": ["one", "other"] * 11 + ["other"]}).to_csv(tmp_path / "ids.csv", index=False)
+    real = parquet.ParquetWriter.write_table
+
+    def full(self, table):
+        if "images" in table.column_names:
+            raise OSError(28, "No space left on device")
+        real(self, table)
+
+    monkeypatch.setattr(parquet.ParquetWriter, "write_table", full)
+    with pytest.raises(InputError, match=r"Cannot write to .*: No space left on device\. Free some space"):
+        score(catalogue=tmp_path / "ids.csv")
+    assert not list(tmp_path.glob("*_galaxies*"))
+
+
 def test_where_each_galaxy_has_one_image_there_is_no_table_of_galaxies(score, tmp_path):
     SKY.to_csv(tmp_path / "ids.csv", index=False)
     assert "written_galaxies" not in score(catalogue=tmp_path / "ids.csv")

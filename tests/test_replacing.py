@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,18 @@ def test_what_a_process_is_writing_stays(tmp_path, writer):
     assert len(before) == 3
     write_in_the_same_places(tmp_path)
     assert files(tmp_path) == sorted([*before, tmp_path / "X.npy"])
+
+
+def test_many_who_write_in_the_same_places_do_not_take_each_others_for_left(tmp_path):
+    def write_often(_):
+        for _ in range(100):
+            with replacing(tmp_path / "X.npy") as aside, folder_aside(".work", tmp_path) as folder:
+                aside.write_text("whole")
+                (folder / "file").write_text("whole")
+
+    with ThreadPoolExecutor(8) as pool:  # locks are of open files, so threads are to each other as processes are
+        list(pool.map(write_often, range(8)))
+    assert files(tmp_path) == [tmp_path / "X.npy"]
 
 
 @pytest.mark.parametrize("name", [".X-part-abc.csv", ".Y-part-abc.npy", "X-part-abc.npy", ".X-original.npy", ".X.npy"])

@@ -141,7 +141,11 @@ def _of_galaxies(out: Path) -> Path:
 def _write_galaxies(out: Path, metadata: dict[str, str]) -> None:
     """A line a galaxy, in the order of its first image: id, how many images were scored, their mean probability."""
     columns = ["galaxy_id", "probability"]
-    images = pd.read_csv(out, usecols=columns) if out.suffix == ".csv" else pd.read_parquet(out, columns=columns)
+    images = (
+        pd.read_csv(out, usecols=columns, dtype={"galaxy_id": str})
+        if out.suffix == ".csv"
+        else pd.read_parquet(out, columns=columns)
+    )
     groups = images.groupby("galaxy_id", sort=False)["probability"]
     with replacing(_of_galaxies(out)) as aside, scoring.writing(aside, metadata) as write:
         write(groups.agg(images="count", probability="mean").reset_index())
