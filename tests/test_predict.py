@@ -259,7 +259,7 @@ def test_the_catalogue_noted_beside_the_images_is_taken(score, tmp_path):
 
 @pytest.mark.parametrize("out", ["scores.parquet", "scores.csv"])
 def test_galaxies_have_the_mean_of_their_images_in_a_table_of_their_own(score, network, tmp_path, monkeypatch, out):
-    monkeypatch.setattr(job, "GROUP", 5)
+    monkeypatch.setattr(scoring, "GROUP", 5)
     galaxies = [f"G{i % 5}" for i in range(22)] + ["single"]
     pd.DataFrame({"galaxy_id": galaxies}).to_csv(tmp_path / "ids.csv", index=False)
     images = IMAGES.copy()

@@ -114,7 +114,8 @@ def model_id(run: Run) -> str:
 
 
 def _folder(model: str) -> Path:
-    return Path(mlflow.artifacts.download_artifacts(f"models:/{model}"))
+    # Not by models:/, since MLflow then writes a file beside the model that it reads.
+    return Path(mlflow.artifacts.download_artifacts(MlflowClient().get_logged_model(model).artifact_location))
 
 
 def set_tags(tags: Mapping[str, str]) -> None:
