@@ -15,7 +15,7 @@ from deepmerge.jobs.main import main
 from deepmerge.jobs.train import train
 from deepmerge.model import devices, training
 from deepmerge.tracking import plugin, runs
-from deepmerge.tracking.runs import artifacts
+from deepmerge.tracking.runs import integrity
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("client")]  # each test trains
 
@@ -120,7 +120,7 @@ MOMENTS = {
     "after an epoch is kept": (training.Checkpoint, "write", 2, "after"),
     "after an epoch is logged": IN_SECOND_EPOCH,
     "before the last epoch is logged": (job, "log_epoch", 3, "before"),
-    "before the model is marked": (artifacts, "set_tags", 1, "before"),
+    "before the model is marked": (integrity, "digests", 1, "before"),
     "after the model is logged": (runs, "log_model", 1, "after"),
     "after the training": (job, "log_trained", 1, "after"),
 }

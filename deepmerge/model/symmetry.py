@@ -9,6 +9,8 @@ from keras import ops
 
 from deepmerge.data.turns import possible_transforms
 
+TURNED = "all_turns"  # name of the layer whose output are all turns of the images
+
 
 def all_turns(images: keras.KerasTensor) -> keras.KerasTensor:
     """Images (n, H, W, F) in all their turns and flips, one after the other: (turns × n, H, W, F)."""
@@ -19,7 +21,7 @@ def all_turns(images: keras.KerasTensor) -> keras.KerasTensor:
         rows, columns = (quarters in (1, 2)) != (code >= 4), quarters in (2, 3)  # as in data.turns.transform
         axes = (1,) * rows + (2,) * columns
         turned.append(ops.flip(x, axis=axes) if axes else x)
-    return ops.concatenate(turned, axis=0)
+    return keras.layers.Identity(name=TURNED, dtype=images.dtype)(ops.concatenate(turned, axis=0))
 
 
 def mean_over_turns(features: keras.KerasTensor, shape: tuple[int, int, int]) -> keras.KerasTensor:

@@ -11,12 +11,14 @@ from deepmerge.data.turns import possible_transforms
 from deepmerge.errors import InputError
 
 STRETCHED = "standardise"  # name of the layer of `model.stretch` whose output is what a network learns from
+TURNED = "all_turns"  # name of the layer of `model.symmetry` whose output are all turns of the images
 
 
 class Opened:
     """What maps are made of; see the functions, which take and give tensors.
 
-    shape: (H, W, F), None for sides that may be any; turns: codes of the turns and flips that images allow.
+    shape: (H, W, F), None for sides that may be any; turns: codes of the turns and flips that images allow; averages:
+    whether the network sees all of them of each image.
 
     model: takes (n, H, W, F) pixels and ends in one sigmoid unit, either Dense(1, activation='sigmoid') or a sigmoid
     Activation layer, or has one by the name of UNIT. Raises InputError for any other model.
@@ -28,9 +30,14 @@ class Opened:
         self.shape = tuple(model.input_shape[1:])
         self.turns = possible_transforms(self.shape[:2]).tolist() if None not in self.shape[:2] else [0, 2, 4, 6]
         pixels, below = model.inputs[0], self._last.input
-        named = next((layer for layer in model.layers if layer.name == STRETCHED), None)
-        self._front = None if named is None else keras.Model(pixels, named.output)
-        self._behind = keras.Model(pixels if named is None else [pixels, named.output], below)
+        named = {layer.name: layer.output for layer in model.layers if layer.name in (STRETCHED, TURNED)}
+        stretched, turned = named.get(STRETCHED), named.get(TURNED)
+        self._front = None if stretched is None else keras.Model(pixels, stretched)
+        self._behind = keras.Model(pixels if stretched is None else [pixels, stretched], below)
+        self.averages = turned is not None
+        if self.averages:
+            self._turn = keras.Model(pixels if stretched is None else stretched, turned)
+            self._behind_turns = keras.Model([pixels, turned], below)
 
     def stretched(self, pixels: tf.Tensor) -> tf.Tensor:
         """Pixels (n, H, W, F) as the network's first convolution takes them: stretched, mean 0 and variance 1.
@@ -48,6 +55,17 @@ class Opened:
         """The logit (n,) of stretched pixels; `pixels`, of finite numbers, say the same or are of the same shape."""
         given = stretched if self._front is None else [pixels, stretched]
         return _logit_of(self._last, self._behind(given, training=False))
+
+    def noisy_logit(self, pixels: tf.Tensor, stretched: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+        """The logit (n,) of stretched pixels with noise (n, H, W, F) added, in a network that averages to each turn.
+
+        To the turned image, that is, the same for all, so that the logits of an image and of its turns agree.
+        """
+        if not self.averages:
+            return self.logit(pixels, stretched + noise)
+        turned = self._turn(stretched, training=False)
+        repeated = tf.tile(noise, (tf.shape(turned)[0] // tf.shape(noise)[0], 1, 1, 1))
+        return _logit_of(self._last, self._behind_turns([pixels, turned + repeated], training=False))
 
     def layer(self, choice: str | int | None, *, guided: bool = False) -> "OpenLayer":
         """The network opened at a layer as well; see OpenLayer, which says what `choice` may be."""

@@ -6,6 +6,7 @@ map (n, H, W): above 0 for a merger, below 0 against one. A network that average
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import tensorflow as tf
 
@@ -22,14 +23,19 @@ PATCH, STRIDE = 10, 5  # pixels: a patch as large as a companion, every pixel un
 def smoothgrad(opened: Opened, pixels: tf.Tensor) -> tf.Tensor:
     """SmoothGrad × input: (z − z₀) times the mean gradient at noisy copies (Smilkov et al. 2017, arXiv:1706.03825).
 
-    Their unnumbered equation of sect. 3, with a standard deviation of SPREAD times the range of z. The copies have
-    DRAWS of noise in all turns and flips, so that the map of an image turned is its map turned wherever the network has
-    one answer to both. All images get the same noise, so that a map does not depend on the others of its batch.
+    Their unnumbered equation of sect. 3, with a standard deviation of SPREAD times the range of z. DRAWS of noise meet
+    all turns and flips of the image, within a network that averages over them, else by turning the noise; so the map of
+    an image turned is its map turned wherever the network has one answer to both. All images get the same noise, so
+    that a map does not depend on the others of its batch.
     """
     z, dark = opened.stretched(pixels), opened.dark(pixels)
     spread = SPREAD * (tf.reduce_max(z, axis=(1, 2, 3), keepdims=True) - tf.reduce_min(z, (1, 2, 3), keepdims=True))
-    noises = _noises(tf.shape(z)[1:], opened.turns)
-    slopes = _summed(lambda noise: _slope(opened, pixels, z + spread * noise), noises, z)
+    noises = _noises(tf.shape(z)[1:], [0] if opened.averages else opened.turns)
+    slopes = _summed(
+        lambda noise: _slope(lambda at: opened.noisy_logit(pixels, at, spread * noise), z),
+        noises,
+        z,
+    )
     return tf.reduce_sum((z - dark) * slopes, axis=-1) / tf.cast(tf.shape(noises)[0], tf.float32)
 
 
@@ -41,7 +47,7 @@ def integrated_gradients(opened: Opened, pixels: tf.Tensor) -> tf.Tensor:
     """
     z, dark = opened.stretched(pixels), opened.dark(pixels)
     parts = (tf.range(STEPS, dtype=tf.float32) + 0.5) / STEPS
-    slopes = _summed(lambda part: _slope(opened, pixels, dark + part * (z - dark)), parts, z)
+    slopes = _summed(lambda part: _slope(partial(opened.logit, pixels), dark + part * (z - dark)), parts, z)
     return tf.reduce_sum((z - dark) * slopes / STEPS, axis=-1)
 
 
@@ -95,8 +101,8 @@ def _summed(term: Callable[[tf.Tensor], tf.Tensor], items: tf.Tensor, like: tf.T
     return tf.foldl(lambda total, item: total + term(item), items, tf.zeros_like(like), parallel_iterations=1)
 
 
-def _slope(opened: Opened, pixels: tf.Tensor, stretched: tf.Tensor) -> tf.Tensor:
+def _slope(logit: Callable[[tf.Tensor], tf.Tensor], at: tf.Tensor) -> tf.Tensor:
     with tf.GradientTape() as tape:
-        tape.watch(stretched)
-        logit = opened.logit(pixels, stretched)
-    return tf.cast(tape.gradient(logit, stretched), tf.float32)
+        tape.watch(at)
+        found = logit(at)
+    return tf.cast(tape.gradient(found, at), tf.float32)
