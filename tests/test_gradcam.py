@@ -32,11 +32,11 @@ def judged():
     def scores(part):
         return (test if part == "test" else part).rows / COUNT
 
-    return SimpleNamespace(data=data, split=SimpleNamespace(test=test), scores=scores)
+    return SimpleNamespace(data=data, split=SimpleNamespace(test=test), scores=scores, masks=lambda *images: None)
 
 
 def rows_of(text, judged):
-    return chosen.parse(text).images(judged)["row"].tolist()
+    return chosen.parse(text).images(judged).table["row"].tolist()
 
 
 def test_rows_and_ranges_are_taken_in_their_order(judged):
@@ -45,21 +45,21 @@ def test_rows_and_ranges_are_taken_in_their_order(judged):
 
 
 def test_galaxies_bring_all_their_images(judged):
-    table = chosen.parse("galaxies:101,119").images(judged)
+    table = chosen.parse("galaxies:101,119").images(judged).table
     assert table["row"].tolist() == [2, 3, 38, 39]
     assert table["galaxy_id"].tolist() == [101, 101, 119, 119]
     assert table["probability"].tolist() == [row / COUNT for row in table["row"]]
 
 
 def test_wrong_ones_are_the_false_ones_the_surest_first(judged):
-    table = chosen.parse("wrong").images(judged)
+    table = chosen.parse("wrong").images(judged).table
     assert set(table["outcome"]) == {"FP"}
     assert table["row"].tolist() == [37, 36, 33, 32, 29, 28, 25, 24, 21, 20]
     assert ((table["probability"] >= 0.5) != (table["label"] == 1)).all()
 
 
 def test_confident_and_uncertain_ones_are_of_every_outcome_and_one_an_galaxy(judged):
-    confident, uncertain = (chosen.parse(word).images(judged) for word in ("confident", "uncertain"))
+    confident, uncertain = (chosen.parse(word).images(judged).table for word in ("confident", "uncertain"))
     assert confident["probability"].max() == 39 / COUNT
     assert not confident["galaxy_id"][confident["outcome"] == "TP"].duplicated().any()
     assert not set(confident["row"]) & set(uncertain["row"])
@@ -68,7 +68,9 @@ def test_confident_and_uncertain_ones_are_of_every_outcome_and_one_an_galaxy(jud
 
 @pytest.mark.parametrize("text", ["best", "rows:", "rows", "galaxies: ,", "views:3", ""])
 def test_another_selection_is_answered_with_what_there_is(text):
-    with pytest.raises(InputError, match=r"selection should be all, confident, .* galaxies:12,15, got "):
+    with pytest.raises(
+        InputError, match=r"selection should be all, confident, .* galaxies:12,15 or the path of images, got "
+    ):
         chosen.parse(text)
 
 

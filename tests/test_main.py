@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from astropy.io import fits
+from astropy.wcs import WCS
 
 from deepmerge import config
 from deepmerge.data.batches import gather
 from deepmerge.errors import InputError
 from deepmerge.jobs.evaluate import evaluate
 from deepmerge.jobs.gradcam.gradcam import gradcam
+from deepmerge.jobs.judged import reload
 from deepmerge.jobs.main import main
 from deepmerge.jobs.train import train
 from deepmerge.model import devices, training
@@ -245,6 +247,35 @@ def test_chosen_images_have_their_maps_as_npy_and_fits(stepwise, client, tmp_pat
         assert units[0].header["RUN_ID"] == run.info.run_id
     wrong = gradcam("tiny", run.info.run_id, selection="wrong")
     assert 0 < wrong["images"] < len(whole)
+
+
+def test_own_images_have_maps_and_those_with_a_wcs_lie_on_the_sky(stepwise, client, tmp_path):
+    _, _, run = stepwise
+    images = np.array(reload("tiny", run.info.run_id).data.images[:3], np.float32)
+    of_npy, of_fits = tmp_path / "npy", tmp_path / "fits"
+    np.save(tmp_path / "mine.npy", images)
+    found = gradcam("tiny", run.info.run_id, selection=str(tmp_path / "mine.npy"), out=of_npy)
+    assert (found["images"], found["with_wcs"]) == (3, 0)
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix, wcs.wcs.cdelt = (
+        ("RA---TAN", "DEC--TAN"),
+        (190, 30),
+        (9, 9),
+        (-1e-5, 1e-5),
+    )
+    fits.writeto(tmp_path / "cut out.fits", images[1], wcs.to_header())
+    found = gradcam("tiny", run.info.run_id, selection=str(tmp_path / "cut out.fits"), out=of_fits)
+    assert (found["selection"], found["images"], found["with_wcs"]) == ("cut_out", 1, 1)
+    maps = np.load(of_fits / "maps.npy")
+    np.testing.assert_allclose(maps[0], np.load(of_npy / "maps.npy")[1], rtol=1e-3, atol=1e-6)
+    with fits.open(of_fits / "00000_cut out.fits") as units:
+        np.testing.assert_array_equal(units["NON-MERGER"].data, maps[0, 1])
+        position = WCS(units["MERGER"].header).pixel_to_world(8, 8)
+        assert (position.ra.deg, position.dec.deg) == pytest.approx((190, 30))
+    assert "saliency/cut_out/00000_cut out.fits" in artifacts(client, run)
+    np.save(tmp_path / "other.npy", images[:, :, 1:])
+    with pytest.raises(InputError, match=r"images should have shape \(N, "):
+        gradcam("tiny", run.info.run_id, selection=str(tmp_path / "other.npy"))
 
 
 def test_changed_data_are_refused_and_the_run_stays_as_it_was(whole, client):

@@ -141,7 +141,7 @@ def gradcam(
         str | None,
         Option(
             help="Write maps of some images as npy and FITS, and a page of them: confident, uncertain, wrong or all of "
-            "the test, rows:3,17,40-44 or galaxies:12,15 of the data."
+            "the test, rows:3,17,40-44 or galaxies:12,15 of the data, or a path of your own images."
         ),
     ] = None,
     target: Annotated[

@@ -1,7 +1,8 @@
 """Which images maps are asked of: sure, unsure and wrong ones of the test, or rows and galaxies by their numbers."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 from deepmerge.analysis import saliency
 from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
+from deepmerge.jobs.gradcam import own
 from deepmerge.jobs.judged import Judged
 
 PER_KIND = 6  # images of each outcome among the sure and the unsure ones
@@ -19,36 +21,65 @@ WORDS = {
     "uncertain": "The least certain answers",
     "wrong": "Wrong answers, the most confident first",
 }
-EXPECTED = f"{', '.join(WORDS)}, rows:3,17,40-44 or galaxies:12,15"
+EXPECTED = f"{', '.join(WORDS)}, rows:3,17,40-44, galaxies:12,15 or the path of images"
+
+
+class Images(NamedTuple):
+    """Images that maps are asked of.
+
+    pixels: (N, F, H, W), of which `table` has a line for each image that is meant: row, transform, probability, and, of
+    a model's own data, galaxy_id, view, stage, label and outcome. masks: (n, H, W), or None where there are none.
+    files: (n,) where each image lies in a file of its own, else empty.
+    """
+
+    pixels: np.ndarray
+    table: pd.DataFrame
+    masks: np.ndarray | None = None
+    files: Sequence[Path] = ()
 
 
 class Choice(NamedTuple):
-    """What was asked for: a name for files, a title, and the images of a model's data that it means.
-
-    images: a table of one line an image: row, transform, galaxy_id, view, stage, label, probability, outcome.
-    """
+    """What was asked for: a name for files, a title, and the images that it means to a model."""
 
     name: str
     title: str
-    images: Callable[[Judged], pd.DataFrame]
+    images: Callable[[Judged], Images]
 
 
 def parse(text: str) -> Choice:
-    """Read a selection: a word of WORDS, about the test images, or rows or galaxies of all images of the data.
+    """Read a selection: a word of WORDS, about the test images, rows or galaxies of the data, or a path of others.
 
-    Raises InputError for anything else; the choice itself does for rows and galaxies that the data do not have.
+    Raises InputError for anything else; the choice itself does for rows and galaxies that the data do not have, and for
+    files that `own.read` refuses.
     """
     if text in WORDS:
-        return Choice(text, WORDS[text], lambda judged: _of_word(judged, text))
+        return Choice(text, WORDS[text], lambda judged: _of_data(judged, _of_word(judged, text)))
+    if text and (path := Path(text)).exists():
+        return Choice(_plain(path.stem), path.name, lambda judged: _own(judged, path))
     kind, _, listed = text.partition(":")
     entries = [entry.strip() for entry in listed.split(",") if entry.strip()]
     if kind not in ("rows", "galaxies") or not entries:
         raise InputError(f"selection should be {EXPECTED}, got {text!r}")
-    name = re.sub(r"[^\w.-]+", "_", f"{kind}-{'-'.join(entries)}")[:80]
+    name = _plain(f"{kind}-{'-'.join(entries)}")
     if kind == "galaxies":
-        return Choice(name, f"Galaxies {', '.join(entries)}", lambda judged: _of_galaxies(judged, entries))
+        title = f"Galaxies {', '.join(entries)}"
+        return Choice(name, title, lambda judged: _of_data(judged, _of_galaxies(judged, entries)))
     rows = np.concatenate([_range(entry) for entry in entries])
-    return Choice(name, f"Rows {', '.join(entries)}", lambda judged: _of_rows(judged, rows))
+    return Choice(name, f"Rows {', '.join(entries)}", lambda judged: _of_data(judged, _of_rows(judged, rows)))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name)[:80]
+
+
+def _of_data(judged: Judged, table: pd.DataFrame) -> Images:
+    rows, transforms = (table[name].to_numpy() for name in ("row", "transform"))
+    return Images(judged.data.images, table, judged.masks(rows, transforms))
+
+
+def _own(judged: Judged, path: Path) -> Images:
+    found = own.read(path, judged.model)
+    return Images(found.pixels, found.table, files=found.files)
 
 
 def _range(entry: str) -> np.ndarray:

@@ -10,6 +10,7 @@ from deepmerge.analysis import saliency
 from deepmerge.data.batches import gather
 from deepmerge.data.memory_map import forget
 from deepmerge.jobs import saliency_figures
+from deepmerge.jobs.gradcam.chosen import Images
 from deepmerge.jobs.gradcam.grid_figures import MOST_LAYERS, Group, layer_grid, mean_maps
 from deepmerge.jobs.judged import LAYER_METHOD, Judged
 from deepmerge.jobs.run import warning
@@ -36,23 +37,24 @@ def drawn(judged: Judged, maps: np.ndarray, table: pd.DataFrame, explainer: sali
 
 
 def selection(
-    judged: Judged, maps: np.ndarray, table: pd.DataFrame, targets: Sequence[str], method: str, title: str
+    judged: Judged, images: Images, maps: np.ndarray, targets: Sequence[str], method: str, title: str
 ) -> Figure:
     """The first MOST of chosen images, each beside its map for each of the targets, (n, targets, H, W)."""
-    shown = table.head(MOST)
-    images, masks = _images(judged, shown)
-    captions = [
-        f"galaxy {line.galaxy_id}  row {line.row}  {line.outcome}, {line.stage}\nP(merger) = {line.probability:.2f}"
-        for line in shown.itertuples()
-    ]
-    if len(shown) < len(table):
-        title = f"{title}: the first {MOST} of {len(table)}"
+    shown = images.table.head(MOST)
+    pixels = gather(images.pixels, *(shown[name].to_numpy() for name in ("row", "transform")))
+    captions = []
+    for line in shown.to_dict("records"):
+        known = [f"galaxy {line['galaxy_id']}"] if "galaxy_id" in line else []
+        known += [f"row {line['row']}"] + ([f"{line['outcome']}, {line['stage']}"] if "outcome" in line else [])
+        captions.append(f"{'  '.join(known)}\nP(merger) = {line['probability']:.2f}")
+    if len(shown) < len(images.table):
+        title = f"{title}: the first {MOST} of {len(images.table)}"
     return saliency_figures.comparison(
-        [images] * len(targets),
+        [pixels] * len(targets),
         [saliency.displayed(maps[: len(shown), number], method) for number in range(len(targets))],
         captions,
         [f"for a {target}" for target in targets],
-        masks=masks,
+        masks=None if images.masks is None else images.masks[:MOST],
         filters=judged.data.filters,
         title=title,
         note=warning(judged.data, judged.split),

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from deepmerge.analysis.saliency import Explainer
+from deepmerge.data.formats import fits_file
+from deepmerge.jobs.gradcam import own
 from deepmerge.jobs.judged import Judged
 
 
@@ -43,11 +45,34 @@ def write_fits(
     fits.HDUList(units).writeto(path, overwrite=True)
 
 
-def write_readme(folder: Path, stem: str, explainer: Explainer, targets: Sequence[str]) -> None:
+def write_on_sky(
+    folder: Path, images: Sequence[Path], maps: np.ndarray, targets: Sequence[str], cards: Mapping[str, str]
+) -> int:
+    """Write the maps of images that lie in FITS files of their own with the WCS of these; returns how many have one.
+
+    ``00012_name.fits`` of line 12, with an HDU for each target, lies over ``name.fits`` in DS9. Images that were cut or
+    resized to the size of the network have none.
+    """
+    from astropy.io import fits
+
+    count = 0
+    for line, path in enumerate(images):
+        wcs = own.celestial(path, maps.shape[2:])
+        if wcs is None:
+            continue
+        units = [fits.PrimaryHDU(header=fits.Header({"ORIGIN": "deepmerge", **cards}))]
+        units += [fits.ImageHDU(each, wcs, name=name.upper()) for name, each in zip(targets, maps[line], strict=True)]
+        fits.HDUList(units).writeto(folder / f"{line:05d}_{fits_file.plain_name(path.name)}.fits", overwrite=True)
+        count += 1
+    return count
+
+
+def write_readme(folder: Path, stem: str, explainer: Explainer, targets: Sequence[str], on_sky: int = 0) -> None:
     """Say what lies in a folder of maps."""
+    of_files = "Files that begin with i are the map of image i with its WCS.\n" * bool(on_sky)
     (folder / "README.txt").write_text(
         f"{stem}.npy (images, targets, height, width): {explainer.method.title} of {explainer.layer}, for the targets "
-        f"{', '.join(targets)}, in units of the logit, not normalised.\nLine i of {stem}.csv is image i.\n",
+        f"{', '.join(targets)}, in units of the logit, not normalised.\nLine i of {stem}.csv is image i.\n{of_files}",
         encoding="utf-8",
     )
 

@@ -51,11 +51,11 @@ def gradcam(
     if choose is None:
         with runs.reopened(judged.run):
             return found | gradcam_in_run(judged, layer, method, pdf, out, judged_methods)
-    table = choose.images(judged)
-    if not len(table):
+    images = choose.images(judged)
+    if not len(images.table):
         raise InputError(f"selection should mean images of {judged.data.name}, got {selection!r}, of which it has none")
     with runs.reopened(judged.run):
-        return found | _selected(judged, layer, method, choose, table, target, pdf, out)
+        return found | _selected(judged, layer, method, choose, images, target, pdf, out)
 
 
 def gradcam_in_run(
@@ -74,7 +74,7 @@ def gradcam_in_run(
     explainer = _explainer(judged, layer, method)
     table = part.described(judged.data).assign(probability=judged.scores("test"))
     with runs.artifact_folder(FOLDER) as folder:
-        maps = _mapped(explainer, judged, table, folder / "test_maps.npy")
+        maps = _mapped(explainer, judged.data.images, table, folder / "test_maps.npy", judged.data.name)
         table.to_csv(folder / "test_maps.csv", index=False)
         files.write_readme(folder, "test_maps", explainer, saliency.TARGETS)
         drawn = figures.drawn(judged, maps, table, explainer)
@@ -99,7 +99,7 @@ def _selected(
     layer: str | None,
     method: str | None,
     choose: chosen.Choice,
-    table: pd.DataFrame,
+    images: chosen.Images,
     target: str | None,
     pdf: bool,
     out: Path | None,
@@ -108,16 +108,18 @@ def _selected(
     explainer = _explainer(judged, layer, method)
     targets = saliency.TARGETS if target is None else (target,)
     with runs.artifact_folder(f"{FOLDER}/{choose.name}") as folder:
-        maps = _mapped(explainer, judged, table, folder / "maps.npy", targets)
-        files.write_fits(folder / "maps.fits", maps, targets, table, files.header(judged, explainer))
-        table.to_csv(folder / "maps.csv", index=False)
-        files.write_readme(folder, "maps", explainer, targets)
-        page = figures.selection(judged, maps, table, targets, explainer.name, f"{choose.title} ({explainer.title})")
+        maps = _mapped(explainer, images.pixels, images.table, folder / "maps.npy", choose.title, targets)
+        cards = files.header(judged, explainer)
+        files.write_fits(folder / "maps.fits", maps, targets, images.table, cards)
+        on_sky = files.write_on_sky(folder, images.files, maps, targets, cards)
+        images.table.to_csv(folder / "maps.csv", index=False)
+        files.write_readme(folder, "maps", explainer, targets, on_sky)
+        page = figures.selection(judged, images, maps, targets, explainer.name, f"{choose.title} ({explainer.title})")
         canvas.save(page, folder / "maps.png", pdf=pdf)
         if out is not None:
             files.copy(folder, out)
-    place = f"{FOLDER}/{choose.name}"
-    return {"selection": choose.name, "images": len(table), "artifacts": place, "saliency_layer": explainer.layer}
+    results: Results = {"selection": choose.name, "images": len(images.table), "artifacts": f"{FOLDER}/{choose.name}"}
+    return results | {"with_wcs": on_sky, "saliency_layer": explainer.layer}
 
 
 def _explainer(judged: Judged, layer: str | None, method: str | None) -> saliency.Explainer:
@@ -126,20 +128,19 @@ def _explainer(judged: Judged, layer: str | None, method: str | None) -> salienc
 
 def _mapped(
     explainer: saliency.Explainer,
-    judged: Judged,
+    pixels: np.ndarray,
     table: pd.DataFrame,
     path: Path,
+    title: str,
     targets: Sequence[str] = saliency.TARGETS,
 ) -> np.ndarray:
-    """Maps (n, targets, H, W) of the images of a table, in a file that is mapped into memory."""
-    data = judged.data
+    """Maps (n, targets, H, W) of the lines of a table, images among `pixels` (N, F, H, W), in a memory-mapped file."""
     places = [saliency.TARGETS.index(target) for target in targets]
-    shape = (len(table), len(targets), *data.images.shape[2:])
-    maps = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    maps = np.lib.format.open_memmap(path, "w+", np.float32, (len(table), len(targets), *pixels.shape[2:]))
     rows, transforms = (table[name].to_numpy() for name in ("row", "transform"))
     start = 0
-    with progress_bar(f"{explainer.method.title} on {data.name}", len(table)) as advance:
-        for piece in explainer.batches(prediction.batches(data.images, rows, transforms)):
+    with progress_bar(f"{explainer.method.title} on {title}", len(table)) as advance:
+        for piece in explainer.batches(prediction.batches(pixels, rows, transforms)):
             maps[start : start + len(piece)] = piece[:, places]
             forget(maps)
             start += len(piece)
