@@ -14,7 +14,7 @@ from deepmerge.data.splits import Part
 from deepmerge.errors import InputError
 from deepmerge.estimate import Estimate
 from deepmerge.jobs.gradcam import chosen, files, judging
-from deepmerge.jobs.gradcam.grid_figures import Group, layer_grid, mean_maps
+from deepmerge.jobs.gradcam.grid_figures import Group, activation_grid, layer_grid, mean_maps
 from deepmerge.plots import canvas
 
 # --- the selection -----------------------------------------------------------------------------------------
@@ -166,6 +166,19 @@ def test_no_galaxies_and_odd_pixels_can_be_drawn():
     assert "no galaxies" in texts(layer_grid(IMAGES[:0], {"a": MAPS["HiRes-CAM\nconv_2"][:0]}, [], ["a", "b"]))
     odd = np.full((1, 5, 40, 1), np.nan)
     assert within_the_page(layer_grid(odd, {"a name " * 9: odd[..., 0]}, ["a"], ["F160W"]))
+
+
+@pytest.mark.usefixtures("no_warnings")
+def test_activations_are_those_of_the_filters_that_change_most_in_their_order():
+    features = np.random.default_rng(0).normal(size=(6, 5, 1)) * np.arange(12)
+    few = {"conv_2": features[..., :3], "dead": features * 0}
+    figure = activation_grid(IMAGES[0], {"conv_1": features, **few}, ["first", "b", "c"], ["F814W", "F160W"], note="N")
+    assert len(shown_images(figure)) == 2 + 8 + 3 + 8
+    shown = [text for text in texts(figure) if text.isdigit()]
+    assert shown[:11] == [*"4567", "8", "9", "10", "11", *"012"]
+    assert within_the_page(figure)
+    with pytest.raises(InputError, match="features: expected 1 to 5 layers"):
+        activation_grid(IMAGES[0], {}, [], ["a", "b"])
 
 
 @pytest.mark.usefixtures("no_warnings")

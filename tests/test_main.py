@@ -126,7 +126,7 @@ def test_main_leaves_every_artifact_that_the_readme_promises(whole, client):
         "saliency/test_maps.npy",
     } <= found
     drawn = ["history", "examples", "confusion_matrix", "roc", "reliability", "scores"]
-    drawn += ["gradcam", "saliency_layers", "saliency_means"]
+    drawn += ["gradcam", "saliency_layers", "saliency_means", "activations"]
     assert {f"figures/{name}.png" for name in drawn} <= found
     assert runs.read_artifact(run, "figures/roc.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -358,11 +358,14 @@ def test_results_for_other_programs_are_written_where_they_are_asked_for(whole, 
     assert not [name for name, value in written.items() if value != value]  # NaN is no JSON
 
 
-def test_a_network_without_a_convolution_is_trained_and_evaluated_and_not_explained(experiment, tmp_path, caplog):
+def test_a_network_without_a_convolution_has_maps_of_the_pixels_and_none_of_layers(experiment, tmp_path, caplog):
     file = tmp_path / "flat.py"
     file.write_text("import keras\n\n\ndef build(images):\n    return keras.layers.Flatten()(images)\n")
-    results = main(experiment(architecture=f"{file}:build", epochs=1))
+    used = experiment(architecture=f"{file}:build", epochs=1)
+    results = main(used, method="hirescam")
     assert "test_auc" in results
     assert not [name for name in results if name.startswith("saliency")]
-    assert "no saliency maps" in caplog.text
+    assert "no HiRes-CAM" in caplog.text
     assert runs.find(results["run_id"], "tiny").info.status == "FINISHED"
+    found = gradcam("tiny", results["run_id"])
+    assert (found["saliency_method"], found["saliency_layer"]) == ("smoothgrad", "pixels")

@@ -8,7 +8,7 @@ from deepmerge.jobs import networks
 from deepmerge.jobs.evaluate import evaluate_in_run
 from deepmerge.jobs.gallery.gallery import gallery_in_run
 from deepmerge.jobs.gradcam.gradcam import gradcam_in_run
-from deepmerge.jobs.judged import Trained, load
+from deepmerge.jobs.judged import Trained, load, saliency_method
 from deepmerge.jobs.run import Results
 from deepmerge.jobs.train import assist, train_in_run, training_run
 from deepmerge.model import devices
@@ -24,7 +24,7 @@ def main(
 
     What an interrupted call with the same experiment has done is not done again.
 
-    A network without a convolution has no maps, and is not explained.
+    A network without a convolution has no maps of layers, and is not explained where such are asked for.
     """
     if not devices.is_chief():
         return assist(experiment)
@@ -35,7 +35,8 @@ def main(
         judged = load(Trained(run, experiment, data), split)
         results = {**trained, **unfinished.once("evaluate", lambda: evaluate_in_run(judged, pdf))}
         unfinished.once("gallery", lambda: gallery_in_run(judged))
-        if not saliency.convolutions(judged.model):
-            log.warning("a network without a Conv2D has no saliency maps: it is trained and evaluated, not explained")
+        used = saliency.METHODS[saliency_method(method, layer)]
+        if used.of_layer and not saliency.convolutions(judged.model):
+            log.warning("a network without a Conv2D has no %s: it is trained and evaluated, not explained", used.title)
             return results
         return {**results, **unfinished.once("gradcam", lambda: gradcam_in_run(judged, layer, method, pdf))}

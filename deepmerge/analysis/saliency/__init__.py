@@ -1,5 +1,6 @@
 """Where a network looked: maps by several methods, and the images worth showing them for."""
 
+from deepmerge.analysis.saliency.activations import activations, column_power
 from deepmerge.analysis.saliency.explainer import METHODS, PIXELS, TARGETS, Explainer, displayed, maps
 from deepmerge.analysis.saliency.opened import Opened, convolutions
 from deepmerge.analysis.saliency.panels import KINDS, Panel, outcomes, panel_rows
@@ -12,6 +13,8 @@ __all__ = [
     "Explainer",
     "Opened",
     "Panel",
+    "activations",
+    "column_power",
     "convolutions",
     "displayed",
     "maps",

@@ -27,7 +27,7 @@ from deepmerge.gallery.page import Gallery, html_page
 from deepmerge.gallery.thumbnails import channels, colours, heat, shrunk
 from deepmerge.jobs.embed import EMBEDDING
 from deepmerge.jobs.gallery import columns
-from deepmerge.jobs.judged import LAYER_METHOD, PREDICTIONS, Judged, reload
+from deepmerge.jobs.judged import LAYER_METHOD, PREDICTIONS, SALIENCY_METHOD, Judged, reload
 from deepmerge.jobs.run import Results, warning
 from deepmerge.model import prediction
 from deepmerge.progress import progress_bar
@@ -143,6 +143,7 @@ def of_model(judged: Judged, tagged: Path | None = None, stretch: str = "log", m
     models = [scores, *islice(_other_scores(judged), OTHERS)]
     if len(models) > 1:
         known["models"] = pd.concat(models, axis=1).reindex(rows).std(axis=1, ddof=1).to_numpy()
+    method = LAYER_METHOD if saliency.convolutions(judged.model) else SALIENCY_METHOD
     embedding = _embedding(judged, rows)
     if embedding is not None:
         known["anomaly"] = embedding["anomaly"].to_numpy()
@@ -152,8 +153,8 @@ def of_model(judged: Judged, tagged: Path | None = None, stretch: str = "log", m
         warning=warning(data, judged.split) or "",
         facts=[*page.facts, f"model {run.info.run_name}", f"run {run.info.run_id[:8]}"],
         sort="galaxy_error",
-        maps=_maps(judged, rows),
-        maps_title=f"{saliency.METHODS[LAYER_METHOD].title} maps",
+        maps=_maps(judged, rows, method),
+        maps_title=f"{saliency.METHODS[method].title} maps",
         places=None if embedding is None else embedding[["map_x", "map_y"]].to_numpy(),
         neighbours=None if embedding is None else _neighbours(embedding, rows),
     )
@@ -244,11 +245,9 @@ def _neighbours(embedding: pd.DataFrame, rows: np.ndarray) -> list[list[int]]:
     return [[number[int(row)] for row in line if row == row and int(row) in number] for line in near]
 
 
-def _maps(judged: Judged, rows: np.ndarray) -> Packs | None:
-    """Saliency maps of these rows at a third of their size, more than the layer has; None where there are none."""
-    if not saliency.convolutions(judged.model):
-        return None
-    explainer = saliency.Explainer(judged.model, method=LAYER_METHOD)
+def _maps(judged: Judged, rows: np.ndarray, method: str) -> Packs:
+    """Saliency maps of these rows at a third of their size, more than a layer has."""
+    explainer = saliency.Explainer(judged.model, method=method)
     packs, upright = Packs(), np.zeros(len(rows), np.uint8)
     with progress_bar(f"Maps of {judged.data.name}", len(rows)) as advance:
         for batch in prediction.batches(judged.data.images, rows, upright):

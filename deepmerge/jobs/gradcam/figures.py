@@ -11,29 +11,44 @@ from deepmerge.data.batches import gather
 from deepmerge.data.memory_map import forget
 from deepmerge.jobs import saliency_figures
 from deepmerge.jobs.gradcam.chosen import Images
-from deepmerge.jobs.gradcam.grid_figures import MOST_LAYERS, Group, layer_grid, mean_maps
+from deepmerge.jobs.gradcam.grid_figures import MOST_LAYERS, Group, activation_grid, layer_grid, mean_maps
 from deepmerge.jobs.judged import LAYER_METHOD, Judged
 from deepmerge.jobs.run import warning
 
 PANELS = 2  # galaxies of each kind and certainty among the panels
 MOST = 24  # images on a page of chosen ones
 AT_ONCE = 512  # images in memory for the means
+STRIPED = 128  # test images in which stripes are looked for; their galaxies lie in all directions
 OUTCOMES = {"TP": "True positive", "FP": "False positive", "TN": "True negative", "FN": "False negative"}
 STAGES = ("past", "future", "non-merger")
 
 
-def drawn(judged: Judged, maps: np.ndarray, table: pd.DataFrame, explainer: saliency.Explainer) -> dict[str, Figure]:
-    """Figures of the maps (n, 2, H, W) of the test images, a line each of `table`, by name."""
+def drawn(
+    judged: Judged, maps: np.ndarray, table: pd.DataFrame, explainer: saliency.Explainer, stripes: dict[str, float]
+) -> dict[str, Figure]:
+    """Figures of the maps (n, 2, H, W) of the test images, a line each of `table`, by name; stripes: see `striped`."""
     chosen = saliency.panel_rows(
         *(table[name].to_numpy() for name in ("label", "probability")),
         per_kind=PANELS,
         galaxies=table["galaxy_id"].to_numpy(),
     )
-    return {
+    pages = {
         "gradcam": _panels(judged, maps, table, chosen, explainer.name, f"Saliency maps ({explainer.title})"),
         "saliency_layers": _layers(judged, maps, table, chosen, explainer),
         "saliency_means": _means(judged, maps, table, f"Mean maps ({explainer.title})"),
     }
+    return pages | ({"activations": _activations(judged, table, chosen, stripes)} if stripes else {})
+
+
+def striped(judged: Judged, table: pd.DataFrame) -> dict[str, float]:
+    """`saliency.column_power` of the images, 1 in no direction, and behind each convolution: of some test images."""
+    some = table.sample(min(len(table), STRIPED), random_state=np.random.default_rng(0))
+    images, _ = _images(judged, some)
+    found = saliency.activations(judged.model, images)
+    if not found:
+        return {}
+    of_images = saliency.column_power(saliency.Opened(judged.model).stretched(images))
+    return {"image": of_images, **{name: saliency.column_power(each) for name, each in found.items()}}
 
 
 def selection(
@@ -111,11 +126,8 @@ def _layers(
     given = np.where(shown["probability"] >= 0.5, 0, 1)  # of saliency.TARGETS
     of_pixels = explainer.layer == saliency.PIXELS
     method = LAYER_METHOD if of_pixels else explainer.name
-    names = list(saliency.convolutions(judged.model))
-    most = MOST_LAYERS - of_pixels
-    names = [names[place] for place in np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int)]
     heats = {}
-    for name in names:
+    for name in _some(list(saliency.convolutions(judged.model)), MOST_LAYERS - of_pixels):
         found = saliency.maps(judged.model, images, method=method, layer=name)
         heats[f"{saliency.METHODS[method].title}\n{name}"] = found[np.arange(len(lines)), given]
     if of_pixels:
@@ -133,6 +145,37 @@ def _layers(
         title="What spoke for the answer, layer by layer",
         note=warning(judged.data, judged.split),
     )
+
+
+def _activations(
+    judged: Judged, table: pd.DataFrame, chosen: dict[str, saliency.Panel], stripes: dict[str, float]
+) -> Figure:
+    """What the layers make of one galaxy, the surest recognised merger where there is one."""
+    kind, panel = next((kind, panel) for kind, panel in chosen.items() if len(panel.confident))
+    line = table.iloc[panel.confident[0]]
+    images, _ = _images(judged, table.iloc[panel.confident[:1]])
+    features = saliency.activations(judged.model, images)
+    names = _some(list(features))
+    filters = {name: each.shape[-1] for name, each in features.items()}
+    labels = [
+        f"{name}: {filters[name]} filters of {' × '.join(map(str, features[name].shape[1:3]))}, "
+        f"column to row power {stripes[name]:.2f} (images {stripes['image']:.2f})"
+        for name in names
+    ]
+    return activation_grid(
+        images[0],
+        {name: features[name][0] for name in names},
+        labels,
+        judged.data.filters,
+        title=f"Activations: {OUTCOMES[kind].lower()}, galaxy {line['galaxy_id']} ({line['stage']}), "
+        f"P(merger) = {line['probability']:.2f}",
+        note=warning(judged.data, judged.split),
+    )
+
+
+def _some(names: list[str], most: int = MOST_LAYERS) -> list[str]:
+    """At most so many of the layers, from the first to the last."""
+    return [names[place] for place in np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int)]
 
 
 def _means(judged: Judged, maps: np.ndarray, table: pd.DataFrame, title: str) -> Figure:

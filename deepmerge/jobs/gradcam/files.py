@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,15 +35,10 @@ def write_fits(
     from astropy.io import fits
     from astropy.table import Table
 
-    units = [fits.PrimaryHDU(header=fits.Header({"ORIGIN": "deepmerge", **cards}))]
-    for number, target in enumerate(targets):
-        unit = fits.ImageHDU(np.ascontiguousarray(maps[:, number]), name=target.upper())
-        unit.header["BUNIT"] = ("logit", "not normalised")
-        units.append(unit)
     plain = table.astype({name: str for name in table if table[name].dtype.kind not in "iufb"})
-    units.append(fits.table_to_hdu(Table.from_pandas(plain)))
-    units[-1].name = "IMAGES"
-    fits.HDUList(units).writeto(path, overwrite=True)
+    images = fits.table_to_hdu(Table.from_pandas(plain))
+    images.name = "IMAGES"
+    _units(np.moveaxis(maps, 1, 0), targets, cards, images).writeto(path, overwrite=True)
 
 
 def write_on_sky(
@@ -53,18 +49,27 @@ def write_on_sky(
     ``00012_name.fits`` of line 12, with an HDU for each target, lies over ``name.fits`` in DS9. Images that were cut or
     resized to the size of the network have none.
     """
-    from astropy.io import fits
-
     count = 0
     for line, path in enumerate(images):
         wcs = own.celestial(path, maps.shape[2:])
         if wcs is None:
             continue
-        units = [fits.PrimaryHDU(header=fits.Header({"ORIGIN": "deepmerge", **cards}))]
-        units += [fits.ImageHDU(each, wcs, name=name.upper()) for name, each in zip(targets, maps[line], strict=True)]
-        fits.HDUList(units).writeto(folder / f"{line:05d}_{fits_file.plain_name(path.name)}.fits", overwrite=True)
+        place = folder / f"{line:05d}_{fits_file.plain_name(path.name)}.fits"
+        _units(maps[line], targets, cards, header=wcs).writeto(place, overwrite=True)
         count += 1
     return count
+
+
+def _units(maps: np.ndarray, targets: Sequence[str], cards: Mapping[str, str], *others: Any, header: Any = None) -> Any:
+    """An HDU for each target with its maps (targets, …), by its name, and what else there is."""
+    from astropy.io import fits
+
+    units = [fits.PrimaryHDU(header=fits.Header({"ORIGIN": "deepmerge", **cards}))]
+    for target, each in zip(targets, maps, strict=True):
+        unit = fits.ImageHDU(np.ascontiguousarray(each), header, name=target.upper())
+        unit.header["BUNIT"] = ("logit", "not normalised")
+        units.append(unit)
+    return fits.HDUList([*units, *others])
 
 
 def write_readme(folder: Path, stem: str, explainer: Explainer, targets: Sequence[str], on_sky: int = 0) -> None:

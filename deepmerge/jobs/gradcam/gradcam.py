@@ -19,6 +19,7 @@ from deepmerge.tracking import runs
 
 FOLDER = "saliency"  # of the artifacts
 TRUST = "trust.csv"
+STRIPES = "stripes.csv"
 VERDICT = "saliency_verdict"  # tag of the run: how far its maps can be believed
 
 
@@ -77,13 +78,20 @@ def gradcam_in_run(
         maps = _mapped(explainer, judged.data.images, table, folder / "test_maps.npy", judged.data.name)
         table.to_csv(folder / "test_maps.csv", index=False)
         files.write_readme(folder, "test_maps", explainer, saliency.TARGETS)
-        drawn = figures.drawn(judged, maps, table, explainer)
+        stripes = figures.striped(judged, table)
+        if stripes:
+            write_table(
+                pd.DataFrame({"layer": list(stripes), "column_to_row_power": stripes.values()}), folder / STRIPES
+            )
+        drawn = figures.drawn(judged, maps, table, explainer, stripes)
         trust = judging.judge(judged, table, explainer, layer, methods)
         if trust is not None:
             write_table(trust.table.frame(), folder / TRUST)
             runs.set_tags({VERDICT: trust.verdict})
         forget(maps)
     results: Results = {"saliency_method": explainer.name, "saliency_layer": explainer.layer}
+    if stripes:
+        results["test_stripes"] = max(power for layer, power in stripes.items() if layer != "image")
     if trust is not None:
         results |= trust.metrics() | {VERDICT: trust.verdict}
     log_figures(drawn, pdf)

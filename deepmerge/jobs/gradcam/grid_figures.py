@@ -1,6 +1,6 @@
-"""Pages of saliency maps in grids: filters × layers of single galaxies, and the mean maps of groups of images.
+"""Pages of grids: maps of filters × layers, what the layers make of a galaxy, and the mean maps of groups of images.
 
-Both raise InputError for shapes that do not match and for more than a page holds.
+All raise InputError for shapes that do not match and for more than a page holds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +17,7 @@ from deepmerge.plots.images import (
     GAP,
     HEAT,
     MARGIN,
+    ON_IMAGE,
     cell_size,
     image_panel,
     image_stack,
@@ -26,6 +27,7 @@ from deepmerge.plots.images import (
 )
 
 MOST_LAYERS = 5
+MOST_FILTERS = 8
 MOST_GROUPS = 8
 
 
@@ -91,6 +93,48 @@ def layer_grid(
 
 
 @styled
+def activation_grid(
+    image: ArrayLike,
+    features: Mapping[str, ArrayLike],
+    labels: Sequence[str],
+    filters: Sequence[str],
+    *,
+    title: str = "Activations",
+    note: str | None = None,
+) -> Figure:
+    """Draw an image (H, W, F), and below what each layer makes of it: by its name features (h, w, k), a row a layer.
+
+    Of each layer the MOST_FILTERS filters that change most within the image, in their order, each from its own minimum
+    to its own maximum; at most MOST_LAYERS layers. labels: a text for each layer.
+    """
+    expect(1 <= len(features) <= MOST_LAYERS, "features", f"1 to {MOST_LAYERS} layers", len(features))
+    stacks = {name: numbers(f"features of {name}", each, None, None, None) for name, each in features.items()}
+    texts = words("labels", labels, len(features))
+    pixels = image_stack(np.asarray(image)[np.newaxis])
+    bands = words("filters", filters, pixels.shape[-1])
+
+    page = Page(PAGE)
+    cell, tall = cell_size(PAGE - MARGIN, MOST_FILTERS, pixels)
+    places = [MARGIN + number * (cell + GAP) for number in range(MOST_FILTERS)]
+    shown = min(len(bands), MOST_FILTERS)
+    page.captions(
+        [x + cell / 2 for x in places[:shown]], [f"{band} (log)" for band in bands[:shown]], cell, ha="center"
+    )
+    page.write(MARGIN - 0.05, "image", tall / 2, ha="right", va="center", rotation=90)
+    for number, x in enumerate(places[:shown]):
+        page.panel(x, 0, cell, tall, image_panel(stretch(pixels[0, ..., number])))
+    page.y += tall + 3 * GAP
+    for text, stack in zip(texts, stacks.values(), strict=True):
+        page.write(MARGIN, wrapped(text, PAGE - MARGIN, SMALL, "bold"), fontweight="bold")
+        page.y += lines_height(text, SMALL) + 0.02
+        spread = stack.std(axis=(0, 1))
+        for number, x in zip(np.sort(np.argsort(-spread, kind="stable")[:MOST_FILTERS]), places, strict=False):
+            page.panel(x, 0, cell, tall, _activation_panel(stack[..., number], f"{number}"))
+        page.y += tall + 2 * GAP
+    return page.build(title, note)
+
+
+@styled
 def mean_maps(groups: Sequence[Group], filters: Sequence[str], *, title: str, note: str | None = None) -> Figure:
     """Draw groups of images, a column each: mean image in the last filter, mean map for a merger, and against one.
 
@@ -132,5 +176,14 @@ def _heat_panel(heat: np.ndarray, largest: float) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         axes.set_axis_off()
         axes.imshow(heat, cmap=HEAT, vmin=0, vmax=largest, origin="lower", interpolation="nearest")
+
+    return draw
+
+
+def _activation_panel(shades: np.ndarray, name: str) -> Callable[[Axes], None]:
+    def draw(axes: Axes) -> None:
+        axes.set_axis_off()
+        axes.imshow(shades, cmap=HEAT, origin="lower", interpolation="nearest", aspect="auto")
+        axes.text(0.04, 0.04, name, fontsize=SMALL, transform=axes.transAxes, **ON_IMAGE)
 
     return draw

@@ -38,7 +38,7 @@ def read(path: Path, model: keras.Model) -> Own:
     table = pd.DataFrame({"row": np.arange(count), "transform": np.zeros(count, np.uint8)})
     if source.table is not None:
         table = table.join(source.table[[name for name in KNOWN if name in source.table]].reset_index(drop=True))
-    scores = prediction.predict(model, source.images, *(table[name].to_numpy() for name in ("row", "transform")))
+    scores = prediction.predict(model, source.images, table["row"].to_numpy(), table["transform"].to_numpy())
     return Own(source.images, table.assign(probability=scores), [path] if single else _files(path, data))
 
 
