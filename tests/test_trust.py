@@ -225,7 +225,7 @@ def test_without_masks_there_is_all_but_what_they_tell(galaxies):
     found = table(trial(reads(PATCH), images, ids, [("hirescam", None)]))
     assert np.isnan(found.mirrored.value)
     line = found.lines[key("hirescam", "copy")]
-    of_masks = {"energy", "energy_over_light", "hit", "agreement"}
+    of_masks = {"energy", "energy_over_light", "hit", "agreement", "seeds"}
     assert set(line) == set(COLUMNS) - of_masks
     assert "features of mergers" not in verdict(found, key("hirescam", "copy"), "HiRes-CAM")
 
@@ -252,6 +252,21 @@ def test_means_have_the_standard_error_of_galaxies():
     assert (found.high - found.low) / 2 == pytest.approx(1.966 * error, rel=0.01)
     twice = mean(np.repeat(values, 2), np.repeat(ids, 2))  # the views of a galaxy say nothing new
     np.testing.assert_allclose(twice, found)
+
+
+def test_maps_of_networks_of_other_seeds_are_compared(galaxies):
+    images, ids, _ = galaxies
+    elsewhere = np.zeros_like(PATCH)
+    elsewhere[9:11, 8:10] = True
+    alike, other = (
+        table(trial(reads(PATCH), images, ids, [("hirescam", None)], other_seeds=[network])).lines[
+            key("hirescam", "copy")
+        ]
+        for network in (reads(PATCH), reads(elsewhere))
+    )
+    assert alike["seeds"].value == pytest.approx(1)
+    assert other["seeds"].value < 0.2
+    assert "seeds" not in table(trial(reads(PATCH), images, ids, [("hirescam", None)])).lines[key("hirescam", "copy")]
 
 
 def test_means_leave_out_what_is_undefined_and_shares_stay_within_their_bounds():
@@ -288,6 +303,7 @@ def judged(mirrored=-2.0, **numbers):
         ({"mirrored": -0.3}, "it hardly uses the features of mergers"),
         ({"mirrored": 1.0}, "it hardly uses the features of mergers"),
         ({"turned": 0.4}, "they change when the image is turned (0.40)."),
+        ({"seeds": 0.3}, "than the light does; networks of other seeds have other maps (0.30)."),
         ({"turned": 0.4, "shaken": 0.1}, "they change when the image is turned (0.40) or a little noisier (0.10)."),
     ],
 )

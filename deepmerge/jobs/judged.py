@@ -1,6 +1,7 @@
 """A trained model with the data that it is judged on: all scoring of images of a data set goes through here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,6 +31,7 @@ PIXELS = "training_pixels"  # metadata of a model: what `familiarity` knows of t
 # lie on the merger's features most (0.41 and 0.32 of them; light 0.14 and 0.35), and without their pixels the logit of
 # noisy mergers falls most (6.0; light 2.6), while no method beats the light on pristine ones.
 SALIENCY_METHOD = "smoothgrad"
+SEED = "seed"  # of a training, among the parameters of its run
 # The best of those that look at a layer, at a twentieth of the time: where there are many maps or a layer is named.
 LAYER_METHOD = "hirescam"
 
@@ -104,6 +106,25 @@ class Judged(Trained):
         scores = dropout.monte_carlo(self.model, self.data, images, passes, seed, advance)
         look_at(self.run.info.run_id, self.data, images, self.split)
         return scores
+
+    def others(self) -> Iterator[runs.Run]:
+        """Other trainings on the same data and split, the newest first; none where the store does not answer."""
+        for run in runs.others_if_reachable("train", self.data.name, self.data.fingerprint):
+            same = run.data.tags.get("split_fingerprint") == self.split.fingerprint
+            if same and run.info.run_id != self.run.info.run_id:
+                yield run
+
+    def other_seeds(self, most: int) -> list[keras.Model]:
+        """At most so many networks that differ from this one in the seed of their training alone, the newest."""
+        asked = {**self.run.data.params, SEED: ""}
+        found: list[keras.Model] = []
+        for run in self.others():
+            if len(found) == most:
+                break
+            if {**run.data.params, SEED: ""} == asked:
+                with suppress(InputError):  # its files are gone or were changed
+                    found.append(prediction.load(runs.model_file(run)))
+        return found
 
     def masks(self, rows: np.ndarray, transforms: np.ndarray) -> np.ndarray | None:
         """The true features of mergers in images of the data, (n, H, W); None where the data do not know them."""

@@ -21,6 +21,7 @@ COLUMNS = {
     "randomised": "likeness to maps of shuffled weights",
     "turned": "likeness to maps of turned images",
     "shaken": "likeness to maps of noisier images",
+    "seeds": "mean likeness to the maps of networks of other seeds",
     "agreement": "mean likeness to the maps of the other methods",
     "empty": "share of maps that are 0 everywhere",
 }
@@ -97,7 +98,8 @@ def verdict(found: Table, name: str, title: str) -> str:
     3. No more than the light, where deleting their pixels costs no more than deleting the brightest ones.
     4. They show what the network uses; with masks it is said, too, whether these are the features of mergers: whether
        mirroring them away costs at least USED of the logit (interval below 0), and whether the maps lie on them more
-       than the light does. Maps that are as unlike as ALIKE when the image is turned or shaken are named.
+       than the light does. It is added where maps are less like than ALIKE when the image is turned or shaken, and
+       where those of networks of other seeds are.
     """
     line = found.lines[name]
 
@@ -143,4 +145,7 @@ def _of_features(found: Table, line: dict[str, Estimate]) -> str:
 def _unsteady(line: dict[str, Estimate]) -> str:
     names = {"turned": "turned", "shaken": "a little noisier"}
     unlike = [f"{word} ({line[name].value:.2f})" for name, word in names.items() if line[name].value < ALIKE]
-    return f"; they change when the image is {' or '.join(unlike)}" if unlike else ""
+    changes = f"; they change when the image is {' or '.join(unlike)}" if unlike else ""
+    if "seeds" in line and line["seeds"].value < ALIKE:
+        changes += f"; networks of other seeds have other maps ({line['seeds'].value:.2f})"
+    return changes

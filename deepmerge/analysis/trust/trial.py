@@ -33,7 +33,7 @@ class Trial:
 
     images: galaxy, logit, and what mirroring away the mask changed the logit by (NaN without masks). maps: one line a
     map and image; map: `method/layer`, or a baseline; image, galaxy, energy, hit, deletion, insertion,
-    randomised, turned, shaken, empty, as `trial` says. likeness: of the maps of any two methods, (m, m, n).
+    randomised, turned, shaken, seeds, empty, as `trial` says. likeness: of the maps of any two methods, (m, m, n).
     """
 
     images: pd.DataFrame
@@ -48,6 +48,7 @@ def trial(
     subjects: Sequence[Subject],
     masks: np.ndarray | None = None,
     *,
+    other_seeds: Sequence[keras.Model] = (),
     seed: int = 0,
     advance: Advance = lambda steps: None,
 ) -> Trial:
@@ -64,6 +65,7 @@ def trial(
     what was learned (Adebayo et al. 2018, arXiv:1810.03292).
     turned: likeness to the map of the image turned by a quarter and flipped, turned back, the mean of both; shaken: of
     the image with SHAKEN times its own pixel noise added.
+    seeds: mean likeness to the maps of `other_seeds`, networks of the same kind from other trainings, if any.
     empty: whether the map is 0 everywhere.
 
     `advance` is called once a map. The same seed gives the same numbers.
@@ -87,6 +89,11 @@ def trial(
         explainer = Explainer(model, layer, method=method, batch_size=BATCH)
         maps = explainer.maps(images)[:, 0]
         stable = _stability(explainer, Explainer(shuffled, layer, method=method, batch_size=BATCH), images, maps, seed)
+        if other_seeds:
+            theirs = [
+                Explainer(other, layer, method=method, batch_size=BATCH).maps(images)[:, 0] for other in other_seeds
+            ]
+            stable["seeds"] = np.mean([measures.likeness(each, maps) for each in theirs], axis=0)
         tables.append(_lines(key(method, explainer.layer), galaxies, {**judged(maps), **stable}))
         drawn.append(maps)
         advance(1)

@@ -217,10 +217,7 @@ def _page(
 
 def _other_scores(judged: Judged) -> Iterator[pd.Series]:
     """Probabilities, by row, of other evaluated models of the same data and split, the newest first."""
-    for run in runs.others_if_reachable("train", judged.data.name, judged.data.fingerprint):
-        same = run.data.tags.get("split_fingerprint") == judged.split.fingerprint
-        if not same or run.info.run_id == judged.run.info.run_id:
-            continue
+    for run in judged.others():
         try:
             table = pd.read_parquet(runs.read_artifact(run, PREDICTIONS))
         except InputError:  # trained, and not evaluated

@@ -18,7 +18,8 @@ from deepmerge.progress import progress_bar
 # Recognised mergers of a trial: with 60 the interval of a share is about ± 0.07. Fewer of large images, whose removed
 # pixels take longer to solve for than they are many.
 IMAGES, FEWEST, PIXELS = 60, 12, 60 * 128 * 128
-LOGGED = ("energy", "hit", "deletion", "insertion", "randomised", "turned", "shaken")  # metrics of the run
+LOGGED = ("energy", "hit", "deletion", "insertion", "randomised", "turned", "shaken", "seeds")  # metrics of the run
+SEEDS = 2  # networks of other seeds whose maps are compared
 
 
 class Trust(NamedTuple):
@@ -69,7 +70,8 @@ def judge(
     others = [(name, None if saliency.METHODS[name].of_pixels else layer) for name in methods if name != own[0]]
     subjects = [own, *others]
     with progress_bar(f"Judging maps of {judged.data.name}", len(subjects) + len(BASELINES)) as advance:
-        found = table(trial(judged.model, images, galaxies, subjects, masks, advance=advance))
+        others = judged.other_seeds(SEEDS)
+        found = table(trial(judged.model, images, galaxies, subjects, masks, other_seeds=others, advance=advance))
     name = key(*own)
     return Trust(name, found, verdict(found, name, explainer.title))
 
