@@ -173,6 +173,23 @@ def test_workers_do_one_piece_at_a_time_and_know_their_threads_and_our_folder(ro
         assert {found[1:] for found in rooms[name].map(place, range(4))} == {(threads, str(Path.cwd()))}
 
 
+def blas_threads(_):
+    import numpy  # noqa: F401 - brings the BLAS that is asked about
+    from threadpoolctl import threadpool_info
+
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_the_blas_of_a_worker_has_its_threads_and_this_process_keeps_its_own(rooms, monkeypatch):
+    assert list(rooms["by hand"].map(blas_threads, range(2))) == [{2}, {2}]
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    threads = cluster.threads_each()
+    with opened(2) as room:
+        assert all(found == {cluster.threads_each(2)} for found in room.map(blas_threads, range(2)))
+        assert cluster.threads_each() == threads
+    assert cluster.threads_each() == threads
+
+
 def test_nobody_else_draws_random_numbers_of_a_piece(room):
     assert set(room.map(drawn, [2.0] * 2)) == {drawn(0)}
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import cloudpickle
 from distributed import Client, Future, WorkerPlugin, get_worker
+from threadpoolctl import threadpool_limits
 
 from deepmerge.closure import PACKAGE, fingerprint
 from deepmerge.cluster.cores import WORKER
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 PATIENCE = 30.0  # seconds that a scheduler has to answer, and to show a worker
 TICK = 1.0  # seconds between two looks at the cluster while nothing is heard
 MOST_LOST = 4  # workers over one piece, which may be what kills them
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # which libraries ask when they are loaded
 _ONE = threading.Lock()  # in a worker of several threads: these are for one piece of work
 PACKAGES = ("tensorflow", "keras", "numpy", "pandas")  # whose versions have to be those of the command
 
@@ -284,7 +286,8 @@ class _Setup(WorkerPlugin):
     async def setup(self, worker: Any) -> None:
         """Know the threads and the GPU that it may use."""
         identity()  # as long as this is the code that was imported
-        os.environ["OMP_NUM_THREADS"] = str(worker.state.nthreads)
+        os.environ |= dict.fromkeys(THREADS, str(worker.state.nthreads))
+        threadpool_limits(worker.state.nthreads)  # of what was loaded before, such as numpy's BLAS
         if self.is_local:
             os.environ[WORKER] = str(worker.name)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the command ends its workers

@@ -55,6 +55,7 @@ def _processes(where: Where, usual: int | None) -> int | None:
 
 @contextmanager
 def _local(processes: int) -> Iterator["Crew"]:
+    import dask
     from distributed import LocalCluster
 
     from deepmerge.cluster import crew
@@ -69,7 +70,9 @@ def _local(processes: int) -> Iterator["Crew"]:
         "dashboard_address": "127.0.0.1:0",
         "silence_logs": logging.CRITICAL,
     }
-    with LocalCluster(**settings) as cluster, crew.joined(cluster, is_local=True) as found:
+    # What Dask sets for its workers it sets in this process, too, and leaves it there: one thread for all that follows.
+    ours = dask.config.set({"distributed.nanny.pre-spawn-environ": {}})
+    with ours, LocalCluster(**settings) as cluster, crew.joined(cluster, is_local=True) as found:
         yield found
 
 
