@@ -87,7 +87,7 @@ def test_a_server_that_is_killed_in_a_training_gets_all_of_it_by_sync(server, wr
     end(process)
     output, errors = training.communicate(timeout=1200)
     assert training.returncode == 1, errors
-    assert "test_auc" in output  # the work was done
+    assert "test_auc" in output, errors  # the work was done
     assert errors.strip().splitlines()[-1].startswith("Error: the tracking server did not take all of run " + run_id)
     assert "Traceback" not in errors
     server()

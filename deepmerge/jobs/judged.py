@@ -116,12 +116,13 @@ class Judged(Trained):
 
     def other_seeds(self, most: int) -> list[keras.Model]:
         """At most so many networks that differ from this one in the seed of their training alone, the newest."""
-        asked = {**self.run.data.params, SEED: ""}
+        own = self.run.data.params
         found: list[keras.Model] = []
         for run in self.others():
             if len(found) == most:
                 break
-            if {**run.data.params, SEED: ""} == asked:
+            theirs = run.data.params
+            if theirs != own and {**theirs, SEED: own.get(SEED)} == own:
                 with suppress(InputError):  # its files are gone or were changed
                     found.append(prediction.load(runs.model_file(run)))
         return found
