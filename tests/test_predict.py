@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,6 +59,9 @@ def score(network, tmp_path, monkeypatch):
         raise InputError(f"run has no {path}")
 
     monkeypatch.setattr(runs, "read_json", no_file)
+    monkeypatch.setattr(runs, "new_run", lambda name, tags: nullcontext("b" * 32))
+    for function in ("log_parameters", "log_metrics"):
+        monkeypatch.setattr(runs, function, lambda values: None)
     monkeypatch.setattr(runs, "find", lambda model, dataset: run)
     monkeypatch.setattr(runs, "model_file", lambda found: network[1])
     monkeypatch.setattr(runs, "model_metadata", lambda found: {})
@@ -580,6 +583,11 @@ def test_a_model_is_found_by_all_its_names_and_gives_the_numbers_of_evaluate(tra
         table = pd.read_parquet(tmp_path / "scores.parquet")
         again = table["probability"].to_numpy()[judged["row"]]
         np.testing.assert_allclose(again, judged["probability"], atol=1e-6)
+        logged = MlflowClient().get_run(results["logged_in"])
+        assert (logged.data.tags["kind"], logged.data.tags["scored_by"]) == ("predict", run_id)
+        assert (logged.info.status, logged.data.params["model"]) == ("FINISHED", name)
+        assert logged.data.metrics == pytest.approx({key: results[key] for key in logged.data.metrics})
+        assert {"images", "mean_probability", "share_unlike_training"} <= set(logged.data.metrics)
     told = parquet.read_schema(tmp_path / "scores.parquet").metadata
     assert told[b"data_fingerprint"].decode() == MlflowClient().get_run(run_id).data.tags["data_fingerprint"]
 
@@ -620,7 +628,7 @@ def test_wrong_words_end_with_two_and_one_line(trained, tmp_path, words, said):
 
 PEAK = """
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from deepmerge.jobs.predict import predict

@@ -63,7 +63,8 @@ def predict(
     galaxy: `galaxy_id`; `images`, those with a probability; and `probability`, the mean of theirs.
 
     The metadata of a Parquet file tell of the model: `model` as given, `run_id`, and `data_fingerprint` of the training
-    data. `model` is what `runs.find` takes, without 'last'. Raises InputError for other files, images of another shape
+    data. `model` is what `runs.find` takes, without 'last'. What is returned is logged in a run of kind `predict`, too,
+    once all is written. Raises InputError for other files, images of another shape
     than the model's and a place that cannot be written to; then an older `out` stays as it was.
     """
     if out.suffix not in (*SUFFIXES, "") or (out.suffix and out.is_dir()) or (not out.suffix and out.is_file()):
@@ -130,7 +131,19 @@ def predict(
     if newcomers is not None:
         summary |= _distant(totals, newcomers.domain_auc() if out.suffix else np.nan)
     written = {"written": str(out), **({"written_galaxies": str(_of_galaxies(out))} if in_views else {})}
-    return {"run_id": run.info.run_id, "images": totals.count, **summary, **written}
+    logged = _logged(
+        run, {**metadata, "images": images.resolve(), "out": out.resolve()}, {**summary, "images": totals.count}
+    )
+    return {"run_id": run.info.run_id, "images": totals.count, **summary, **written, "logged_in": logged}
+
+
+def _logged(run: runs.Run, parameters: dict[str, Any], metrics: dict[str, float]) -> str:
+    """Leave a run that says which model scored which images, and how like its own they were; its id."""
+    tags = {"kind": "predict", "scored_by": run.info.run_id, "dataset": run.data.tags.get("dataset", "unknown")}
+    with runs.new_run(f"predict {Path(parameters['images']).name}", tags) as run_id:
+        runs.log_parameters(parameters)
+        runs.log_metrics(metrics)
+    return run_id
 
 
 def _of_galaxies(out: Path) -> Path:
