@@ -129,12 +129,14 @@ def test_guided_gradients_stop_at_every_relu_what_is_negative():
     np.testing.assert_allclose(plain, (HEAD * x).sum(-1) / SIDE**2, rtol=1e-4, atol=1e-7)
 
 
-def test_guided_gradients_leave_the_network_and_its_answers_as_they_are():
-    model = galaxy_network()
-    x = bright()
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_leave_the_network_and_its_answers_as_they_are_and_it_can_be_saved(method, tmp_path):
+    model = galaxy_network("average")
+    x = bright(1)
     before = np.asarray(model(x, training=False))
-    Explainer(model, method="guided").maps(x)
+    Explainer(model, method=method).maps(x)
     np.testing.assert_array_equal(np.asarray(model(x, training=False)), before)
+    model.save(tmp_path / "model.keras")
 
 
 # --- integrated gradients ----------------------------------------------------------------------------------

@@ -25,10 +25,15 @@ class Opened:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        self._last = _sigmoid_layer(model)
+        _sigmoid_layer(model)
         self._model = model
         self.shape = tuple(model.input_shape[1:])
         self.turns = possible_transforms(self.shape[:2]).tolist() if None not in self.shape[:2] else [0, 2, 4, 6]
+        if any(layer.name in (STRETCHED, TURNED) for layer in model.layers):
+            # Keras adds to the layers of a network that it enters in the middle, which could then not be saved.
+            original, model = model, keras.models.clone_model(model)
+            model.set_weights(original.get_weights())
+        self._last = _sigmoid_layer(model)
         pixels, below = model.inputs[0], self._last.input
         named = {layer.name: layer.output for layer in model.layers if layer.name in (STRETCHED, TURNED)}
         stretched, turned = named.get(STRETCHED), named.get(TURNED)
