@@ -16,8 +16,9 @@ def open_array(path: Path, what: str) -> np.ndarray:
             f"{what} expected at {path}, where there is no file; "
             "'deepmerge data simulate' makes the demo sample, 'deepmerge data fetch' gets the released one"
         ) from None
-    except (ValueError, TypeError, OverflowError, EOFError, OSError) as error:
-        raise InputError(f"{what} in {path} should be a plain numeric npy file, but: {error}") from None
+    except Exception as error:  # of a broken header numpy raises whatever Python's own parser does, MemoryError too
+        said = str(error) or type(error).__name__
+        raise InputError(f"{what} in {path} should be a plain numeric npy file, but: {said}") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
         raise InputError(f"{what} in {path} should be a numeric npy array, got {getattr(array, 'dtype', 'an archive')}")
     return array

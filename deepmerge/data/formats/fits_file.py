@@ -248,8 +248,11 @@ def _shape(hdu: Any) -> tuple[int, ...]:
     """Shape of an HDU's image, () where it holds none."""
     from astropy.io import fits
 
-    holds = isinstance(hdu, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU) and 0 not in hdu.shape
-    return tuple(hdu.shape) if holds else ()
+    if not isinstance(hdu, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU):
+        return ()
+    if not all(isinstance(length, int) and length >= 0 for length in hdu.shape):
+        raise ValueError(f"its header announces an image of the shape {hdu.shape}")
+    return () if 0 in hdu.shape else tuple(map(int, hdu.shape))
 
 
 def _contents(hdus: Any, places: list[str]) -> str:
