@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from deepmerge.analysis import saliency
+from deepmerge.data.formats import cache
 from deepmerge.data.memory_map import forget
 from deepmerge.errors import InputError
 from deepmerge.jobs.gradcam import chosen, figures, files, judging
@@ -135,7 +136,7 @@ def _mapped(
     data = judged.data
     places = [saliency.TARGETS.index(target) for target in targets]
     shape = (len(table), len(targets), *data.images.shape[2:])
-    maps = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    maps = cache.create(path, shape, np.dtype(np.float32))
     rows, transforms = (table[name].to_numpy() for name in ("row", "transform"))
     start = 0
     with progress_bar(f"{explainer.method.title} on {data.name}", len(table)) as advance:
