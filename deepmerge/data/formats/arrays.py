@@ -10,7 +10,8 @@ from deepmerge.errors import InputError
 def open_array(path: Path, what: str) -> np.ndarray:
     """Memory-map a numeric npy file (pickles refused). Raises InputError if that cannot be done."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # of shapes that no file can have, which are refused
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise InputError(
             f"{what} expected at {path}, where there is no file; "

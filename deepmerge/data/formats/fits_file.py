@@ -131,8 +131,24 @@ def _opened(path: Path) -> Iterator[tuple[Any, list[str], int]]:
             # Sections of an unmapped file are read one by one: memory stays flat.
             source = path if unpack is None else stack.enter_context(_Unpacked(unpack(path), size))
             hdus = stack.enter_context(fits.open(source, memmap=False))
-            places = [f"HDU {number}{f' ({hdu.name})' if hdu.name else ''}" for number, hdu in enumerate(hdus)]
+            places = [
+                f"HDU {number}{f' ({hdu.name})' if hdu.name else ''}" for number, hdu in enumerate(in_order(hdus))
+            ]
         yield hdus, places, size
+
+
+def in_order(hdus: Any) -> Iterator[Any]:
+    """The HDUs of a file that is being opened, one behind the other.
+
+    Raises ValueError where a header announces data of a negative size: astropy would go back by it, without end.
+    """
+    before = -1
+    for hdu in hdus:
+        place = hdu.fileinfo()["hdrLoc"]
+        if place <= before:
+            raise ValueError("a header announces data of a negative size")
+        yield hdu
+        before = place
 
 
 def _tables(path: Path, hdus: Any, places: list[str], size: int) -> tuple[FitsTable, ...]:
