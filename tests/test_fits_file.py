@@ -142,6 +142,24 @@ def test_truncated_files_are_refused_when_they_are_opened(tmp_path, place, packe
     assert "\n" not in str(refusal.value)
 
 
+NEGATIVE = {
+    "images": ("primary, then a table", b"NAXIS3  =                    2", b"NAXIS3  =                   -2"),
+    "images, no number": ("primary", b"NAXIS3  =                    2", b"NAXIS3  =                 many"),
+    "a table": ("primary, then a table", b"NAXIS2  =                   12", b"NAXIS2  =              -999999"),
+    "what is compressed": ("tile-compressed", b"ZNAXIS3 =                    2", b"ZNAXIS3 =                   -2"),
+}
+
+
+@pytest.mark.parametrize("name", NEGATIVE)
+def test_sizes_that_are_none_are_refused(tmp_path, name):
+    place, old, new = NEGATIVE[name]
+    path = write(tmp_path / "x.fits", *PLACES[place])
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(InputError, match=r"negative size|of the shape|cannot be read"):
+        read(path)
+
+
 @pytest.mark.parametrize("packer", PACKERS)
 def test_a_truncated_file_that_was_packed_is_refused(tmp_path, packer):
     path = write(tmp_path / "x.fits", *PLACES["extension"])
