@@ -175,8 +175,11 @@ def _explained(path: Path) -> Iterator[None]:
     """Turn the many errors that astropy and the decoders raise on a broken file into an InputError."""
     try:
         yield
-    except (InputError, MemoryError):
+    except InputError:
         raise
+    except MemoryError as error:
+        said = f" ({error})" if str(error) else ""
+        raise InputError(f"{path} announces more than fits into memory{said}. Is its header damaged?") from error
     except Exception as error:
         problem = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"Expected a FITS file, but {path} cannot be read as one: {problem}. Get it again.") from error
