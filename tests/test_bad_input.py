@@ -146,6 +146,9 @@ DATA = {
     "header of text": (replaced(X, header("'many'")), "tiny_X.npy"),
     "header of floats": (replaced(X, header((1.5, 2, 32, 32))), "tiny_X.npy"),
     "header of code": (replaced(X, header("__import__('os').mkdir('ran')")), "tiny_X.npy"),
+    "header never closed": (replaced(X, header(GOOD)[:70].ljust(128)), "tiny_X.npy"),
+    "header of many brackets": (replaced(X, header("(" * 90)), "tiny_X.npy"),
+    "header of 60000 letters": (replaced(X, b"\x93NUMPY\x01\x00\x60\xea" + b" " * 60000), "tiny_X.npy"),
     "header no dtype": (replaced(X, header(GOOD, descr="nonsense")), "tiny_X.npy"),
     "header of no length": (replaced(X, header((0, 2, 32, 32))), "tiny_X.npy"),
     "header of true": (replaced(X, header("True")), "tiny_X.npy"),
@@ -210,6 +213,10 @@ CATALOGUE = {
     "all one galaxy": (lines(lambda found: [found[0], *(f"1,{n},non-merger" for n in range(120))]), "stage"),
     "endless quote": (lines(lambda found: [*found[:5], '"' + found[5], *found[6:]]), "tiny.csv"),
     "latin-1": (replaced("tiny.csv", "galaxy_id,stage\nMüller,past\n".encode("latin-1")), "tiny.csv"),
+    "a column that clears the screen": (
+        lines(lambda found: [found[0].replace("galaxy_id", "\x1b[2J"), *found[1:]]),
+        r"\x1b[2J",
+    ),
     "null ids": (lines(lambda found: [line.replace("101,", "\x00,") for line in found]), "tiny.csv"),
 }
 EXPERIMENT = {
@@ -233,6 +240,7 @@ EXPERIMENT = {
         "tiny.yaml",
     ),
     "deep": (text("tiny.yaml", "data: " + "[" * 5000 + "]" * 5000), "tiny.yaml"),
+    "a character that is none": (text("tiny.yaml", 'name: "\\U00110000"\ndata: {}\n'), "tiny.yaml"),
     "a key twice": (text("tiny.yaml", "data: {images: a}\ndata: {images: b}\n"), "data"),
     "no data": (text("tiny.yaml", "training: {epochs: 1}\n"), "data"),
     "data a word": (text("tiny.yaml", "data: here\n"), "data"),
@@ -311,6 +319,7 @@ def test_wrong_input_is_refused_in_one_line_and_leaves_nothing(case, write_sampl
     assert (status, message.count("\n")) == (2, 1), message
     assert said in message
     assert len(message) < 1200
+    assert message.rstrip("\n").isprintable()
     assert files(tmp_path) == before
 
 

@@ -1,6 +1,7 @@
 import bz2
 import gzip
 import lzma
+import re
 
 import numpy as np
 import pytest
@@ -140,6 +141,33 @@ def test_truncated_files_are_refused_when_they_are_opened(tmp_path, place, packe
     ):
         pass
     assert "\n" not in str(refusal.value)
+
+
+SIZES = {
+    "negative": ("primary, then a table", {"NAXIS3": "-2"}),
+    "text": ("primary", {"NAXIS3": "'many'"}),
+    "text, very often": ("primary", {"NAXIS3": "'many'", "NAXIS4": "9223372036854775807"}),
+    "a fraction": ("primary", {"NAXIS3": "1.5"}),
+    "rows below 0": ("primary, then a table", {"NAXIS2": "-999999"}),
+    "negative within what is compressed": ("tile-compressed", {"ZNAXIS3": "-2"}),
+    "more than fits into memory": (
+        "tile-compressed",
+        {"ZNAXIS3": "2", "ZNAXIS2": "4000000000", "ZTILE2": "4000000000"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_that_are_none_are_refused_in_one_line(tmp_path, name):
+    place, changes = SIZES[name]
+    path = write(tmp_path / "x.fits", *PLACES[place])
+    content = path.read_bytes()
+    for keyword, value in changes.items():
+        content, times = re.subn(rf"{keyword:8}= .{{20}}".encode(), f"{keyword:8}= {value:>20}".encode(), content)
+        assert times
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"negative size|of the shape|cannot be read|fits into memory|truncated"):
+        read(path)
 
 
 @pytest.mark.parametrize("packer", PACKERS)

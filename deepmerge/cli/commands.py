@@ -21,6 +21,8 @@ from deepmerge.cli.options import (
     Pdf,
     SettingsCommand,
     experiment,
+    writable,
+    writable_files,
 )
 from deepmerge.cli.output import show
 from deepmerge.loading import quietly
@@ -174,7 +176,11 @@ def predict(
     images: Annotated[Path, Argument(help="npy or FITS file of images, channels first: (N, filters, H, W).")],
     model: Annotated[str, Option(help="Run id, run.json of a training, or models:/deepmerge-pristine@champion.")],
     out: Annotated[
-        Path, Option(help="Table to write, .parquet or .csv; or a folder, for a Parquet data set of many images.")
+        Path,
+        Option(
+            help="Table to write, .parquet or .csv; or a folder, for a Parquet data set of many images.",
+            callback=lambda path: writable_files(path) if path.suffix else writable(path),
+        ),
     ] = Path("scores.parquet"),
     merger_fraction: Annotated[
         float | None, Option(help="Expected share of mergers, 0 to 1: adds probabilities calibrated for it.")

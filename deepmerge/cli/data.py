@@ -7,14 +7,14 @@ from typing import Annotated, Literal, get_args
 import typer
 from typer import Argument, Context, Option
 
-from deepmerge.cli.options import Cluster, Command, Dataset, SettingsCommand, experiment
+from deepmerge.cli.options import Cluster, Command, Dataset, SettingsCommand, experiment, writable, writable_files
 from deepmerge.cli.output import show
 from deepmerge.data import demo
 
 log = logging.getLogger(__name__)
 app = typer.Typer(help="Make, fetch, convert and check the images.", no_args_is_help=True)
 
-Folder = Annotated[Path, Option(help="Folder to write to.")]
+Folder = Annotated[Path, Option(help="Folder to write to.", callback=writable)]
 _INGREDIENTS = get_args(demo.Ingredient)
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace data of the same name.")]
 
@@ -90,7 +90,7 @@ def cutouts(
     catalogue: Annotated[Path, Argument(help="Table with ra and dec: CSV, ECSV, FITS, VOTable or Parquet.")],
     mosaics: Annotated[list[Path], Argument(help="FITS images with a WCS, one for each filter.")],
     size: Annotated[int, Option(help="Width and height of the cutouts in pixels.")] = 75,
-    out: Annotated[Path, Option(help="Folder to write to.")] = Path("data"),
+    out: Folder = Path("data"),
     blank: Annotated[float, Option(help="Leave out objects with a larger share of pixels that are NaN or 0.")] = 0.1,
     filters: Annotated[str | None, Option(help="Their names, separated by commas; default: as the files say.")] = None,
     stem: Annotated[str | None, Option(help="Name of the arrays; default: the catalogue's.")] = None,
@@ -131,7 +131,9 @@ def check(dataset: Dataset) -> None:
 
 @app.command(cls=SettingsCommand)
 def split(
-    ctx: Context, dataset: Dataset, out: Annotated[Path, Option(help="CSV file to write.")] = Path("split.csv")
+    ctx: Context,
+    dataset: Dataset,
+    out: Annotated[Path, Option(help="CSV file to write.", callback=writable_files)] = Path("split.csv"),
 ) -> None:
     """Write the split as a table. Says of each image whether it trains, validates or tests; for train --split-table."""
     from deepmerge.data import dataset as datasets

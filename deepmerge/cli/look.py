@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from deepmerge.cli.options import Command, Model, ModelOf, data_sets
+from deepmerge.cli.options import Command, Model, ModelOf, data_sets, writable_files
 from deepmerge.cli.output import show
 from deepmerge.loading import quietly
 
@@ -23,7 +23,7 @@ def gallery(
             autocompletion=data_sets,
         ),
     ],
-    out: Annotated[Path, Option(help="The page to write.")] = Path("results/gallery.html"),
+    out: Annotated[Path, Option(help="The page to write.", callback=writable_files)] = Path("results/gallery.html"),
     tags: Annotated[Path | None, Option(help="Table of tags to go on from, as the gallery exports it.")] = None,
     table: Annotated[
         Path | None, Option(help="Of a file of images: a table with a row an image, such as predict writes.")
@@ -48,7 +48,9 @@ def gallery(
 def embed(
     dataset: ModelOf,
     model: Model = "last",
-    out: Annotated[Path | None, Option(help="Also write the table here, a .parquet file.")] = None,
+    out: Annotated[
+        Path | None, Option(help="Also write the table here, a .parquet file.", callback=writable_files)
+    ] = None,
 ) -> None:
     """Say where the network sees each image. Features of its last hidden layer, neighbours, anomalies and a map.
 

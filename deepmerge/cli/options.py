@@ -11,7 +11,7 @@ import typer
 from typer import Argument, Option
 from typer.core import TyperCommand
 
-from deepmerge.files import require_writable
+from deepmerge.files import require_writable, require_writable_file
 
 if TYPE_CHECKING:
     from deepmerge.config import Experiment
@@ -56,6 +56,13 @@ def writable(folder: Path | None) -> Path | None:
     if folder is not None:
         require_writable(folder)
     return folder
+
+
+def writable_files(paths: Path | list[Path] | None) -> Path | list[Path] | None:
+    """The file or files that were given to be written, tried likewise."""
+    for path in paths if isinstance(paths, list) else [paths] if paths else []:
+        require_writable_file(path)
+    return paths
 
 
 Out = Annotated[

@@ -7,9 +7,9 @@ from typing import Any
 
 import typer
 
-from deepmerge import stopping
+from deepmerge import files, stopping
 from deepmerge.cli.commands import app
-from deepmerge.errors import Failed, InputError, Refused
+from deepmerge.errors import Failed, InputError, Refused, one_line
 from deepmerge.tracking import environment, failures, launcher, outbox, passwords
 
 
@@ -52,6 +52,8 @@ def _explained(error: Any) -> tuple[int, str]:
             return 3, f"Refused: {error}"
         case Failed():
             return 1, f"Error: {error}"
+        case OSError() if (said := files.explained(error)) is not None:
+            return 1, f"Error: {one_line(said)}"
     if hasattr(error, "format_message"):  # the parser's errors are no public class of Typer; each knows its message
         alike = getattr(error, "possibilities", None)  # options like the unknown one, the likest first
         words = f"{error.message}, did you mean {alike[0]}?" if alike else f"{error.format_message().rstrip('.')};"

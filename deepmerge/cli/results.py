@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from deepmerge.cli.options import Cluster, Datasets, Model, ModelOf, Out, writable
+from deepmerge.cli.options import Cluster, Datasets, Model, ModelOf, Out, writable, writable_files
 from deepmerge.cli.output import show, show_table
 from deepmerge.errors import InputError, Refused
 from deepmerge.loading import quietly
@@ -94,10 +94,14 @@ def models(
 @app.command()
 def report(
     datasets: Datasets,
-    out: Annotated[Path, Option(help="The page to write.")] = Path("results/report.html"),
+    out: Annotated[Path, Option(help="The page to write.", callback=writable_files)] = Path("results/report.html"),
     readme: Annotated[
         list[Path] | None,
-        Option(help="Markdown file whose parts between markers are renewed; may be given more than once.", exists=True),
+        Option(
+            help="Markdown file whose parts between markers are renewed; may be given more than once.",
+            exists=True,
+            callback=writable_files,
+        ),
     ] = None,
 ) -> None:
     """Write an HTML page of results. It shows the newest model and the newest studies of each data set."""

@@ -48,6 +48,8 @@ def read(path: Path, what: str) -> dict[str, Any]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise InputError(f"{path}, line {line}: should be text, got the character {error.character:#x}") from None
+    except (ValueError, OverflowError) as error:  # of a number behind \\U that is no character
+        raise InputError(f"{path}: should be YAML, but: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} should hold {what}, got {'nothing' if content is None else shown(content)}")
     return content
@@ -57,7 +59,7 @@ def value(text: str) -> Any:
     """A value as it stands in a file of settings, from text on the command line; text that is no YAML stays text."""
     try:
         return _Loader(text).get_single_data()
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, OverflowError):
         return text
 
 

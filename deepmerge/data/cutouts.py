@@ -19,7 +19,6 @@ from deepmerge.data.dataset import SMALLEST_SIDE
 from deepmerge.data.formats import fits_file
 from deepmerge.data.formats.columns import LABELS, find
 from deepmerge.data.mosaics import Mosaic
-from deepmerge.data.released.archive import explained_disk_errors
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
 from deepmerge.progress import progress_bar
@@ -68,7 +67,7 @@ def cut(
     if not overwrite and (there := [path for path in files.values() if path.exists()]):
         raise InputError(f"{there[0]} is there already; choose another folder or stem, or replace it with --overwrite")
     table, labels = _objects(catalogue)
-    with mosaics.opened(paths, size) as opened, explained_disk_errors(folder), ExitStack() as stack:
+    with mosaics.opened(paths, size) as opened, ExitStack() as stack:
         names = _names(filters, opened)
 
         def aside(what: str) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from deepmerge.data.formats import fits_file
 from deepmerge.errors import InputError
 
 SCIENCE = "SCI"  # name of the HDU that holds the image where errors and weights stand beside it
@@ -93,7 +94,8 @@ def _opened(path: Path) -> Iterator[Mosaic]:
         try:
             hdus = stack.enter_context(fits.open(path))
             kinds = fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU
-            flat = [hdu for hdu in hdus if isinstance(hdu, kinds) and len(hdu.shape) == 2 and 0 not in hdu.shape]
+            images = [hdu for hdu in fits_file.in_order(hdus) if isinstance(hdu, kinds)]
+            flat = [hdu for hdu in images if len(hdu.shape) == 2 and min(hdu.shape) > 0]
         except Exception as error:  # astropy raises whatever it meets
             raise InputError(
                 f"mosaic {path} should be a FITS file, but: {' '.join(str(error).split()) or type(error).__name__}"

@@ -16,7 +16,6 @@ from deepmerge.data import positions
 from deepmerge.data.dataset import read_source
 from deepmerge.data.formats import cache
 from deepmerge.data.formats.image_file import open_images
-from deepmerge.data.released.archive import explained_disk_errors
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
 from deepmerge.jobs import scoring, shards
@@ -96,25 +95,24 @@ def predict(
         comparison, space = _comparison(run), _space(run)
         newcomers = None if space is None else embedding.Newcomers(space)
         in_views = "galaxy_id" in beside and beside["galaxy_id"].duplicated().any()
-        with explained_disk_errors(out.parent):
-            if not out.suffix:
-                known = {**metadata, "images": str(images), "state": cache.state(images), "catalogue": _told(beside)}
-                scored = shards.Scored(metadata, calibrate, None if comparison is None else comparison.familiar, space)
-                totals = shards.score(file, out, beside, scored, known, runs.model_file(run).read_bytes(), workers)
-            else:
-                totals = scoring.Totals()
-                with (
-                    replacing(out) as aside,
-                    scoring.writing(aside, metadata) as write,
-                    progress_bar(f"Scoring {images.name}", file.shape[0]) as advance,
-                ):
-                    pieces = file.pieces(prediction.batch_size(file.shape))
-                    compared = scoring.Compared(comparison, newcomers)
-                    for table in scoring.tables(network, pieces, 0, beside, calibrate, compared, advance):
-                        write(table)
-                        totals.add(table)
-            if in_views:
-                _write_galaxies(out, metadata)
+        if not out.suffix:
+            known = {**metadata, "images": str(images), "state": cache.state(images), "catalogue": _told(beside)}
+            scored = shards.Scored(metadata, calibrate, None if comparison is None else comparison.familiar, space)
+            totals = shards.score(file, out, beside, scored, known, runs.model_file(run).read_bytes(), workers)
+        else:
+            totals = scoring.Totals()
+            with (
+                replacing(out) as aside,
+                scoring.writing(aside, metadata) as write,
+                progress_bar(f"Scoring {images.name}", file.shape[0]) as advance,
+            ):
+                pieces = file.pieces(prediction.batch_size(file.shape))
+                compared = scoring.Compared(comparison, newcomers)
+                for table in scoring.tables(network, pieces, 0, beside, calibrate, compared, advance):
+                    write(table)
+                    totals.add(table)
+        if in_views:
+            _write_galaxies(out, metadata)
     if totals.scored < totals.count:
         log.warning(
             "%d of %d images have NaN or infinite pixels; their probability is left undefined",

@@ -12,7 +12,6 @@ from pyarrow import parquet
 from deepmerge import cluster
 from deepmerge.analysis.embedding import Newcomers, Space
 from deepmerge.data.formats.image_file import ImageFile, open_images
-from deepmerge.data.released.archive import explained_disk_errors
 from deepmerge.errors import InputError
 from deepmerge.files import replacing
 from deepmerge.jobs import scoring
@@ -56,7 +55,6 @@ class Shard:
         )
         with (
             open_images(self.images) as file,
-            explained_disk_errors(self.part.parent),
             replacing(self.part) as aside,
             scoring.writing(aside, self.scored.metadata) as write,
         ):
@@ -118,7 +116,7 @@ def _claim(out: Path, known: dict[str, Any]) -> None:
         for left in out.glob(".part-*"):  # of a process that was killed
             left.unlink(missing_ok=True)
         return
-    with explained_disk_errors(out), replacing(note) as aside:
+    with replacing(note) as aside:
         aside.write_text(json.dumps(known, indent=2) + "\n")
 
 

@@ -14,6 +14,7 @@ CLASSES = {
     "sqlalchemy.exc": "OperationalError",
 }
 LOCKED = ": another process keeps it so, which was waited for; see which one it is, or try again"
+FULL = "no space left for a database, mlflow.db or that of the studies; make room, then run the same command again"
 STATEMENT = r"\[SQL|\(Background"  # how SQLAlchemy begins what it adds to the words of a database
 
 
@@ -26,4 +27,6 @@ def explained() -> Iterator[None]:
         # Optuna hides the words of its database behind its own; databases add the statement and a link.
         words = str(e.__cause__ if type(e).__name__ == "StorageInternalError" else e)
         said = " ".join(re.split(STATEMENT, words)[0].split())
+        if "database or disk is full" in said:
+            raise Failed(FULL) from e
         raise Failed(said + LOCKED * ("database is locked" in said)) from e

@@ -53,9 +53,9 @@ def array(folder: Path, name: str, made_from: Iterable[Any], make: Callable[[Pat
     return open_array(path, "decoded images")
 
 
-def create(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def create(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
     """An npy file to be filled, memory-mapped, whose bytes are on disk by now: writing cannot fail any more."""
-    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    array: np.memmap = np.lib.format.open_memmap(path, "w+", dtype, shape)
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -131,8 +131,24 @@ def _opened(path: Path) -> Iterator[tuple[Any, list[str], int]]:
             # Sections of an unmapped file are read one by one: memory stays flat.
             source = path if unpack is None else stack.enter_context(_Unpacked(unpack(path), size))
             hdus = stack.enter_context(fits.open(source, memmap=False))
-            places = [f"HDU {number}{f' ({hdu.name})' if hdu.name else ''}" for number, hdu in enumerate(hdus)]
+            places = [
+                f"HDU {number}{f' ({hdu.name})' if hdu.name else ''}" for number, hdu in enumerate(in_order(hdus))
+            ]
         yield hdus, places, size
+
+
+def in_order(hdus: Any) -> Iterator[Any]:
+    """The HDUs of a file that is being opened, one behind the other.
+
+    Raises ValueError where a header announces data of a negative size: astropy would go back by it, without end.
+    """
+    before = -1
+    for hdu in hdus:
+        place = hdu.fileinfo()["hdrLoc"]
+        if place <= before:
+            raise ValueError("a header announces data of a negative size")
+        yield hdu
+        before = place
 
 
 def _tables(path: Path, hdus: Any, places: list[str], size: int) -> tuple[FitsTable, ...]:
@@ -159,8 +175,11 @@ def _explained(path: Path) -> Iterator[None]:
     """Turn the many errors that astropy and the decoders raise on a broken file into an InputError."""
     try:
         yield
-    except (InputError, MemoryError):
+    except InputError:
         raise
+    except MemoryError as error:
+        said = f" ({error})" if str(error) else ""
+        raise InputError(f"{path} announces more than fits into memory{said}. Is its header damaged?") from error
     except Exception as error:
         problem = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"Expected a FITS file, but {path} cannot be read as one: {problem}. Get it again.") from error
@@ -248,8 +267,11 @@ def _shape(hdu: Any) -> tuple[int, ...]:
     """Shape of an HDU's image, () where it holds none."""
     from astropy.io import fits
 
-    holds = isinstance(hdu, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU) and 0 not in hdu.shape
-    return tuple(hdu.shape) if holds else ()
+    if not isinstance(hdu, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU):
+        return ()
+    if not all(isinstance(length, int) and length >= 0 for length in hdu.shape):
+        raise ValueError(f"its header announces an image of the shape {hdu.shape}")
+    return () if 0 in hdu.shape else tuple(map(int, hdu.shape))
 
 
 def _contents(hdus: Any, places: list[str]) -> str:

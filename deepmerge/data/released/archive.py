@@ -5,11 +5,9 @@ holds the 0/1 labels and, if there is one, the catalogue (see fits_table). The a
 the first HDU, and in the second a table of one column, the label.
 """
 
-import errno
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,6 @@ from deepmerge.progress import progress_bar
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 24
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 def fetch(
@@ -46,24 +43,23 @@ def fetch(
     download stays as `*.fits.part` and the next call goes on with it. A FITS file of the archive's name that
     lies in `folder` is used and kept. Proxies are taken from the environment.
 
-    Raises InputError for no such variant, no network, no space, not what the archive should serve, and for other data
-    of the same name in `folder` unless `overwrite`.
+    Raises InputError for no such variant, no network, not what the archive should serve, and for other data of the
+    same name in `folder` unless `overwrite`; OSError where the disk is full.
     """
     release = layout.release(variant, filters)
     name, stem = release.fits_name, release.stem
     fits, part = folder / name, folder / f"{name}.part"
-    with explained_disk_errors(folder):
-        if not overwrite:
-            if _is_finished(folder, release):
-                logger.info("%s is already in %s: no images downloaded.", stem, folder)
-                _add_records(folder, release, catalogue_url)
-                return
-            _refuse_other_source(folder, stem, "released", name)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not fits.exists():
-            download.download(f"{base_url.rstrip('/')}/{name}", part, magic=fits_file.MAGIC)
-        fresh = overwrite or not (folder / layout.CATALOGUE_NAME).exists()
-        catalogue = _download_catalogue(catalogue_url) if fresh else None
+    if not overwrite:
+        if _is_finished(folder, release):
+            logger.info("%s is already in %s: no images downloaded.", stem, folder)
+            _add_records(folder, release, catalogue_url)
+            return
+        _refuse_other_source(folder, stem, "released", name)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not fits.exists():
+        download.download(f"{base_url.rstrip('/')}/{name}", part, magic=fits_file.MAGIC)
+    fresh = overwrite or not (folder / layout.CATALOGUE_NAME).exists()
+    catalogue = _download_catalogue(catalogue_url) if fresh else None
     if fits.exists():
         logger.info("Using %s, which is already there.", fits)
         _convert(fits, folder, name, stem, catalogue, overwrite)
@@ -92,7 +88,8 @@ def import_fits(
     the authors' five catalogue arrays; the released sample gets a `release_catalogue.csv` from them or, without them,
     from its row order. overwrite: replace arrays of the same name that came from elsewhere.
 
-    Raises InputError for a file that is not such, truncated or damaged, no space, and other data of the same name.
+    Raises InputError for a file that is not such, truncated or damaged, and for other data of the same name; OSError
+    where the disk is full.
     """
     plain = fits_file.plain_name(path.name)
     authors = (release.stem for release in layout.RELEASES.values() if release.fits_name == f"{plain}.fits")
@@ -130,7 +127,7 @@ def _convert(path: Path, folder: Path, name: str, stem: str, arrays: pd.DataFram
         if not overwrite:
             own_catalogue = None if released else source["catalogue"]
             _refuse_other_source(folder, stem, source["data_source"], name, own_catalogue)
-        with explained_disk_errors(folder), ExitStack() as stack:
+        with ExitStack() as stack:
             # Renamed in reverse order: the sidecar, which vouches for the others, comes last.
             _write_records(stack, folder, stem, source, labels, catalogue)
             y, x = (
@@ -248,17 +245,3 @@ def _download_catalogue(url: str) -> pd.DataFrame | None:
                 layout.CATALOGUE_NAME,
             )
             return None
-
-
-@contextmanager
-def explained_disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what a full, missing or protected disk raises into an InputError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        raise InputError(
-            f"Cannot write to {folder}: {error.strerror}. Free some space or choose another folder, then run "
-            "the same command again."
-        ) from error

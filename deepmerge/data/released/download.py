@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmerge.errors import InputError
-from deepmerge.files import replacing
+from deepmerge.files import naming, replacing
 from deepmerge.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,11 @@ def _go_on(url: str, part: Path, magic: bytes) -> None:
                 "A proxy or login page may be in between: open the address in a browser."
             )
         total = -(-(served.size or 0) // MB)
-        with part.open("ab" if start else "wb") as out, progress_bar(f"{part.name} [MB]", total) as advance:
+        with (
+            naming(part),
+            part.open("ab" if start else "wb") as out,
+            progress_bar(f"{part.name} [MB]", total) as advance,
+        ):
             # After the old bytes are gone: notes must never vouch for bytes of another file.
             served.write(notes_file(part))
             advance(start // MB)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from deepmerge.analysis import saliency
+from deepmerge.data.formats import cache
 from deepmerge.data.memory_map import forget
 from deepmerge.errors import InputError
 from deepmerge.jobs.gradcam import chosen, figures, files, judging
@@ -144,7 +145,7 @@ def _mapped(
 ) -> np.ndarray:
     """Maps (n, targets, H, W) of the lines of a table, images among `pixels` (N, F, H, W), in a memory-mapped file."""
     places = [saliency.TARGETS.index(target) for target in targets]
-    maps = np.lib.format.open_memmap(path, "w+", np.float32, (len(table), len(targets), *pixels.shape[2:]))
+    maps = cache.create(path, (len(table), len(targets), *pixels.shape[2:]), np.dtype(np.float32))
     rows, transforms = (table[name].to_numpy() for name in ("row", "transform"))
     start = 0
     with progress_bar(f"{explainer.method.title} on {title}", len(table)) as advance:
