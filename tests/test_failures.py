@@ -16,7 +16,7 @@ LOCKED.__cause__ = OperationalError("COMMIT", {}, sqlite3.OperationalError("data
 SHOWN = {
     "MLflow": (MlflowException("no answer\nfrom  http://host"), "no answer from http://host"),
     "an MLflow server": (RestException({"error_code": "NOT_FOUND", "message": "no run"}), "NOT_FOUND: no run"),
-    "a database": (DISK_FULL, "(sqlite3.OperationalError) database or disk is full"),
+    "a database": (DISK_FULL, failures.FULL),
     "the database of Optuna": (LOCKED, "(sqlite3.OperationalError) database is locked" + failures.LOCKED),
 }
 

@@ -38,7 +38,9 @@ def read(path: Path, model: keras.Model) -> Own:
     table = pd.DataFrame({"row": np.arange(count), "transform": np.zeros(count, np.uint8)})
     if source.table is not None:
         table = table.join(source.table[[name for name in KNOWN if name in source.table]].reset_index(drop=True))
-    scores = prediction.predict(model, source.images, table["row"].to_numpy(), table["transform"].to_numpy())
+    size = prediction.batch_size(source.images.shape)
+    pieces = (source.images[start : start + size] for start in range(0, count, size))
+    scores = np.concatenate([np.empty(0), *prediction.predict_pieces(model, pieces)])
     return Own(source.images, table.assign(probability=scores), [path] if single else _files(path, data))
 
 
