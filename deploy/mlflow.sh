@@ -18,7 +18,10 @@ export MLFLOW_AUTH_CONFIG_PATH=$here/basic_auth.ini
 export MLFLOW_DISABLE_TELEMETRY=true
 # Nothing here uses MLflow's job runners, which are seven processes.
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
+# A worker that is too busy to say within 5 seconds that it lives would be killed by default, and with it all that it was
+# asked: so it happened to 96 of 200 requests at once on a machine with other work.
 exec python -m mlflow server --app-name basic-auth \
 	--host "${SERVER_HOST:-127.0.0.1}" --port "${SERVER_PORT:-5000}" --workers "${SERVER_WORKERS:-4}" \
 	--allowed-hosts "${SERVER_ALLOWED_HOSTS:-localhost,localhost:*,127.0.0.1,127.0.0.1:*}" \
+	--uvicorn-opts "--timeout-worker-healthcheck 120" \
 	--serve-artifacts --artifacts-destination "$SERVER_ARTIFACTS"

@@ -85,10 +85,11 @@ write_certificate() {
 }
 
 load() {
-	for program in python openssl curl flock; do
+	for program in python openssl curl flock setsid ps; do
 		command -v "$program" > /dev/null || refuse "$program should be on the PATH, and is not"
 	done
-	python -c 'import mlflow, flask_wtf, psycopg, distributed' 2> /dev/null ||
+	local found="import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))"
+	python -c "$found" mlflow flask_wtf psycopg distributed ||
 		refuse "python on the PATH should have the packages of the server: pip install 'deepmerge-lab[server]'"
 	mkdir -p "$home"/{log,run,users}
 	# PostgreSQL's own user, where it is another than ours, passes through to its data.
@@ -185,58 +186,63 @@ stop_postgres() {
 
 # --- Processes of our own --------------------------------------------------------------------------------------
 
-# A number of a process is given out again some day: when it started, in ticks since which boot, tells whose it is.
-begun() {
-	local stat
-	stat=$(cat "/proc/$1/stat" 2> /dev/null) || return 1
-	# From the state on, the third field, since a name may hold blanks.
-	read -ra stat <<< "${stat##*) }"
-	[[ ${stat[0]} != Z ]] && echo "$(< /proc/sys/kernel/random/boot_id) ${stat[19]}"
+# Each leads a session of its own, whose number is kept in run/. A number is given out again some day: only those of its
+# processes are ours whose environment names this server.
+members() {
+	local pid leader
+	leader=$(cat "$home/run/$1" 2> /dev/null) || return 0
+	for pid in $(ps -o pid= -s "$leader"); do
+		if grep -qzFx "SERVER_ARTIFACTS=$SERVER_ARTIFACTS" "/proc/$pid/environ" 2> /dev/null; then echo "$pid"; fi
+	done
 }
 
 runs() {
-	local pid started
-	[[ -e $home/run/$1 ]] || return 1
-	{ read -r pid && read -r started; } < "$home/run/$1" || return 1
-	[[ $(begun "$pid") == "$started" ]] && echo "$pid"
+	local found leader
+	found=$(members "$1")
+	leader=$(cat "$home/run/$1" 2> /dev/null) && [[ " ${found//$'\n'/ } " == *" $leader "* ]]
 }
 
 launch() {
-	local name=$1 pid
-	shift
-	if runs "$name" > /dev/null; then return; fi
-	# In a session of its own, so that neither Ctrl-C nor the end of this shell reaches it.
+	local name=$1 port=$2
+	shift 2
+	if runs "$name"; then return; fi
+	end "$name"
+	! is_taken "$port" || refuse "port $port of $reached is taken; choose another in $home/settings.env"
+	# Neither Ctrl-C nor the end of this shell reaches another session.
 	(cd "$home" && exec setsid "$@") < /dev/null >> "$home/log/$name" 2>&1 9>&- &
-	pid=$!
 	disown
-	printf '%s\n%s\n' "$pid" "$(begun "$pid")" > "$home/run/$name"
+	echo $! > "$home/run/$name"
 }
 
 await() {
-	local name=$1 deadline=$((SECONDS + 120))
+	local name=$1 deadline=$((SECONDS + 300))
 	shift
 	until "$@" &> /dev/null; do
-		runs "$name" > /dev/null || fail "$name ended; the end of $home/log/$name: $(tail -n 3 "$home/log/$name")"
-		((SECONDS < deadline)) || fail "$name did not answer within two minutes; see $home/log/$name"
+		runs "$name" || fail "$name ended; the end of $home/log/$name: $(tail -n 3 "$home/log/$name")"
+		((SECONDS < deadline)) || fail "$name did not answer within five minutes; see $home/log/$name"
 		sleep 0.3
 	done
 }
 
+# What is left of a leader that was killed ends, too.
 end() {
-	local name=$1 pid deadline=$((SECONDS + 60))
-	if pid=$(runs "$name"); then
-		kill -TERM "$pid"
-		while runs "$name" > /dev/null; do
-			# It leads a process group: its own children go with it.
-			((SECONDS < deadline)) || kill -KILL -- "-$pid"
-			sleep 0.2
-		done
-	fi
+	local name=$1 left deadline=$((SECONDS + 60)) signal=TERM
+	left=$(members "$name")
+	if runs "$name"; then left=$(cat "$home/run/$name"); fi
+	while [[ -n $left ]]; do
+		# shellcheck disable=SC2086  # each a word
+		[[ -z $signal ]] || kill -$signal $left 2> /dev/null || true
+		signal=
+		((SECONDS < deadline)) || signal=KILL
+		sleep 0.2
+		left=$(members "$name")
+	done
 	rm -f "$home/run/$name"
 }
 
+is_taken() { (: < "/dev/tcp/$reached/$1") 2> /dev/null; }
 mlflow_answers() { curl -fsS --noproxy '*' --max-time 5 "http://$reached:$SERVER_PORT/health"; }
-dask_answers() { (: < "/dev/tcp/$reached/$DASK_PORT"); }
+dask_answers() { is_taken "$DASK_PORT"; }
 
 # --- Commands --------------------------------------------------------------------------------------------------
 
@@ -244,9 +250,9 @@ start() {
 	load
 	mkdir -p "$SERVER_ARTIFACTS"
 	start_postgres
-	launch mlflow "$here/mlflow.sh"
+	launch mlflow "$SERVER_PORT" "$here/mlflow.sh"
 	if [[ -n $DASK_PORT ]]; then
-		launch dask-scheduler env -u PGPASSWORD -u MLFLOW_AUTH_ADMIN_PASSWORD -u MLFLOW_FLASK_SERVER_SECRET_KEY \
+		launch dask-scheduler "$DASK_PORT" env -u PGPASSWORD -u MLFLOW_AUTH_ADMIN_PASSWORD -u MLFLOW_FLASK_SERVER_SECRET_KEY \
 			DASK_CONFIG="$home/dask" python -m distributed.cli.dask_scheduler --protocol tls \
 			--host "$SERVER_HOST" --port "$DASK_PORT" --no-dashboard
 		await dask-scheduler dask_answers
@@ -280,7 +286,7 @@ status() {
 tell() {
 	local said="does not run"
 	all=$((all + 1))
-	if [[ $1 == postgres ]] || runs "$1" > /dev/null; then
+	if [[ $1 == postgres ]] || runs "$1"; then
 		if "$3" &> /dev/null; then
 			said="runs on $2" up=$((up + 1))
 		elif [[ $1 != postgres ]]; then

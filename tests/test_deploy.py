@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import stat
 import subprocess
 from pathlib import Path
@@ -31,7 +32,8 @@ def test_scripts_are_sound(script):
 
 def server(home, *words, path=None, **variables):
     """Run `server.sh` on a server in the folder `home`."""
-    env = environment(DEEPMERGE_SERVER=str(home), **variables)
+    # The scheduler takes in what commands send it, so it has their code.
+    env = environment(DEEPMERGE_SERVER=str(home), PYTHONPATH=str(ROOT), **variables)
     env = {name: value for name, value in env.items() if not name.startswith("PG")} | {
         name: value for name, value in variables.items() if name.startswith("PG")
     }
@@ -120,14 +122,22 @@ def elsewhere(tmp_path):
 
 
 def test_stop_ends_no_process_that_has_taken_the_number_of_one_of_ours(elsewhere):
-    with subprocess.Popen(["sleep", "60"]) as stranger:
-        for begun in ("", "\nan earlier boot 12345"):
-            (elsewhere / "run" / "mlflow").write_text(f"{stranger.pid}{begun}\n")
-            assert server(elsewhere, "status").returncode == 3
-            assert server(elsewhere, "stop").returncode == 0
-            assert stranger.poll() is None
-            assert not (elsewhere / "run" / "mlflow").exists()
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
+        (elsewhere / "run" / "mlflow").write_text(f"{stranger.pid}\n")
+        assert server(elsewhere, "status").returncode == 3
+        assert server(elsewhere, "stop").returncode == 0
+        assert stranger.poll() is None
+        assert not (elsewhere / "run" / "mlflow").exists()
         stranger.kill()
+
+
+def test_a_port_that_another_program_holds_is_refused(elsewhere):
+    port = values(elsewhere / "settings.env")["SERVER_PORT"]
+    with socket.create_server(("127.0.0.1", int(port))):
+        done = server(elsewhere, "start")
+    assert done.returncode == 2
+    assert f"port {port} of 127.0.0.1 is taken" in done.stderr
+    assert server(elsewhere, "status").returncode == 3
 
 
 @pytest.mark.parametrize("words", [("stop",), ("status",), ("user", "alice"), ("backup", "/tmp")])

@@ -156,6 +156,19 @@ def test_strangers_other_names_of_the_server_and_old_passwords_are_refused(team)
     assert team.ask("carol", path).status_code == 200
 
 
+def test_a_server_that_was_killed_starts_again_with_what_it_had(team, as_user):
+    client = as_user("alice")
+    experiment = client.create_experiment("before the kill")
+    leader = psutil.Process(int((team.home / "run" / "mlflow").read_text()))
+    left = leader.children(recursive=True)
+    leader.kill()
+    leader.wait()
+    assert team.command("status").returncode == 1
+    team.succeed("start")
+    assert not [process for process in left if process.is_running()]
+    assert client.get_experiment(experiment).name == "before the kill"
+
+
 def test_two_hundred_requests_at_once_are_all_kept(team, as_user):
     client = as_user("alice")
     run = client.create_run(client.create_experiment("many at once")).info.run_id
@@ -183,12 +196,12 @@ def test_two_workers_tune_and_what_came_of_it_outlives_the_server(team, as_user,
     as_user("alice")
     certified = {"DASK_CONFIG": str(team.home / "dask")}
     words = ("--host", "127.0.0.1", "--no-dashboard", "--nthreads", "1", "--local-directory", str(tmp_path))
-    quick = ("--epochs", "3", "--batch-size", "32", "--folds", "1")
+    quick = ("--epochs", "2", "--batch-size", "32", "--folds", "1")
     with ExitStack() as stack:
         for _ in range(2):
             stack.enter_context(started("dask_worker", team.dask, *words, **certified))
-        desk.tune(4, workers=team.dask, seeds=1, quick=quick, **certified, **team.login("alice"))
-    desk.check(4)
+        desk.tune(3, workers=team.dask, seeds=1, quick=quick, **certified, **team.login("alice"))
+    desk.check(3)
     client = as_user("bob")
     [version] = client.search_model_versions("name = 'deepmerge-tiny'")
     with pytest.raises(MlflowException, match="Permission denied"):
@@ -235,15 +248,14 @@ def contents(team, client):
     experiments = client.search_experiments(view_type=ViewType.ALL)
     ids = [experiment.experiment_id for experiment in experiments]
     runs = client.search_runs(ids, run_view_type=ViewType.ALL, max_results=10_000)
+    names = [(run.info.run_id, name) for run in runs for name in run.data.metrics]
+    with ThreadPoolExecutor(8) as several:
+        histories = list(several.map(lambda name: [dict(m) for m in client.get_metric_history(*name)], names))
     artifacts = team.home / "artifacts"
     return {
         "experiments": [dict(experiment) for experiment in experiments],
         "runs": [run.to_dictionary() for run in runs],
-        "histories": {
-            (run.info.run_id, name): [dict(metric) for metric in client.get_metric_history(run.info.run_id, name)]
-            for run in runs
-            for name in run.data.metrics
-        },
+        "histories": dict(zip(names, histories, strict=True)),
         "models": [dict(model) for model in client.search_registered_models()],
         "files": {str(f.relative_to(artifacts)): digest(f) for f in artifacts.rglob("*") if f.is_file()},
         "users": team.ask("admin", "mlflow/users/list").json(),
