@@ -18,6 +18,7 @@ import requests
 from conftest import free_port
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.server import get_app_client
 from mlflow.tracking import MlflowClient
 from test_cluster import started
 from test_deploy import server, values
@@ -137,6 +138,9 @@ def test_a_user_adds_runs_to_anothers_experiment_and_cannot_delete_it(team, as_u
     client = as_user("alice")
     assert client.get_run(run).data.metrics == {"auc": 0.9}
     client.delete_run(run)
+    # As the page on it says.
+    get_app_client("basic-auth", tracking_uri=team.url).grant_user_permission("bob", "experiment", experiment, "MANAGE")
+    client = as_user("bob")
     client.delete_experiment(experiment)
     assert client.get_experiment(experiment).lifecycle_stage == "deleted"
 
