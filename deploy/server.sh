@@ -16,7 +16,7 @@ set -euo pipefail
 umask 077
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [[ $EUID == 0 ]]; then home=/var/lib/deepmerge-server; else home=$HOME/deepmerge-server; fi
-home=${DEEPMERGE_SERVER:-$home}
+home=$(realpath -m "${DEEPMERGE_SERVER:-$home}")
 
 say() { printf 'server.sh: %s\n' "$*"; }
 refuse() { say "$*" >&2; exit 2; }
@@ -68,20 +68,25 @@ write_secrets() {
 }
 
 # Dask runs what it is sent, for whoever reaches it: only holders of this key do.
-write_certificate() {
-	local to=$home/dask
-	mkdir -p "$to.new"
-	openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=deepmerge \
-		-keyout "$to.new/key.pem" -out "$to.new/certificate.pem" 2> /dev/null || fail "openssl made no certificate"
-	python - "$to" > "$to.new/dask.yaml" <<-'END'
-		import sys
-		import yaml
-		pair = {"cert": f"{sys.argv[1]}/certificate.pem", "key": f"{sys.argv[1]}/key.pem"}
-		roles = {role: dict(pair) for role in ("scheduler", "worker", "client")}
-		tls = {"ca-file": pair["cert"], **roles}
-		print(yaml.safe_dump({"distributed": {"comm": {"tls": tls}}}, sort_keys=False), end="")
+write_key() {
+	mkdir -p "$home/dask.new"
+	openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=deepmerge -keyout "$home/dask.new/key.pem" \
+		-out "$home/dask.new/certificate.pem" 2> /dev/null || fail "openssl made no certificate"
+	mv "$home/dask.new" "$home/dask"
+}
+
+# For DASK_CONFIG; anew each time, since a backup may be restored to another folder.
+write_dask() {
+	local pair="{cert: '$home/dask/certificate.pem', key: '$home/dask/key.pem'}"
+	cat > "$home/dask/dask.yaml" <<-END
+		distributed:
+		  comm:
+		    tls:
+		      ca-file: '$home/dask/certificate.pem'
+		      scheduler: $pair
+		      worker: $pair
+		      client: $pair
 	END
-	mv "$to.new" "$to"
 }
 
 load() {
@@ -96,7 +101,8 @@ load() {
 	chmod 711 "$home"
 	[[ -e $home/secrets.env ]] || write_secrets "$home/secrets.env"
 	[[ -e $home/settings.env ]] || write_settings
-	[[ -e $home/dask ]] || write_certificate
+	[[ -e $home/dask ]] || write_key
+	write_dask
 	settle
 }
 
@@ -212,6 +218,8 @@ launch() {
 	(cd "$home" && exec setsid "$@") < /dev/null >> "$home/log/$name" 2>&1 9>&- &
 	disown
 	echo $! > "$home/run/$name"
+	# Until it has its session and environment, it is not to be told from a stranger.
+	until runs "$name" || ! kill -0 $! 2> /dev/null; do sleep 0.1; done
 }
 
 await() {

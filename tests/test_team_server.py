@@ -16,6 +16,7 @@ import psutil
 import pytest
 import requests
 from conftest import free_port
+from distributed import Client, Security
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.server import get_app_client
@@ -158,6 +159,17 @@ def test_strangers_other_names_of_the_server_and_old_passwords_are_refused(team)
     team.succeed("user", "carol")
     assert requests.get(f"{team.url}/api/2.0/{path}", auth=old, timeout=60).status_code == 401
     assert team.ask("carol", path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("protocol", "security", "said"),
+    [("tcp", dict, "closed|reset"), ("tls", Security.temporary, "TLS certificate does not match")],
+    ids=["in the clear", "with a key of their own"],
+)
+def test_the_scheduler_takes_in_nobody_without_its_key(team, protocol, security, said):
+    address = team.dask.replace("tls", protocol)
+    with pytest.raises(OSError, match=said):
+        Client(address, security=security(), timeout=4, set_as_default=False)
 
 
 def test_a_server_that_was_killed_starts_again_with_what_it_had(team, as_user):
