@@ -232,6 +232,13 @@ def test_a_scheduler_that_is_not_there_is_said_in_one_line(monkeypatch):
     assert "\n" not in str(refusal.value)
 
 
+def test_an_encrypted_scheduler_is_not_asked_without_its_key():
+    said = r"--cluster tls://127\.0\.0\.1:1 needs the key of its scheduler"
+    with pytest.raises(InputError, match=said) as refusal, opened("tls://127.0.0.1:1"):
+        pass
+    assert "\n" not in str(refusal.value)
+
+
 def test_a_scheduler_without_workers_is_refused():
     said = "should have workers, got none; start them with"
     with scheduler() as address, pytest.raises(InputError, match=said), crew.joined(address, patience=1.0):

@@ -81,6 +81,7 @@ def _elsewhere(where: str, stack: ExitStack) -> "Crew":
 
     crew.be_quiet()
     if "://" in where:
+        _require_key(where)
         return stack.enter_context(crew.joined(where))
     if not Path(where).is_file():
         raise InputError(f"--cluster should be {EXAMPLE}, got {where!r}, where there is no file")
@@ -92,6 +93,17 @@ def _elsewhere(where: str, stack: ExitStack) -> "Crew":
         raise InputError(f"{where} should start a cluster of kind {kind}, but: {_line(error)}") from None
     log.info("Asked %s for %d jobs; the work begins with the first of them", kind, jobs)
     return stack.enter_context(crew.joined(started, patience=None))
+
+
+def _require_key(address: str) -> None:
+    """Refuse an encrypted scheduler without its certificate, with which Dask's client would hang for a minute."""
+    from dask import config
+
+    if address.startswith("tls://") and not config.get("distributed.comm.tls.ca-file", None):
+        raise InputError(
+            f"--cluster {address} needs the key of its scheduler, and Dask's settings name none; DASK_CONFIG should be "
+            "the folder with the key and dask.yaml, as deploy/server.sh makes them"
+        )
 
 
 def _specification(path: Path) -> tuple[str, int, dict[str, Any]]:
