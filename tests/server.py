@@ -43,6 +43,15 @@ class Server:
         self._server.server_close()
         self._thread.join()
 
+    def close(self) -> None:
+        """Stop, and let this process forget what the server chose for it."""
+        self.stop()
+        from mlflow import set_registry_uri
+
+        set_registry_uri(None)
+        for name in [name for name in os.environ if name.startswith(("_MLFLOW_SERVER", "MLFLOW_REGISTRY_URI"))]:
+            del os.environ[name]
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"

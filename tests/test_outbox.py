@@ -184,7 +184,7 @@ def running(empty_database, tmp_path_factory):
     with mock.patch.dict(os.environ):
         server = Server(f"sqlite:///{folder}/mlflow.db", folder / "artifacts")
         yield server
-        server.stop()
+        server.close()
 
 
 @pytest.fixture
