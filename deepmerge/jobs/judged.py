@@ -28,11 +28,11 @@ PREDICTIONS = "predictions.parquet"  # artifact of an evaluated run: one line an
 MERGER_FRACTION = "trained_at_merger_fraction"  # metadata of a model
 PIXELS = "training_pixels"  # metadata of a model: what `familiarity` knows of the images that it was trained on
 # By the trial of maps on the demo sample (docs/explanation/saliency.md), noisy and pristine: of all methods these maps
-# lie on the merger's features most (0.41 and 0.32 of them; light 0.14 and 0.35), and without their pixels the logit of
-# noisy mergers falls most (6.0; light 2.6), while no method beats the light on pristine ones.
+# lie on the merger's features most (0.38 and 0.28 of them; light 0.15 and 0.35), and without their pixels the logit of
+# noisy mergers falls most (5.7; light 2.5), while no method beats the light on pristine ones.
 SALIENCY_METHOD = "smoothgrad"
 SEED = "seed"  # of a training, among the parameters of its run
-# The best of those that look at a layer, at a twentieth of the time: where there are many maps or a layer is named.
+# The best of those that look at a layer, at a tenth of the time: where there are many maps or a layer is named.
 LAYER_METHOD = "hirescam"
 
 
