@@ -14,6 +14,7 @@
 # see `write_settings`) and keeps them in settings.env there; afterwards that file alone holds.
 set -euo pipefail
 umask 077
+PATH=$PATH:/usr/sbin:/sbin  # of runuser, which a short PATH leaves out
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [[ $EUID == 0 ]]; then home=/var/lib/deepmerge-server; else home=$HOME/deepmerge-server; fi
 home=$(realpath -m "${DEEPMERGE_SERVER:-$home}")
