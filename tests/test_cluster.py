@@ -159,7 +159,9 @@ def test_a_dropped_piece_is_told_to_stop_and_says_no_more(room):
 def test_what_is_sent_once_reaches_every_piece(room):
     sent = room.send(b"weights")
     pieces = [room.submit(len, sent=sent) for _ in range(3)]
-    assert {room.next() for _ in pieces} == set(pieces)
+    done = set()
+    while not done >= set(pieces):  # among those that another test left in the room
+        done.add(room.next())
     assert [piece.result() for piece in pieces] == [7, 7, 7]
 
 

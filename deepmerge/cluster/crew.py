@@ -132,7 +132,7 @@ class Crew(Room):
     @property
     def width(self) -> int:
         """How many workers there are at the moment, at least one."""
-        return max(1, len(self._client.nthreads()))
+        return max(1, len(self._workers()))
 
     def submit(self, work: Work, *, heard: Hear | None = None, sent: Any = None) -> Piece:
         """Put a piece at the end of the queue; a worker that has nothing to do gets it."""
@@ -225,7 +225,7 @@ class Crew(Room):
         self._looked = time.monotonic()
         if self._client.status != "running":
             raise self._gone()
-        there = self._client.nthreads()
+        there = self._workers()
         if not there and not self._is_alone:
             log.warning("No worker is left; the work goes on as soon as one comes")
         self._is_alone = not there
@@ -244,6 +244,13 @@ class Crew(Room):
             )
             task.piece.result = partial(raised, WorkerLost(why))
             self._done.append(task.piece)
+
+    def _workers(self) -> Mapping[str, int]:
+        """Addresses of the workers there are, with their threads; raises Failed where the scheduler does not answer."""
+        try:
+            return self._client.nthreads()
+        except OSError:
+            raise self._gone() from None
 
     def _gone(self) -> Failed:
         return Failed("the Dask scheduler was lost; the same command goes on from here")

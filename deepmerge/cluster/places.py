@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +72,14 @@ def _local(processes: int) -> Iterator["Crew"]:
     }
     # What Dask sets for its workers it sets in this process, too, and leaves it there: one thread for all that follows.
     ours = dask.config.set({"distributed.nanny.pre-spawn-environ": {}})
-    with ours, LocalCluster(**settings) as cluster, crew.joined(cluster, is_local=True) as found:
-        yield found
+    with ours:
+        cluster = LocalCluster(**settings)
+        try:
+            with crew.joined(cluster, is_local=True) as found:
+                yield found
+        finally:
+            with suppress(TimeoutError):  # a worker ends slowly on a busy machine, with this process at the latest
+                cluster.close()
 
 
 def _elsewhere(where: str, stack: ExitStack) -> "Crew":
