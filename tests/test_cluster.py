@@ -15,7 +15,7 @@ import pytest
 from conftest import environment, free_port
 
 from deepmerge import cluster
-from deepmerge.cluster import crew, opened
+from deepmerge.cluster import crew, opened, worker
 from deepmerge.errors import Failed, InputError
 
 ROOT = Path(__file__).parents[1]
@@ -255,15 +255,15 @@ def test_a_scheduler_without_workers_is_refused():
     ],
 )
 def test_a_worker_with_other_code_or_packages_is_named(by_hand, monkeypatch, change, said):
-    known = crew.identity()
-    monkeypatch.setattr(crew, "identity", lambda: {**known, **change})
+    known = worker.identity()
+    monkeypatch.setattr(worker, "identity", lambda: {**known, **change})
     with pytest.raises(InputError, match=said), opened(by_hand):
         pass
 
 
 def test_a_worker_that_comes_later_is_checked_too(rooms, tmp_path, monkeypatch):
     room = rooms["by hand"]
-    monkeypatch.setattr(room, "_order", (crew.identity(), str(tmp_path / "not there"), room._topic))
+    monkeypatch.setattr(room, "_order", (worker.identity(), str(tmp_path / "not there"), room._topic))
     with pytest.raises(InputError, match=r"^worker tcp://\S+ should see the folder of the command, .*not there"):
         list(room.map(square, [1]))
 

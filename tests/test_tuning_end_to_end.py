@@ -402,9 +402,11 @@ def test_a_dask_cluster_trains_through_kills_of_a_worker_and_of_the_command_with
             child.kill()
         desk.wait_for_trials(3, COMPLETE, process)
 
+        process.send_signal(signal.SIGSTOP)  # or it would be done by the time that the other one has started
         second = desk.start(8, *words, **how)
         assert "one command at a time can work on a study" in second.communicate(timeout=DEADLINE)[1]
         assert second.returncode == 2
+        process.send_signal(signal.SIGCONT)
 
         desk.wait_for_trials(1, RUNNING, process, running)
         process.kill()

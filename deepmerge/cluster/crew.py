@@ -2,63 +2,37 @@
 
 import itertools
 import logging
-import os
-import pickle
 import queue
-import random
-import signal
-import sys
-import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
-from distributed import Client, Future, WorkerPlugin, get_worker
-from threadpoolctl import threadpool_limits
+from distributed import Client, Future
 
-from deepmerge.closure import PACKAGE, fingerprint
-from deepmerge.cluster.cores import WORKER
+from deepmerge.cluster import worker
 from deepmerge.cluster.room import Hear, Piece, Room, Work, WorkerLost, raised
 from deepmerge.errors import Failed, InputError
-from deepmerge.loading import quietly
 
 log = logging.getLogger(__name__)
 
 PATIENCE = 30.0  # seconds that a scheduler has to answer, and to show a worker
 TICK = 1.0  # seconds between two looks at the cluster while nothing is heard
 MOST_LOST = 4  # workers over one piece, which may be what kills them
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # which libraries ask when they are loaded
-_ONE = threading.Lock()  # in a worker of several threads: these are for one piece of work
-PACKAGES = ("tensorflow", "keras", "numpy", "pandas")  # whose versions have to be those of the command
 
 
 def be_quiet() -> None:
     """Leave it to us to say what is wrong; Dask tells it over many lines."""
     for name in ("distributed", "tornado", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def _draw_apart() -> None:
-    """Let Dask draw random numbers of its own.
-
-    Its threads draw from Python's generator at any moment (to guess the size of a list, say), from which Keras seeds
-    layers: no training would repeat.
-    """
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in ("dask", "distributed", "tornado") and getattr(module, "random", None) is random:
-            module.random = random.Random()  # type: ignore[attr-defined]
-
-
-_draw_apart()
 
 
 @contextmanager
@@ -85,7 +59,7 @@ def joined(cluster: Any, *, is_local: bool = False, patience: float | None = PAT
         crew = Crew(client)
         crew.require_alike()
         name = f"deepmerge-{uuid.uuid4().hex}"
-        client.register_plugin(_Setup(is_local), name=name)
+        client.register_plugin(worker.Setup(is_local), name=name)
         if find_spec("bokeh") or not is_local:
             log.info("Dask's dashboard: %s", client.dashboard_link)
         try:
@@ -119,7 +93,7 @@ class Crew(Room):
         self._begun: dict[int, tuple[_Task, Future, str]] = {}
         self._begins = itertools.count()
         self._news: queue.SimpleQueue[tuple[int, tuple[Any] | None]] = queue.SimpleQueue()
-        self._order = (identity(), str(Path.cwd()), self._topic)
+        self._order = (worker.identity(), str(Path.cwd()), self._topic)
         self._done: deque[Piece] = deque()
         self._looked, self._is_alone = time.monotonic(), False
 
@@ -181,7 +155,7 @@ class Crew(Room):
         for address in free[: len(self._waiting)]:
             task, number = self._waiting.popleft(), next(self._begins)
             future = self._client.submit(
-                _do,
+                worker.do,
                 self._order,
                 number if task.piece.heard else None,
                 task.pickled,
@@ -266,7 +240,7 @@ class Crew(Room):
 
     def require_alike(self) -> None:
         """Raise InputError, naming a worker, where one has other code or packages, or does not see this folder."""
-        found = self._client.run(_differences, *self._order[:2], on_error="return")
+        found = self._client.run(worker.differences, *self._order[:2], on_error="return")
         for address, problem in found.items():
             if isinstance(problem, Exception):
                 problem = f"should have deepmerge {version('deepmerge-lab')} installed, but: {problem!r}"
@@ -282,68 +256,6 @@ except ImportError:  # older versions of Dask
     from concurrent.futures import CancelledError
 
     _CANCELLED = (CancelledError,)
-
-
-class _Setup(WorkerPlugin):
-    """What each worker does when it joins."""
-
-    def __init__(self, is_local: bool) -> None:
-        self.is_local = is_local
-
-    async def setup(self, worker: Any) -> None:
-        """Know the threads and the GPU that it may use."""
-        identity()  # as long as this is the code that was imported
-        os.environ |= dict.fromkeys(THREADS, str(worker.state.nthreads))
-        threadpool_limits(worker.state.nthreads)  # of what was loaded before, such as numpy's BLAS
-        if self.is_local:
-            os.environ[WORKER] = str(worker.name)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the command ends its workers
-            logging.getLogger("deepmerge").setLevel(logging.ERROR)  # the command itself has said it
-
-
-@cache
-def identity() -> dict[str, str]:
-    """What has to be the same in all processes that work together: code, Python, and packages, by name."""
-    files = [path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.rglob("*.py")]
-    found = {"deepmerge (its code)": fingerprint(files), "Python": ".".join(map(str, sys.version_info[:2]))}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
-    return found
-
-
-def _differences(wanted: Mapping[str, str], folder: str) -> str | None:
-    """What is wrong with this process, behind its name; None where nothing is."""
-    own = identity()
-    for name, value in wanted.items():
-        if own[name] != value:
-            mend = "install the same there, and start it anew"
-            return f"should have {name} {value}, as the command has, got {own[name]}; {mend}"
-    if not Path(folder).is_dir():
-        return f"should see the folder of the command, {folder}, but does not; workers read the same paths"
-    return None
-
-
-def _do(order: tuple[dict[str, str], str, str], number: int | None, pickled: bytes, *sent: Any) -> Any:
-    """In a worker: do a piece of work in the folder of the command."""
-    wanted, folder, topic = order
-    worker = get_worker()
-    problem = _differences(wanted, folder)
-    if problem is not None:
-        raise InputError(f"worker {worker.address} {problem}")
-    with quietly():  # it may import TensorFlow
-        work = pickle.loads(pickled)
-    key = worker.get_current_task()
-
-    def report(said: Any) -> bool:
-        worker.log_event(topic, (number, said))
-        state = worker.state.tasks.get(key)
-        return state is not None and state.state == "executing"
-
-    with _ONE, chdir(folder):
-        return work(*sent) if number is None else work(*sent, report=report)
 
 
 def _itself(value: Any) -> Any:
